@@ -1,0 +1,120 @@
+"""What every engine's session looks like, and the checks they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgekit.artifact import Array, TensorSpec
+from edgekit.errors import FeedError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedNode:
+    """One node as the engine really ran it.
+
+    Attributes:
+        name: Node name in the engine's executed graph.
+        op: Operator as the engine calls it.
+        precision: Element type it computed in, e.g. ``int8`` or ``fp32``.
+        compute: True for operators that do multiply-accumulates (convolutions, matrix products).
+        time_us: Time spent in it in one profiled run, or None where the engine does not say.
+    """
+
+    name: str
+    op: str
+    precision: str
+    compute: bool
+    time_us: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where and in what precision the engine ran each node, from its own record."""
+
+    device: str
+    nodes: tuple[PlacedNode, ...]
+
+    def share(self, precision: str) -> float | None:
+        """Share of compute nodes run in ``precision`` (0 to 1), None when there is no compute node."""
+        compute = [node for node in self.nodes if node.compute]
+        return sum(node.precision == precision for node in compute) / len(compute) if compute else None
+
+
+class Session(Protocol):
+    """An opened artifact on an engine.
+
+    Outputs of :meth:`run` belong to the caller: a later run never overwrites them.
+    """
+
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs one batch.
+
+        Args:
+            feeds: A model tensor for every input, by name.
+
+        Returns:
+            Every output by name.
+
+        Raises:
+            FeedError: A name, dtype or shape is wrong.
+            EngineError: The engine failed.
+        """
+        ...
+
+    def placement(self) -> Placement:
+        """Says how the engine really runs the model, from its own record."""
+        ...
+
+    def close(self) -> None:
+        """Frees the engine's resources; the session cannot run afterwards."""
+        ...
+
+
+def explain_feeds(feeds: Mapping[str, Array], inputs: Sequence[TensorSpec]) -> FeedError | None:
+    """Says what is wrong with a feed, or returns None when all is well.
+
+    Sessions test cheaply on every run and call this only to word the error.
+    """
+    known = [spec.name for spec in inputs]
+    for name in feeds:
+        if name not in known:
+            return FeedError(
+                f"unknown input {name!r}", found=repr(name), allowed=", ".join(known), fix=did_you_mean(name, known)
+            )
+    for spec in inputs:
+        if spec.name not in feeds:
+            return FeedError(
+                f"input {spec.name!r} is missing",
+                found=", ".join(feeds) or "no inputs",
+                allowed=", ".join(str(s) for s in inputs),
+            )
+        array = feeds[spec.name]
+        if not hasattr(array, "dtype"):
+            return FeedError(f"input {spec.name!r} is not an array", found=type(array).__name__, allowed=str(spec))
+        if str(array.dtype) != spec.dtype:
+            return FeedError(
+                f"input {spec.name!r} has the wrong dtype",
+                found=str(array.dtype),
+                allowed=spec.dtype,
+                fix=f"convert it: feeds[{spec.name!r}].astype({spec.dtype!r})",
+            )
+        if not fits(array.shape, spec.shape):
+            return FeedError(
+                f"input {spec.name!r} has the wrong shape",
+                found=list(array.shape),
+                allowed=str(spec),
+                fix="reshape it, or split it into batches of the size the model was compiled for",
+            )
+    return None
+
+
+def fits(shape: Sequence[int], spec: Sequence[int | str]) -> bool:
+    """Whether a shape matches a spec; a named dimension takes any size above zero."""
+    return len(shape) == len(spec) and all(
+        (size > 0) if isinstance(dim, str) else size == dim for size, dim in zip(shape, spec, strict=True)
+    )

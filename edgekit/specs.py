@@ -1,0 +1,244 @@
+"""Targets and profiles: strict models of the TOML files people write, and whether a host is a target."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from edgekit.errors import SpecError, did_you_mean
+from edgekit.profiling.host import Host
+from edgekit.profiling.load import LoadSpec
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+EngineName = Literal["openvino", "onnxruntime", "tensorrt"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+IsaTier = Literal[
+    "x86-64", "avx2", "avx2-vnni", "avx512", "avx512-vnni", "amx", "neon", "neon-dotprod", "neon-i8mm"
+]
+OptionValue = bool | int | float | str
+
+
+class Strict(BaseModel):
+    """A file people write: unknown keys are rejected, values are never coerced from text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+# TOML arrays arrive as lists; strict mode would refuse them where a tuple is declared.
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class Target(Strict):
+    """What is deployed on: a device class, its candidate engines, its limits.
+
+    Attributes:
+        name: The file's name without ``.toml``.
+        description: One line for people.
+        engines: Candidate engines; each is built, checked and measured.
+        arch: ``x86_64`` or ``aarch64``; None: any.
+        isa: Instruction-set tier, which a host must equal; None: any.
+        cpu_model: CPU model string a host must equal (set for ``local``).
+        board: Start of the board's model string (``/proc/device-tree/model``).
+        gpu: GPU name a host must have.
+        cores: Fewest cores a host must have.
+        threads: Threads an engine uses; None: the engine's choice.
+        memory_mb: Least memory a host must have, in MB (10^6 bytes).
+        precisions: What the device runs.
+        channel_multiple: Widths that fill its vector or matrix units.
+        peak_gops: Peak arithmetic by precision, in 10^9 operations a second (a multiply-add is two).
+        bandwidth_gb_s: Memory bandwidth, in 10^9 bytes a second.
+        options: Extra options by engine.
+        from_host: Fill arch, isa, cpu_model, cores and threads from this host (``local``).
+    """
+
+    name: str
+    description: str
+    engines: Annotated[tuple[EngineName, ...], Field(min_length=1, strict=False)]
+    arch: Literal["x86_64", "aarch64"] | None = None
+    isa: IsaTier | None = None
+    cpu_model: str | None = None
+    board: str | None = None
+    gpu: str | None = None
+    cores: PositiveInt | None = None
+    threads: PositiveInt | None = None
+    memory_mb: PositiveInt | None = None
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1, strict=False)]
+    channel_multiple: PositiveInt | None = None
+    peak_gops: dict[Precision, PositiveFloat] = {}
+    bandwidth_gb_s: PositiveFloat | None = None
+    options: dict[EngineName, dict[str, OptionValue]] = {}
+    from_host: bool = False
+
+
+class Limits(Strict):
+    """What must be met; a limit that is absent is not checked."""
+
+    p50_ms: PositiveFloat | None = None
+    p90_ms: PositiveFloat | None = None
+    p95_ms: PositiveFloat | None = None
+    p99_ms: PositiveFloat | None = None
+    p999_ms: PositiveFloat | None = None
+    load_ms: PositiveFloat | None = None
+    first_inference_ms: PositiveFloat | None = None
+    peak_memory_mb: PositiveFloat | None = None
+    size_mb: PositiveFloat | None = None
+    max_drop_points: Annotated[float, Field(ge=0)] | None = None
+
+    def percentiles(self) -> dict[float, float]:
+        """Limits in ms by percentile (50.0, 99.9, …)."""
+        limits = {q: getattr(self, key) for q, key in PERCENTILES.items()}
+        return {q: ms for q, ms in limits.items() if ms is not None}
+
+
+PERCENTILES = {50.0: "p50_ms", 90.0: "p90_ms", 95.0: "p95_ms", 99.0: "p99_ms", 99.9: "p999_ms"}
+
+
+class Load(Strict):
+    """How the load is driven.
+
+    Attributes:
+        scenario: ``single_stream`` (one query after another) or ``batch`` (the same with full batches).
+        batch: Samples a query.
+        min_seconds: Shortest measurement of a candidate.
+        min_count: Fewest queries; raised where a limit's percentile needs more.
+    """
+
+    scenario: Literal["single_stream", "batch"] = "single_stream"
+    batch: PositiveInt = 1
+    min_seconds: PositiveFloat = 3.0
+    min_count: PositiveInt = 700
+
+
+class Profile(Strict):
+    """What must be met on a target: limits, and how the load is driven."""
+
+    name: str
+    description: str
+    limits: Limits
+    load: Load = Load()
+
+    def load_spec(self) -> LoadSpec:
+        """The profiler's plain form of the load, with enough queries for every limited percentile."""
+        return LoadSpec(
+            scenario=self.load.scenario,
+            batch=self.load.batch,
+            min_seconds=self.load.min_seconds,
+            min_count=self.load.min_count,
+            percentiles=tuple(self.limits.percentiles()),
+        )
+
+
+def mismatch(target: Target, host: Host) -> str | None:
+    """Why a verdict for ``target`` cannot be given on ``host``, or None when the host is the target."""
+    if target.arch and host.arch != target.arch:
+        return f"this host is {host.arch}, the target is {target.arch}"
+    if target.board and not (host.board or "").startswith(target.board):
+        return f"this host is {host.board or 'not a known board'}, the target is {target.board}"
+    if target.gpu and target.gpu not in host.gpus:
+        return f"this host has {', '.join(host.gpus) or 'no NVIDIA GPU'}, the target has {target.gpu}"
+    if target.isa and host.isa != target.isa:
+        return f"this host is {host.isa}, the target is {target.isa}"
+    if target.cpu_model and host.cpu_model != target.cpu_model:
+        return f"this host is {host.cpu_model}, the target is {target.cpu_model}"
+    if target.cores and host.cores < target.cores:
+        return f"this host has {host.cores} cores, the target has at least {target.cores}"
+    if target.memory_mb and host.memory_mb < target.memory_mb:
+        return f"this host has {host.memory_mb:.0f} MB of memory, the target has at least {target.memory_mb} MB"
+    return None
+
+
+SpecT = TypeVar("SpecT", bound=BaseModel)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Reads a TOML file.
+
+    Raises:
+        SpecError: It is missing, not readable, or not TOML (with line and column).
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise SpecError(f"{path}: no such file", fix="check the path") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SpecError(f"{path}: cannot be read", found=str(exc)) from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise SpecError(f"{path}: not valid TOML", found=str(exc), fix="mend the file at that line") from exc
+
+
+def parse(model: type[SpecT], raw: dict[str, Any], where: str) -> SpecT:
+    """Validates ``raw``, telling the first problem as file, key, found, allowed and nearest match.
+
+    Args:
+        model: The pydantic model.
+        raw: What was read.
+        where: The file, for the message.
+
+    Raises:
+        SpecError: A key is unknown or missing, or a value has the wrong type or is out of range.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as exc:
+        raise _explain(model, exc, where) from None
+
+
+def _explain(model: type[BaseModel], exc: ValidationError, where: str) -> SpecError:
+    errors = exc.errors(include_url=False)
+    # A mistyped key shows twice, as unknown and as missing: the unknown one says more.
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path) or "(top level)"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        owner = _owner(model, path[:-1])
+        known = sorted(owner.model_fields) if owner else []
+        return SpecError(
+            f"{where}: unknown key {key!r}{more}",
+            found=path[-1],
+            allowed=", ".join(known) or None,
+            fix=did_you_mean(path[-1], known),
+        )
+    if first["type"] == "missing":
+        return SpecError(f"{where}: key {key!r} is missing{more}", allowed=f"{path[-1]} = …", fix="add it")
+    if first["type"] == "literal_error":
+        allowed = str(first["ctx"]["expected"])
+        names = [n.strip(" '") for n in allowed.replace(" or ", ",").split(",")]
+        return SpecError(
+            f"{where}: wrong value for key {key!r}{more}",
+            found=repr(first["input"]),
+            allowed=allowed,
+            fix=did_you_mean(str(first["input"]), names),
+        )
+    message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return SpecError(f"{where}: wrong value for key {key!r}{more}", found=repr(first["input"]), allowed=message)
+
+
+def _owner(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
+    """The model that the keys under ``path`` belong to, or None for a free-form table."""
+    for part in path:
+        info = model.model_fields.get(part)
+        if info is None:
+            continue  # a list index or a union's branch
+        found = _model_in(info.annotation)
+        if found is None:
+            return None
+        model = found
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for arg in getattr(annotation, "__args__", ()):
+        found = _model_in(arg)
+        if found is not None:
+            return found
+    return None
