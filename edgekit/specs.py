@@ -19,9 +19,7 @@ else:
 
 EngineName = Literal["openvino", "onnxruntime", "tensorrt"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-IsaTier = Literal[
-    "x86-64", "avx2", "avx2-vnni", "avx512", "avx512-vnni", "amx", "neon", "neon-dotprod", "neon-i8mm"
-]
+IsaTier = Literal["x86-64", "avx2", "avx2-vnni", "avx512", "avx512-vnni", "amx", "neon", "neon-dotprod", "neon-i8mm"]
 OptionValue = bool | int | float | str
 
 
@@ -164,13 +162,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         SpecError: It is missing, not readable, or not TOML (with line and column).
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        raw: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
         raise SpecError(f"{path}: no such file", fix="check the path") from exc
     except (OSError, UnicodeDecodeError) as exc:
         raise SpecError(f"{path}: cannot be read", found=str(exc)) from exc
     except tomllib.TOMLDecodeError as exc:
         raise SpecError(f"{path}: not valid TOML", found=str(exc), fix="mend the file at that line") from exc
+    return raw
 
 
 def parse(model: type[SpecT], raw: dict[str, Any], where: str) -> SpecT:

@@ -1,0 +1,1 @@
+"""From torch to ONNX, clean-ups, and the fixed batch that is compiled."""

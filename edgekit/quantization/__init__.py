@@ -1,0 +1,1 @@
+"""Schemes, plans and calibration."""

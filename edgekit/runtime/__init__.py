@@ -1,0 +1,1 @@
+"""Engines as they execute a model on the device: one module an engine."""
