@@ -1,0 +1,213 @@
+"""One user's deployment, ``edgekit.toml``: teacher, student, data, settings, targets, profile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from edgekit.artifact import Preprocessing
+from edgekit.errors import SpecError
+from edgekit.specs import Names, Strict, parse, read_toml, tomllib
+
+Floats = Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Head(Strict):
+    """A new classification head: the linear layer at ``module`` is replaced by a fresh one.
+
+    Attributes:
+        module: Module path of the layer, e.g. ``fc``.
+        classes: Outputs of the new layer.
+    """
+
+    module: str
+    classes: PositiveInt
+
+
+class Training(Strict):
+    """How a module is trained, or fine-tuned.
+
+    Attributes:
+        epochs: Most passes over the training data.
+        batch_size: Samples a step.
+        learning_rate: Peak rate; cosine decay to zero after a short linear warm-up.
+        weight_decay: Decoupled weight decay.
+        optimizer: ``adamw`` or ``sgd`` (momentum 0.9).
+        patience: Stop after so many epochs without a better validation score; None: never.
+        freeze: Module paths whose parameters stay as they are.
+        rates: Factor of the learning rate by module path.
+        head: A new head, put on before training.
+    """
+
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.01
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    patience: PositiveInt | None = None
+    freeze: Names = ()
+    rates: dict[str, NonNegativeFloat] = {}
+    head: Head | None = None
+
+
+class Distillation(Training):
+    """Soft targets mixed with hard labels (Hinton et al. 2015).
+
+    Attributes:
+        temperature: Softens both sets of logits; the soft loss is scaled by its square.
+        soft_weight: Share of the soft loss, 0 to 1; the rest is the cross-entropy with the labels.
+    """
+
+    temperature: PositiveFloat = 4.0
+    soft_weight: Annotated[float, Field(ge=0, le=1)] = 0.7
+
+
+class ModelSpec(Strict):
+    """Where a model comes from.
+
+    Attributes:
+        model: ``package.module:factory``, ``timm:NAME`` or a path to an ``.onnx`` file.
+        args: Keyword arguments of the factory.
+        weights: ``.safetensors``, or ``.pt`` read with weights only; relative to the recipe.
+    """
+
+    model: str
+    args: dict[str, Any] = {}
+    weights: str | None = None
+
+
+class Teacher(ModelSpec):
+    """The large model.
+
+    Attributes:
+        train: Without weights: how it is trained first. With weights: how it is fine-tuned.
+    """
+
+    train: Training | None = None
+
+
+class DataSpec(Strict):
+    """Where samples come from: ``.npz``, a folder or tar of images by class, or ``package.module:attr``.
+
+    Attributes:
+        train: Training samples; calibration and validation samples are drawn from them.
+        test: Test samples, on which accuracy is judged; None: nothing is judged.
+        validation: Share of the training samples kept for validation.
+        calibration: How many samples calibrate a quantised model.
+        labels: Class names, in order; None: taken from the data where it has them.
+    """
+
+    train: str
+    test: str | None = None
+    validation: Share = 0.1
+    calibration: PositiveInt = 300
+    labels: Names | None = None
+
+
+class InputSpec(Strict):
+    """Preprocessing from a raw sample to a model tensor; the fields of :class:`edgekit.artifact.Preprocessing`."""
+
+    name: str = "input"
+    layout: Literal["NHWC", "NCHW", "NHW", "any"] = "any"
+    model_layout: Literal["NCHW", "NHWC"] = "NCHW"
+    scale: PositiveFloat = 1.0
+    mean: Floats = (0.0,)
+    std: Floats = (1.0,)
+    resize: Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)] | None = None
+
+    def preprocessing(self) -> Preprocessing:
+        """The plain form that travels in the manifest."""
+        fields = self.model_dump(exclude={"name"})
+        return Preprocessing(input=self.name, **fields)
+
+
+class Quantization(Strict):
+    """What precision ships.
+
+    Attributes:
+        precision: ``auto`` measures fp32 and int8 in turns and ships the faster that passes.
+    """
+
+    precision: Literal["auto", "fp32", "int8"] = "auto"
+
+
+class Recipe(Strict):
+    """One user's deployment.
+
+    Attributes:
+        name: Shown in reports and written in the manifest.
+        seed: One seed, one student.
+        teacher: The large model, or the model to deploy as it is.
+        student: The small model; None: the teacher itself is deployed.
+        data: Samples; None: random inputs, no accuracy.
+        input: Preprocessing of raw samples; None: the data are model tensors already.
+        metric: A name or ``module:attr``; without labels, agreement with the reference is used.
+        distillation: How the student learns.
+        quantization: What precision ships.
+        targets: Target names.
+        profile: Profile name.
+    """
+
+    name: str
+    seed: NonNegativeInt = 0
+    teacher: Teacher
+    student: ModelSpec | None = None
+    data: DataSpec | None = None
+    input: InputSpec | None = None
+    metric: str = "accuracy"
+    distillation: Distillation = Distillation()
+    quantization: Quantization = Quantization()
+    targets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("local",)
+    profile: str = "interactive"
+
+
+def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Reads a recipe.
+
+    Args:
+        path: The file, or a folder with an ``edgekit.toml``.
+        overrides: ``KEY=VALUE`` pairs; keys are dotted, values are TOML (bare words are text).
+
+    Raises:
+        SpecError: The file or an override is wrong.
+    """
+    path = recipe_file(path)
+    raw = read_toml(path)
+    for override in overrides:
+        _override(raw, override)
+    raw.setdefault("name", path.resolve().parent.name)
+    return parse(Recipe, raw, str(path))
+
+
+def recipe_file(path: Path) -> Path:
+    """The recipe file that ``path`` (a file or its folder) stands for."""
+    return path / "edgekit.toml" if path.is_dir() else path
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        raise SpecError(
+            f"--set {override}: not an override",
+            found=repr(override),
+            allowed="KEY=VALUE, e.g. distillation.epochs=5",
+        )
+    table = raw
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise SpecError(f"--set {override}: {part!r} is a value, not a table", found=repr(table))
+    table[parts[-1]] = _toml_value(text)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return tomllib.loads(f"value = {json.dumps(text)}")["value"]
