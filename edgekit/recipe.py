@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from edgekit.artifact import Preprocessing
 from edgekit.errors import SpecError
-from edgekit.specs import Names, Strict, parse, read_toml, tomllib
+from edgekit.specs import Names, Strict, parse, parse_toml, read_toml
 
 Floats = Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -51,7 +50,7 @@ class Training(Strict):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     patience: PositiveInt | None = None
     freeze: Names = ()
-    rates: dict[str, NonNegativeFloat] = {}
+    rates: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     head: Head | None = None
 
 
@@ -77,7 +76,7 @@ class ModelSpec(Strict):
     """
 
     model: str
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default_factory=dict)
     weights: str | None = None
 
 
@@ -208,6 +207,6 @@ def _override(raw: dict[str, Any], override: str) -> None:
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return tomllib.loads(f"value = {json.dumps(text)}")["value"]
+        return parse_toml(f"value = {text}", "--set")["value"]
+    except SpecError:  # a bare word is text: --set quantization.precision=int8
+        return text

@@ -69,9 +69,9 @@ class Target(Strict):
     memory_mb: PositiveInt | None = None
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1, strict=False)]
     channel_multiple: PositiveInt | None = None
-    peak_gops: dict[Precision, PositiveFloat] = {}
+    peak_gops: dict[Precision, PositiveFloat] = Field(default_factory=dict)
     bandwidth_gb_s: PositiveFloat | None = None
-    options: dict[EngineName, dict[str, OptionValue]] = {}
+    options: dict[EngineName, dict[str, OptionValue]] = Field(default_factory=dict)
     from_host: bool = False
 
 
@@ -162,13 +162,24 @@ def read_toml(path: Path) -> dict[str, Any]:
         SpecError: It is missing, not readable, or not TOML (with line and column).
     """
     try:
-        raw: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as exc:
         raise SpecError(f"{path}: no such file", fix="check the path") from exc
     except (OSError, UnicodeDecodeError) as exc:
         raise SpecError(f"{path}: cannot be read", found=str(exc)) from exc
+    return parse_toml(text, str(path))
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """Parses TOML; ``where`` names its source in the message.
+
+    Raises:
+        SpecError: It is not TOML (with line and column).
+    """
+    try:
+        raw: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        raise SpecError(f"{path}: not valid TOML", found=str(exc), fix="mend the file at that line") from exc
+        raise SpecError(f"{where}: not valid TOML", found=str(exc), fix="mend the file at that line") from exc
     return raw
 
 
