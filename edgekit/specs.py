@@ -183,24 +183,31 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
     return raw
 
 
-def parse(model: type[SpecT], raw: dict[str, Any], where: str) -> SpecT:
+def parse(model: type[SpecT], raw: dict[str, Any], where: str, *, name: str | None = None) -> SpecT:
     """Validates ``raw``, telling the first problem as file, key, found, allowed and nearest match.
 
     Args:
         model: The pydantic model.
         raw: What was read.
         where: The file, for the message.
+        name: The model's ``name`` where it is not a key of the file but the file's own name.
 
     Raises:
         SpecError: A key is unknown or missing, or a value has the wrong type or is out of range.
     """
+    if name is not None:
+        if "name" in raw:
+            raise SpecError(
+                f"{where}: unknown key 'name'", found="name", allowed=f"the name is the file's: {name}", fix="remove it"
+            )
+        raw = {"name": name} | raw
     try:
         return model.model_validate(raw)
     except ValidationError as exc:
-        raise _explain(model, exc, where) from None
+        raise _explain(model, exc, where, hidden={"name"} if name is not None else set()) from None
 
 
-def _explain(model: type[BaseModel], exc: ValidationError, where: str) -> SpecError:
+def _explain(model: type[BaseModel], exc: ValidationError, where: str, hidden: set[str]) -> SpecError:
     errors = exc.errors(include_url=False)
     # A mistyped key shows twice, as unknown and as missing: the unknown one says more.
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
@@ -209,7 +216,7 @@ def _explain(model: type[BaseModel], exc: ValidationError, where: str) -> SpecEr
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     if first["type"] == "extra_forbidden":
         owner = _owner(model, path[:-1])
-        known = sorted(owner.model_fields) if owner else []
+        known = sorted(set(owner.model_fields) - (hidden if len(path) == 1 else set())) if owner else []
         return SpecError(
             f"{where}: unknown key {key!r}{more}",
             found=path[-1],

@@ -1,0 +1,116 @@
+"""What every command shows with: a console, JSON, progress, and the exit codes."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgekit.progress import Progress
+
+MET = 0
+ERROR = 1
+USAGE = 2
+MISSED = 3
+UNDECIDED = 4
+
+MAX_WIDTH = 100
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A console on ``stream`` (standard output), at most 100 columns; no colour when it is not a terminal.
+
+    Text is shown as it is: brackets are not markup, numbers are not coloured.
+    """
+    from rich.console import Console
+
+    stream = stream or sys.stdout
+    width = min(MAX_WIDTH, shutil.get_terminal_size((80, 24)).columns)
+    terminal = stream.isatty()
+    return Console(
+        file=stream,
+        width=width,
+        no_color=not terminal,
+        force_terminal=terminal,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+def print_json(value: Any) -> None:
+    """Prints a value as indented JSON on standard output."""
+    import json
+
+    import click
+
+    from edgekit.artifact import to_json
+
+    click.echo(json.dumps(to_json(value), indent=2, allow_nan=False, ensure_ascii=False))
+
+
+@contextmanager
+def show_progress(
+    stream: TextIO | None = None,
+    *,
+    interval_s: float = 2.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Progress]:
+    """Shows progress on ``stream`` (standard error) while the block runs.
+
+    On a terminal: a bar a step, with the time left. Elsewhere: plain lines, the first and the last of a step
+    and otherwise one every ``interval_s`` seconds.
+
+    Yields:
+        The callable to hand to long steps.
+    """
+    stream = stream or sys.stderr
+    if stream.isatty():
+        with _bars(stream) as progress:
+            yield progress
+    else:
+        yield _lines(stream, interval_s, clock)
+
+
+def _lines(stream: TextIO, interval_s: float, clock: Callable[[], float]) -> Progress:
+    shown: dict[str, tuple[float, int]] = {}  # by step: when, and how many were done
+
+    def progress(step: str, done: int, total: int, note: str = "") -> None:
+        now = clock()
+        when, before = shown.get(step, (float("-inf"), -1))
+        finished = done >= total and before < total
+        if finished or done < before or now - when >= interval_s:
+            shown[step] = (now, done)
+            print(f"{step}: {done}/{total} {note}".rstrip(), file=stream, flush=True)
+
+    return progress
+
+
+@contextmanager
+def _bars(stream: TextIO) -> Iterator[Progress]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    bars = Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=console(stream),
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def progress(step: str, done: int, total: int, note: str = "") -> None:
+        if step not in tasks:
+            tasks[step] = bars.add_task(step, note=note)
+        bars.update(tasks[step], completed=done, total=total, note=note)
+
+    with bars:
+        yield progress

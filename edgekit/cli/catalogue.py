@@ -1,0 +1,117 @@
+"""``edgekit targets`` and ``edgekit profiles``: what can be deployed on, and what can be asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli._output import console, print_json
+
+if TYPE_CHECKING:
+    from edgekit.specs import Profile, Target
+
+catalog_option = click.option(
+    "--catalog",
+    "folders",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder with targets/ and profiles/ of your own; may be given again.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command()
+@click.argument("name", required=False)
+@catalog_option
+@json_option
+def targets(name: str | None, folders: tuple[Path, ...], as_json: bool) -> None:
+    """List the targets, or show all of the target NAME (or of a .toml file)."""
+    from edgekit.catalog import list_targets, load_target
+
+    if name is not None:
+        shown = _target(load_target(name, folders))
+        print_json(shown) if as_json else _show(shown)
+        return
+    rows = [_target(target) for target in list_targets(folders)]
+    if as_json:
+        print_json(rows)
+        return
+    _table(("target", "engines", "what it is", "this host"), [_target_row(row) for row in rows])
+
+
+@click.command()
+@click.argument("name", required=False)
+@catalog_option
+@json_option
+def profiles(name: str | None, folders: tuple[Path, ...], as_json: bool) -> None:
+    """List the profiles, or show all of the profile NAME (or of a .toml file)."""
+    from edgekit.catalog import list_profiles, load_profile
+
+    if name is not None:
+        shown = _profile(load_profile(name, folders))
+        print_json(shown) if as_json else _show(shown)
+        return
+    rows = [_profile(profile) for profile in list_profiles(folders)]
+    if as_json:
+        print_json(rows)
+        return
+    _table(("profile", "limits", "load"), [_profile_row(row) for row in rows])
+
+
+def _target(target: Target) -> dict[str, Any]:
+    from edgekit.profiling.host import this_host
+    from edgekit.specs import mismatch
+
+    why_not = mismatch(target, this_host())
+    return target.model_dump(mode="json") | {"is_this_host": why_not is None, "mismatch": why_not}
+
+
+def _profile(profile: Profile) -> dict[str, Any]:
+    return profile.model_dump(mode="json")
+
+
+def _target_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    here = "yes" if row["is_this_host"] else f"no: {row['mismatch']}"
+    return row["name"], ", ".join(row["engines"]), row["description"], here
+
+
+def _profile_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    load = row["load"]
+    return row["name"], "\n".join(_given(row["limits"])), f"{load['scenario']}, batch {load['batch']}"
+
+
+def _given(values: Mapping[str, Any]) -> list[str]:
+    return [f"{key} = {value}" for key, value in values.items() if value is not None]
+
+
+def _table(headings: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def _show(fields: Mapping[str, Any]) -> None:
+    """Prints every field, a line each; one that is not set is a dash."""
+    width = max(len(key) for key in fields)
+    out = console()
+    for key, value in fields.items():
+        out.print(f"{key:<{width}}  {_text(value)}", soft_wrap=True)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(_given(value)) or "-"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value) or "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
