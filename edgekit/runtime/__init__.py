@@ -1,1 +1,107 @@
-"""Engines as they execute a model on the device: one module an engine."""
+"""Engines as they execute a model on the device: one module an engine, and the bundles they open.
+
+Everything here needs numpy, the standard library and the one engine that is opened.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from edgekit.errors import EngineMissing, UnknownName
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgekit.artifact import Artifact, Option, TensorSpec
+    from edgekit.runtime.bundle import Bundle
+    from edgekit.runtime.golden import Verification
+    from edgekit.runtime.session import Session
+
+ENGINES = {
+    "onnxruntime": "edgekit.runtime.onnxruntime",
+    "openvino": "edgekit.runtime.openvino",
+    "tensorrt": "edgekit.runtime.tensorrt",
+    "null": "edgekit.runtime.null",
+}
+
+
+class Engine(Protocol):
+    """What every engine's module offers."""
+
+    def missing(self) -> str | None:
+        """Says why the engine cannot execute here and what mends it, or returns None when it can."""
+        ...
+
+    def version(self) -> str:
+        """The engine's build, e.g. ``onnxruntime 1.31.1``."""
+        ...
+
+    def load(
+        self, model: Path, options: Mapping[str, Option], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    ) -> Session:
+        """Opens a model file."""
+        ...
+
+
+def missing(engine: str) -> str | None:
+    """Says why an engine cannot *execute* here, with the command that mends it, or returns None when it can.
+
+    Nothing heavy is imported to find out.
+
+    Raises:
+        UnknownName: There is no such engine.
+    """
+    return _module(engine).missing()
+
+
+def engine_version(engine: str) -> str:
+    """The build of an engine, e.g. ``1.31.1``.
+
+    Raises:
+        UnknownName: There is no such engine.
+        EngineMissing: It is not installed.
+    """
+    return _ready(engine).version()
+
+
+def open_artifact(artifact: Artifact) -> Session:
+    """Opens an artifact on the engine it was made for, with its own options.
+
+    Raises:
+        UnknownName: Its engine is not one that executes.
+        EngineMissing: Its engine cannot execute here.
+        EngineError: Its engine refuses it.
+        BundleError: Its file points outside its folder.
+    """
+    module = _ready(artifact.engine)
+    return module.load(artifact.path, artifact.options, artifact.inputs, artifact.outputs)
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Checks a bundle's files and opens it; see :func:`edgekit.runtime.bundle.open_bundle`."""
+    from edgekit.runtime.bundle import open_bundle as open_checked
+
+    return open_checked(Path(path))
+
+
+def verify_bundle(path: str | Path) -> Verification:
+    """Runs a bundle's golden samples here; see :func:`edgekit.runtime.golden.verify_bundle`."""
+    from edgekit.runtime.golden import verify_bundle as verify
+
+    return verify(Path(path))
+
+
+def _module(engine: str) -> Engine:
+    if engine not in ENGINES:
+        raise UnknownName("engine", engine, ENGINES)
+    return cast("Engine", importlib.import_module(ENGINES[engine]))
+
+
+def _ready(engine: str) -> Engine:
+    module = _module(engine)
+    reason = module.missing()
+    if reason is not None:
+        raise EngineMissing(f"engine {engine!r} cannot run here", found=reason)
+    return module

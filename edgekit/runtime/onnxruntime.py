@@ -1,0 +1,254 @@
+"""ONNX Runtime: opens ONNX files."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.artifact import Array, Option, TensorSpec
+from edgekit.errors import EngineError, EngineMissing
+from edgekit.runtime.boundary import Boundary, closed, match_specs
+from edgekit.runtime.external_data import check_external_data
+from edgekit.runtime.options import check_options
+from edgekit.runtime.quiet import silence_telemetry
+from edgekit.runtime.session import PlacedNode, Placement, feed_checker
+
+NAME = "onnxruntime"
+DEFAULT_PROVIDER = "CPUExecutionProvider"
+OPTIONS: dict[str, type] = {
+    "provider": str,
+    "intra_op_num_threads": int,
+    "inter_op_num_threads": int,
+    "enable_cpu_mem_arena": bool,
+    "enable_mem_pattern": bool,
+}
+
+_DTYPES = {
+    "float": "float32",
+    "double": "float64",
+    "float16": "float16",
+    "bool": "bool",
+    **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+_PRECISIONS = {"float": "fp32", "double": "fp64", "float16": "fp16", "bfloat16": "bf16", "uint8": "int8"}
+_INT8_OPERATORS = frozenset(
+    {
+        "QLinearConv",
+        "ConvInteger",
+        "QLinearMatMul",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "DynamicQuantizeMatMul",
+        "QGemm",
+        "QLinearConvTranspose",
+        "QAttention",
+        "DynamicQuantizeLSTM",
+    }
+)
+_FLOAT_OPERATORS = frozenset(
+    {
+        "Conv",
+        "FusedConv",
+        "NhwcConv",
+        "NhwcFusedConv",
+        "ConvTranspose",
+        "ConvTransposeWithDynamicPads",
+        "DeformConv",
+        "Gemm",
+        "FusedGemm",
+        "GemmFastGelu",
+        "MatMul",
+        "FusedMatMul",
+        "FusedMatMulActivation",
+        "MatMulNBits",
+        "MatMulBnb4",
+        "SparseToDenseMatMul",
+        "Einsum",
+        "LSTM",
+        "GRU",
+        "RNN",
+        "AttnLSTM",
+        "Attention",
+        "MultiHeadAttention",
+        "GroupQueryAttention",
+    }
+)
+# Entries that make the engine read or write other files, or read the model as another format.
+_REFUSED_ENTRY = re.compile(r"file|path|folder|format|profiling|debug")
+_UNSUPPORTED = (
+    re.compile(r"Could not find an implementation for (\S+?)\(\d+\) node"),
+    re.compile(r"No Op registered for (\S+) with"),
+    re.compile(r"error: (\S+?)\(-?\d+\) is not a registered function/op"),
+)
+
+
+def missing() -> str | None:
+    """Says why ONNX Runtime cannot execute here, or returns None when it can."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "the package onnxruntime is not installed: pip install onnxruntime"
+    return None
+
+
+def version() -> str:
+    """The installed build."""
+    return importlib.metadata.version("onnxruntime")
+
+
+def engine_errors(doing: str) -> Boundary:
+    """A block in which ONNX Runtime's exceptions become :class:`EngineError`, e.g. ``engine_errors("open model.onnx")``."""
+    return Boundary(NAME, doing, _operators)
+
+
+def load(
+    model: Path, options: Mapping[str, Option], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> OrtSession:
+    """Opens an ONNX file.
+
+    Args:
+        model: The ``.onnx`` file; its external data must lie in the same folder or below.
+        options: ``provider`` (default CPUExecutionProvider), ``intra_op_num_threads``, ``inter_op_num_threads``,
+            ``enable_cpu_mem_arena``, ``enable_mem_pattern``, and session configuration entries, which have a ``.``.
+        inputs: What the artifact declares.
+        outputs: What the artifact declares.
+
+    Raises:
+        UnknownName: An option is unknown.
+        EngineMissing: The provider is not in this build, or cannot start here.
+        EngineError: The engine refuses the model, or the model is not the one declared.
+        BundleError: The model is no ONNX file, or its external data points outside its folder.
+    """
+    check_external_data(model)
+    _check_options(options)
+    session = _create(model, options, str(options.get("provider", DEFAULT_PROVIDER)), profile_to=None)
+    match_specs(model.name, "input", inputs, _specs(session.get_inputs()))
+    match_specs(model.name, "output", outputs, _specs(session.get_outputs()))
+    return OrtSession(session, model, options, tuple(inputs), tuple(outputs))
+
+
+class OrtSession:
+    """A model opened in ONNX Runtime; one thread at a time."""
+
+    def __init__(
+        self,
+        session: Any,
+        model: Path,
+        options: Mapping[str, Option],
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+    ) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self._session = session
+        self._model = model
+        self._options = options
+        self._names = [spec.name for spec in outputs]
+        self._check = feed_checker(inputs)
+        self._boundary = engine_errors(f"run {model.name}")
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs one batch; see :meth:`edgekit.runtime.session.Session.run`."""
+        session = self._session
+        if session is None:
+            raise closed(NAME)
+        self._check(feeds)
+        with self._boundary:
+            return dict(zip(self._names, session.run(self._names, feeds), strict=True))
+
+    def placement(self) -> Placement:
+        """Profiles one run on zeros in a second session and reads the engine's profile."""
+        if self._session is None:
+            raise closed(NAME)
+        provider = self._session.get_providers()[0]
+        feeds = {
+            spec.name: np.zeros([1 if isinstance(d, str) else d for d in spec.shape], spec.dtype)
+            for spec in self.inputs
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            session = _create(self._model, self._options, provider, profile_to=Path(folder))
+            with self._boundary:
+                session.run(None, feeds)
+                events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        nodes = [event for event in events if event.get("cat") == "Node" and "op_name" in event["args"]]
+        return Placement(device=provider, nodes=tuple(map(_placed, nodes)))
+
+    def close(self) -> None:
+        """Frees the engine's session."""
+        self._session = None
+
+
+def _check_options(options: Mapping[str, Option]) -> None:
+    check_options(NAME, {k: v for k, v in options.items() if "." not in k}, OPTIONS)
+    for key in options:
+        if "." in key and _REFUSED_ENTRY.search(key):
+            raise EngineError(
+                f"{NAME} option {key!r} is not taken: it makes the engine use other files than the artifact's",
+                allowed="session configuration entries about threads and kernels",
+            )
+
+
+def _create(model: Path, options: Mapping[str, Option], provider: str, *, profile_to: Path | None) -> Any:
+    silence_telemetry()
+    import onnxruntime as ort
+
+    ort.disable_telemetry_events()
+    if provider not in ort.get_available_providers():
+        raise _provider_missing(provider, ort.get_available_providers())
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3  # errors; they are raised as well
+    for key, value in options.items():
+        if "." in key:
+            settings.add_session_config_entry(key, str(int(value)) if isinstance(value, bool) else str(value))
+        elif key != "provider":
+            setattr(settings, key, value)
+    if profile_to is not None:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(profile_to / "profile")
+    with engine_errors(f"open {model.name}"):
+        session = ort.InferenceSession(model, settings, providers=[provider])
+    if session.get_providers()[0] != provider:
+        raise _provider_missing(provider, session.get_providers())
+    return session
+
+
+def _provider_missing(provider: str, there: Sequence[str]) -> EngineMissing:
+    return EngineMissing(
+        f"ONNX Runtime has no working {provider} here",
+        found=", ".join(there),
+        fix="install the build of onnxruntime that has it (and its driver), or remove the option 'provider'",
+    )
+
+
+def _specs(ports: Sequence[Any]) -> list[TensorSpec]:
+    return [
+        TensorSpec(
+            name=port.name,
+            dtype=_DTYPES.get(port.type.removeprefix("tensor(").removesuffix(")"), port.type),
+            shape=tuple(d if isinstance(d, int) else str(d) for d in port.shape),
+        )
+        for port in ports
+    ]
+
+
+def _operators(message: str) -> list[str]:
+    return [name for pattern in _UNSUPPORTED for name in pattern.findall(message)]
+
+
+def _placed(event: Mapping[str, Any]) -> PlacedNode:
+    op = event["args"]["op_name"]
+    types = [kind for entry in event["args"].get("input_type_shape", []) for kind in entry]
+    precision = _PRECISIONS.get(types[0], types[0]) if types else "unknown"
+    return PlacedNode(
+        name=event["name"].removesuffix("_kernel_time"),
+        op=op,
+        precision="int8" if op in _INT8_OPERATORS else precision,
+        compute=op in _INT8_OPERATORS or op in _FLOAT_OPERATORS,
+        time_us=float(event["dur"]),
+    )

@@ -1,0 +1,233 @@
+"""OpenVINO: opens its own IR (``.xml`` with ``.bin``) and ONNX files."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgekit.artifact import Array, Option, TensorSpec, check_inside
+from edgekit.errors import BundleError, EngineError
+from edgekit.runtime.boundary import Boundary, closed, match_specs
+from edgekit.runtime.external_data import check_external_data, check_file_inside
+from edgekit.runtime.options import check_options
+from edgekit.runtime.quiet import silence_telemetry
+from edgekit.runtime.session import PlacedNode, Placement, feed_checker
+
+NAME = "openvino"
+DEFAULT_DEVICE = "CPU"
+OPTIONS: dict[str, type] = {
+    "device": str,
+    "PERFORMANCE_HINT": str,
+    "NUM_STREAMS": int,
+    "INFERENCE_NUM_THREADS": int,
+    "ENABLE_CPU_PINNING": bool,
+    "ENABLE_HYPER_THREADING": bool,
+    "INFERENCE_PRECISION_HINT": str,
+    "CACHE_DIR": str,
+}
+
+# On a CPU with bf16 the engine's own default is bf16, which loses half the digits unasked.
+_DEFAULTS: dict[str, Option] = {"INFERENCE_PRECISION_HINT": "f32"}
+_DTYPES = {
+    "f32": "float32",
+    "f64": "float64",
+    "f16": "float16",
+    "boolean": "bool",
+    **{f"{sign}{bits}": f"{name}{bits}" for sign, name in (("i", "int"), ("u", "uint")) for bits in (8, 16, 32, 64)},
+}
+_PRECISIONS = {"f32": "fp32", "f64": "fp64", "f16": "fp16", "i8": "int8", "u8": "int8", "i4": "int4", "u4": "int4"}
+_COMPUTE = frozenset(
+    {
+        "Convolution",
+        "GroupConvolution",
+        "BinaryConvolution",
+        "DeformableConvolution",
+        "Deconvolution",
+        "FullyConnected",
+        "MatMul",
+        "RNNCell",
+        "RNNSeq",
+        "GRUCell",
+        "LSTMCell",
+        "ScaledDotProductAttention",
+        "ScaledAttn",
+        "MHA",
+        "QKVProjection",
+        "LLMMLP",
+    }
+)
+_UNSUPPORTED = (
+    re.compile(r"No conversion rule found for operations: (.+?)(?= --|$)"),
+    re.compile(r"(?:Cannot create|Unsupported operation) (\S+) (?:layer|of type)"),
+)
+
+
+def missing() -> str | None:
+    """Says why OpenVINO cannot execute here, or returns None when it can."""
+    if importlib.util.find_spec("openvino") is None:
+        return "the package openvino is not installed: pip install openvino"
+    return None
+
+
+def version() -> str:
+    """The installed build."""
+    return importlib.metadata.version("openvino")
+
+
+def engine_errors(doing: str) -> Boundary:
+    """A block in which OpenVINO's exceptions become :class:`EngineError`, e.g. ``engine_errors("open model.onnx")``."""
+    return Boundary(NAME, doing, _operators)
+
+
+def load(
+    model: Path, options: Mapping[str, Option], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> OpenVinoSession:
+    """Opens an IR or ONNX file and compiles it.
+
+    Args:
+        model: The ``.xml`` file with its ``.bin`` beside it, or an ``.onnx`` file.
+        options: ``device`` (default CPU) and the properties of :data:`OPTIONS`; INFERENCE_PRECISION_HINT is ``f32``
+            unless given. CACHE_DIR is relative to the model's folder. What the engine made of the properties is read
+            back; only threads and streams may be fewer, where this machine has fewer cores.
+        inputs: What the artifact declares.
+        outputs: What the artifact declares.
+
+    Raises:
+        UnknownName: An option is unknown.
+        EngineError: The engine refuses the model or a property, or the model is not the one declared.
+        BundleError: The model or its external data is missing or points outside its folder.
+    """
+    _check_files(model)
+    check_options(NAME, options, OPTIONS)
+    silence_telemetry()
+    import openvino
+
+    device = str(options.get("device", DEFAULT_DEVICE))
+    properties = _DEFAULTS | {key: value for key, value in options.items() if key not in ("device", "CACHE_DIR")}
+    core = openvino.Core()
+    with engine_errors(f"open {model.name}"):
+        if "CACHE_DIR" in options:
+            check_inside(str(options["CACHE_DIR"]), model)
+            core.set_property({"CACHE_DIR": str(model.parent / str(options["CACHE_DIR"]))})
+        compiled = core.compile_model(str(model), device, properties)
+        actual = {key: _plain(compiled.get_property(key)) for key in properties}
+        ports = _specs(compiled.inputs), _specs(compiled.outputs)
+    _check_properties(properties, actual)
+    match_specs(model.name, "input", inputs, ports[0])
+    match_specs(model.name, "output", outputs, ports[1])
+    return OpenVinoSession(compiled, model, device, tuple(inputs), tuple(outputs))
+
+
+class OpenVinoSession:
+    """A model compiled by OpenVINO; one thread at a time."""
+
+    def __init__(
+        self,
+        compiled: Any,
+        model: Path,
+        device: str,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+    ) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self._compiled = compiled
+        self._device = device
+        self._names = [spec.name for spec in _specs(compiled.outputs)]
+        self._check = feed_checker(inputs)
+        self._boundary = engine_errors(f"run {model.name}")
+        with self._boundary:
+            self._request = compiled.create_infer_request()
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs one batch; see :meth:`edgekit.runtime.session.Session.run`."""
+        request = self._request
+        if request is None:
+            raise closed(NAME)
+        self._check(feeds)
+        with self._boundary:
+            found = request.infer(feeds, share_inputs=True, share_outputs=False)
+            return dict(zip(self._names, found.values(), strict=True))
+
+    def placement(self) -> Placement:
+        """Reads the executed graph of the compiled model: element type and layer type of every node."""
+        if self._request is None:
+            raise closed(NAME)
+        with self._boundary:
+            nodes = tuple(_placed(node) for node in self._compiled.get_runtime_model().get_ordered_ops())
+        return Placement(device=self._device, nodes=tuple(node for node in nodes if node.op not in _NOT_RUN))
+
+    def close(self) -> None:
+        """Frees the engine's request and model."""
+        self._request = self._compiled = None
+
+
+_NOT_RUN = ("Input", "Output", "Const")
+
+
+def _check_files(model: Path) -> None:
+    if model.suffix == ".onnx":
+        check_external_data(model)
+        return
+    if model.suffix != ".xml":
+        raise EngineError(f"{NAME} cannot open {model.name}", found=model.suffix, allowed=".xml, .onnx")
+    if not model.is_file():
+        raise BundleError(f"{model}: no such file", fix="check the folder")
+    check_file_inside(model.with_suffix(".bin").name, model.parent, model)
+
+
+def _check_properties(asked: Mapping[str, Option], actual: Mapping[str, Option]) -> None:
+    """Refuses what the engine silently changed, except what this machine has too few cores for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for key, wanted in asked.items():
+        found = actual[key]
+        limited = key in ("INFERENCE_NUM_THREADS", "NUM_STREAMS") and int(found) == min(int(wanted), cores)
+        # Without two threads a core there is nothing to switch on; the engine then answers False.
+        limited = limited or (key == "ENABLE_HYPER_THREADING" and wanted is True)
+        if found != wanted and not limited:
+            raise EngineError(
+                f"{NAME} did not take {key}={wanted}",
+                found=f"{key}={found}",
+                fix=f"this machine cannot do {wanted}; ask for {found} where that is what you want",
+            )
+
+
+def _plain(value: Any) -> Option:
+    """A property as the engine reports it, in the words options use."""
+    return (
+        str(value.to_string() if hasattr(value, "to_string") else value)
+        if not isinstance(value, (int, float))
+        else value
+    )
+
+
+def _specs(ports: Sequence[Any]) -> list[TensorSpec]:
+    found = []
+    for port in ports:
+        dtype = port.element_type.to_string()
+        dims = [d.get_length() if d.is_static else str(d) for d in port.partial_shape]
+        found.append(TensorSpec(name=port.any_name, dtype=_DTYPES.get(dtype, dtype), shape=tuple(dims)))
+    return found
+
+
+def _operators(message: str) -> list[str]:
+    """Names of operators without the opset the engine writes after them."""
+    names = [name for pattern in _UNSUPPORTED for found in pattern.findall(message) for name in found.split(", ")]
+    return [re.sub(r"-\d+$", "", name.strip()) for name in names]
+
+
+def _placed(node: Any) -> PlacedNode:
+    info = node.get_rt_info()
+    precision = str(info["runtimePrecision"].astype(str))
+    op = str(info["layerType"].astype(str))
+    return PlacedNode(
+        name=node.get_friendly_name(),
+        op=op,
+        precision=_PRECISIONS.get(precision, precision),
+        compute=op in _COMPUTE,
+    )
