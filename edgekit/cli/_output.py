@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -53,6 +53,19 @@ def print_json(value: Any) -> None:
     from edgekit.artifact import to_json
 
     click.echo(json.dumps(to_json(value), indent=2, allow_nan=False, ensure_ascii=False))
+
+
+def print_table(headings: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
+    """Prints a table on standard output; the first column is never broken."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
 
 
 @contextmanager

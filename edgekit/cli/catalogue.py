@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli._output import console, print_json
+from edgekit.cli._output import console, print_json, print_table
 
 if TYPE_CHECKING:
     from edgekit.specs import Profile, Target
@@ -39,7 +39,7 @@ def targets(name: str | None, folders: tuple[Path, ...], as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    _table(("target", "engines", "what it is", "this host"), [_target_row(row) for row in rows])
+    print_table(("target", "engines", "what it is", "this host"), [_target_row(row) for row in rows])
 
 
 @click.command()
@@ -58,7 +58,7 @@ def profiles(name: str | None, folders: tuple[Path, ...], as_json: bool) -> None
     if as_json:
         print_json(rows)
         return
-    _table(("profile", "limits", "load"), [_profile_row(row) for row in rows])
+    print_table(("profile", "limits", "load"), [_profile_row(row) for row in rows])
 
 
 def _target(target: Target) -> dict[str, Any]:
@@ -85,18 +85,6 @@ def _profile_row(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _given(values: Mapping[str, Any]) -> list[str]:
     return [f"{key} = {value}" for key, value in values.items() if value is not None]
-
-
-def _table(headings: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, overflow="fold", no_wrap=index == 0)
-    for row in rows:
-        table.add_row(*row)
-    console().print(table)
 
 
 def _show(fields: Mapping[str, Any]) -> None:

@@ -1,0 +1,97 @@
+"""``edgekit init``: a commented recipe to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgekit.errors import EdgeKitError
+
+# A line that starts with "#" and no space is a key with its default (or an example where there is none).
+TEMPLATE = """\
+# One deployment: which model, which data, which devices, which budget.
+# Lines that start with "#" and no space are settings with their defaults; take the "#" away to change one.
+# Paths are relative to this file, and Python modules beside it can be imported.
+
+#name = "my-model"                # in reports and in the manifest; default: the name of this folder
+#seed = 0                         # one seed, one student
+#metric = "accuracy"              # a name, or "package.module:function" of your own
+targets = ["local"]               # `edgekit targets` lists them; a path to a .toml file works too
+profile = "interactive"           # `edgekit profiles` lists them; a path to a .toml file works too
+
+# The large model, or the model to deploy as it is.
+[teacher]
+model = "model:teacher"           # "package.module:factory", "timm:NAME" or a path to an .onnx file
+#args = {}                        # keyword arguments of the factory
+#weights = "teacher.safetensors"  # .safetensors, or .pt read with weights only; default: none, it is trained first
+
+# How a teacher without weights is trained, or one with weights is fine-tuned. Leave it out to use it as it is.
+#[teacher.train]
+#epochs = 10                      # most passes over the training data
+#batch_size = 64                  # samples a step
+#learning_rate = 1e-3             # peak rate; short linear warm-up, then cosine decay to zero
+#weight_decay = 0.01              # decoupled weight decay
+#optimizer = "adamw"              # "adamw" or "sgd" (momentum 0.9)
+#patience = 3                     # stop after so many epochs without a better validation score; default: never
+#freeze = []                      # module paths whose parameters stay as they are
+#rates = {}                       # factor of the learning rate by module path
+#head = { module = "fc", classes = 10 }  # a new last layer, put on before training; default: none
+
+# The small model that learns from the teacher. Leave it out to deploy the teacher itself.
+#[student]
+#model = "model:student"          # as for the teacher
+#args = {}                        # keyword arguments of the factory
+#weights = "student.safetensors"  # where it starts from; default: fresh
+
+# How the student learns: soft targets of the teacher mixed with the labels.
+#[distillation]
+#temperature = 4.0                # softens both sets of logits
+#soft_weight = 0.7                # share of the soft loss, 0 to 1; the rest goes to the labels
+#epochs = 10                      # these and the rest: as for the teacher's training
+#batch_size = 64
+#learning_rate = 1e-3
+#weight_decay = 0.01
+#optimizer = "adamw"
+#patience = 3
+#freeze = []
+#rates = {}
+#head = { module = "fc", classes = 10 }
+
+# Samples: an .npz file, a folder or tar of images by class, or "package.module:attr" (a torch Dataset).
+# Without data everything is built and measured with random inputs, and accuracy is not judged.
+#[data]
+#train = "train.npz"              # also the source of validation and calibration samples
+#test = "test.npz"                # accuracy is judged on these; default: none, accuracy is not judged
+#validation = 0.1                 # share of the training samples kept for validation
+#calibration = 300                # samples that calibrate a quantised model
+#labels = ["cat", "dog"]          # class names, in order; default: those of the data, where it has them
+
+# From a raw sample to a model tensor: resize, scale, (x - mean) / std, layout. Leave it out if samples are tensors.
+#[input]
+#name = "input"                   # the model input it feeds
+#layout = "any"                   # axes of raw samples: "NHWC", "NCHW", "NHW" or "any" (kept as is)
+#model_layout = "NCHW"            # axes the model takes: "NCHW" or "NHWC"
+#scale = 1.0                      # factor of raw values, e.g. 0.00392156862745098 for bytes
+#mean = [0.0]                     # per channel after scaling, or one value for all
+#std = [1.0]                      # per channel after scaling, or one value for all
+#resize = [224, 224]              # height and width in pixels; default: the size stays
+
+#[quantization]
+#precision = "auto"               # "auto" measures fp32 and int8 and ships the faster that passes; or "fp32", "int8"
+"""
+
+
+@click.command()
+@click.argument("folder", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Overwrite a recipe that is there.")
+def init(folder: Path, force: bool) -> None:
+    """Write a commented edgekit.toml into DIR (default: here)."""
+    path = folder / "edgekit.toml"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as stream:
+            stream.write(TEMPLATE)
+    except FileExistsError as exc:
+        raise EdgeKitError(f"{path} is already there", fix="use --force to overwrite it") from exc
+    click.echo(f"wrote {path}\nnext: edit it, then run `edgekit deploy {path}`")
