@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgekit.errors import MeasurementError
+
+SCENARIOS = ("single_stream", "batch")
+FEWEST_TURN_QUERIES = 10
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSpec:
@@ -26,3 +31,18 @@ class LoadSpec:
     percentiles: tuple[float, ...] = (50.0, 90.0, 99.0)
     turn_queries: int = 10
     timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "scenario": (self.scenario in SCENARIOS, " or ".join(SCENARIOS)),
+            "batch": (self.batch >= 1, "1 or more"),
+            "min_seconds": (self.min_seconds >= 0, "0 or more"),
+            "min_count": (self.min_count >= 1, "1 or more"),
+            "percentiles": (all(0 < q < 100 for q in self.percentiles), "each above 0 and below 100"),
+            # Shorter turns let one session's spinning threads disturb the next.
+            "turn_queries": (self.turn_queries >= FEWEST_TURN_QUERIES, f"{FEWEST_TURN_QUERIES} or more"),
+            "timeout_s": (self.timeout_s > 0, "above 0"),
+        }
+        for name, (right, allowed) in checks.items():
+            if not right:
+                raise MeasurementError(f"load: {name} is out of range", found=getattr(self, name), allowed=allowed)
