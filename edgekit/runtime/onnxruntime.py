@@ -103,7 +103,7 @@ def version() -> str:
 
 
 def engine_errors(doing: str) -> Boundary:
-    """A block in which ONNX Runtime's exceptions become :class:`EngineError`, e.g. ``engine_errors("open model.onnx")``."""
+    """A block in which ONNX Runtime's exceptions become :class:`EngineError`, e.g. ``engine_errors("open x.onnx")``."""
     return Boundary(NAME, doing, _operators)
 
 
