@@ -1,0 +1,392 @@
+"""Samples: where batches come from, how they are split, and what proves that two sets share nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from edgekit._paths import expand_path, portable_name
+from edgekit._readers import Source, read_dataset, read_npz
+from edgekit.artifact import Array, Preprocessing, TensorSpec, hash_json
+from edgekit.errors import DataError, FeedError, did_you_mean
+from edgekit.runtime.preprocessing import preprocess
+from edgekit.runtime.session import fits
+
+RANDOM = "random"
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+KINDS = "an .npz file, a folder or tar of images by class, or package.module:attr"
+READ_AT_ONCE = 256  # samples held while a whole set is walked through
+_ATTRIBUTE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """A set of samples, read when asked for.
+
+    Attributes:
+        name: Where they come from, for messages.
+        count: How many there are.
+        fetch: Turns indices into a raw batch by input name, stacked on axis 0.
+        targets: int64 class labels ``[n]``, or whatever the user's metric takes; None: unlabelled.
+        classes: Class names, empty when unknown.
+        preprocessing: From raw samples to model tensors; None: they are model tensors already.
+    """
+
+    name: str
+    count: int
+    fetch: Callable[[Array], dict[str, Array]]
+    targets: Array | None = None
+    classes: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def raw(self, indices: Array | Sequence[int]) -> dict[str, Array]:
+        """Raw samples by input name, stacked on axis 0."""
+        return self.fetch(np.asarray(indices, dtype=np.int64))
+
+    def tensors(self, indices: Array | Sequence[int]) -> dict[str, Array]:
+        """Model tensors by input name, stacked on axis 0; floats are float32 however they are stored."""
+        return {name: self._tensor(name, array) for name, array in self.raw(indices).items()}
+
+    def _tensor(self, name: str, array: Array) -> Array:
+        if self.preprocessing is not None and name == self.preprocessing.input:
+            return preprocess(array, self.preprocessing)
+        return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+
+    def subset(self, indices: Array | Sequence[int]) -> Samples:
+        """The samples at ``indices``, in that order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return replace(
+            self,
+            count=len(chosen),
+            fetch=lambda among: self.fetch(chosen[among]),
+            targets=None if self.targets is None else self.targets[chosen],
+        )
+
+    def batches(self, size: int) -> Batches:
+        """Model tensors in batches of ``size``; the last one may be smaller."""
+        return Batches(samples=self, size=size)
+
+    def digests(self) -> list[bytes]:
+        """A 16-byte BLAKE2b digest of every raw sample (RFC 7693): equal samples, equal digests."""
+        found = []
+        for start in range(0, self.count, READ_AT_ONCE):
+            indices = np.arange(start, min(start + READ_AT_ONCE, self.count))
+            batch = self.raw(indices)
+            found += [_digest({name: array[row] for name, array in batch.items()}) for row in range(len(indices))]
+        return found
+
+    def fingerprint(self) -> str:
+        """Hash of all samples in order, their targets, classes and preprocessing, as 64 hex digits."""
+        targets = None if self.targets is None else _digest({"targets": self.targets}).hex()
+        samples = hashlib.sha256(b"".join(self.digests())).hexdigest()
+        return hash_json([samples, targets, self.classes, self.preprocessing])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batches:
+    """Model tensors by input name, batch by batch; can be walked through again and again."""
+
+    samples: Samples
+    size: int
+
+    def __len__(self) -> int:
+        return -(-self.samples.count // self.size)
+
+    def __iter__(self) -> Iterator[dict[str, Array]]:
+        for start in range(0, self.samples.count, self.size):
+            yield self.samples.tensors(np.arange(start, min(start + self.size, self.samples.count)))
+
+
+def _digest(arrays: Mapping[str, Array]) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}:{array.dtype.str}{array.shape};".encode())
+        digest.update(array.tobytes())
+    return digest.digest()
+
+
+def load_samples(
+    spec: str,
+    *,
+    base: Path,
+    preprocessing: Preprocessing | None,
+    input_name: str | None = None,
+    labels: tuple[str, ...] | None = None,
+    where: str = "data",
+) -> Samples:
+    """Opens a set of samples.
+
+    Args:
+        spec: An ``.npz`` file (``x`` and ``y``, or arrays by input name and ``y``), a folder or tar of images
+            by class (``images.tar.gz!train`` for a folder inside), or ``package.module:attr`` (a torch Dataset of
+            model tensors, to which no preprocessing applies). Environment variables in paths are expanded.
+        base: What relative paths are relative to, and whose modules are importable: the recipe's folder.
+        preprocessing: The recipe's ``[input]``.
+        input_name: Name of a single input; None: the preprocessing's, else ``input``.
+        labels: Class names in order. Give the training set's to the test set, so that both count alike.
+        where: Where the set was named, e.g. ``edgekit.toml: data.train``, for messages.
+
+    Raises:
+        DataError: It is missing, empty, mis-shaped, damaged, or holds NaN or wrong labels.
+    """
+    name = input_name or (preprocessing.input if preprocessing else None)
+    if _ATTRIBUTE.fullmatch(spec):
+        source = read_dataset(spec, base=base, input_name=name, labels=labels, where=where)
+        preprocessing = None
+    else:
+        source = _read_files(spec, base, preprocessing, name, labels, where)
+    if preprocessing is not None:
+        preprocessing = _bind(preprocessing, list(source.fetch(np.arange(1))), f"{where}: {spec}", input_name)
+    samples = Samples(
+        name=portable_name(spec),
+        count=source.count,
+        fetch=source.fetch,
+        targets=source.targets,
+        classes=source.classes,
+        preprocessing=preprocessing,
+    )
+    try:
+        samples.tensors([0])
+    except FeedError as exc:
+        raise DataError(
+            f"{where}: {spec}: the samples do not fit the recipe's [input]: {exc.problem}",
+            found=exc.found,
+            allowed=exc.allowed,
+            fix=exc.fix or "describe the raw samples in [input]",
+        ) from exc
+    return samples
+
+
+def _read_files(
+    spec: str,
+    base: Path,
+    preprocessing: Preprocessing | None,
+    name: str | None,
+    labels: tuple[str, ...] | None,
+    where: str,
+) -> Source:
+    text, mark, inner = spec.partition("!")
+    path = expand_path(text, base=base, where=where, error=DataError)
+    if not path.exists():
+        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
+        raise DataError(f"{where}: {path}: no such file or folder", found=spec, allowed=KINDS, fix=near)
+    archive = path.is_file() and path.name.endswith(ARCHIVES)
+    if mark and not archive:
+        raise DataError(f"{where}: {path} is not an archive", found=spec, allowed=f"a path in {', '.join(ARCHIVES)}")
+    if path.is_file() and path.suffix == ".npz":
+        return read_npz(path, input_name=name, labels=labels, where=where)
+    if not archive and not path.is_dir():
+        raise DataError(f"{where}: {path}: not a kind of data that is known", found=path.suffix, allowed=KINDS)
+    from edgekit._images import read_folder, read_tar
+
+    image_name = name or "input"
+    if archive:
+        return read_tar(path, inner, preprocessing=preprocessing, input_name=image_name, labels=labels, where=where)
+    return read_folder(path, preprocessing=preprocessing, input_name=image_name, labels=labels, where=where)
+
+
+def _bind(preprocessing: Preprocessing, names: Sequence[str], at: str, input_name: str | None) -> Preprocessing:
+    """Preprocessing under the name of the input it feeds."""
+    if len(names) == 1:
+        return replace(preprocessing, input=names[0])
+    if (input_name or preprocessing.input) not in names:
+        raise DataError(
+            f"{at}: no array for the input that the recipe's [input] preprocesses",
+            found=preprocessing.input,
+            allowed=", ".join(names),
+            fix='in the recipe: [input] name = "…"',
+        )
+    return replace(preprocessing, input=input_name or preprocessing.input)
+
+
+def renamed(samples: Samples, name: str) -> Samples:
+    """The same samples with their single input under another name, such as a model's own.
+
+    Raises:
+        DataError: They have several inputs.
+    """
+    (current, *others) = samples.raw([0])
+    if others:
+        raise DataError(
+            f"{samples.name}: several inputs cannot be renamed to {name!r}",
+            found=", ".join([current, *others]),
+            fix="name the arrays as the model's inputs",
+        )
+    if current == name:
+        return samples
+    return replace(
+        samples,
+        fetch=lambda indices: {name: samples.fetch(indices)[current]},
+        preprocessing=replace(samples.preprocessing, input=name) if samples.preprocessing else None,
+    )
+
+
+def split_validation(samples: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
+    """Splits off validation samples, by class where labelled.
+
+    Args:
+        samples: The training samples.
+        share: Share of them kept for validation, between 0 and 1.
+        seed: Decides which.
+
+    Returns:
+        Training and validation samples, each in the order of ``samples``.
+
+    Raises:
+        DataError: There are too few samples for both.
+    """
+    wanted = max(1, round(share * samples.count))
+    if wanted >= samples.count:
+        raise DataError(
+            f"{samples.name}: too few samples to keep some for validation",
+            found=f"{samples.count} samples, share {share}",
+            allowed="at least one for training and one for validation",
+        )
+    chosen = _draw(samples, wanted, seed, keep=1)
+    kept = np.setdiff1d(np.arange(samples.count), chosen)
+    return samples.subset(kept), samples.subset(chosen)
+
+
+def draw_calibration(samples: Samples, count: int, seed: int) -> Samples:
+    """Draws samples, by class in proportion where labelled and at least one of each where ``count`` allows.
+
+    Args:
+        samples: What is drawn from.
+        count: How many; at most all of them.
+        seed: Decides which.
+    """
+    return samples.subset(_draw(samples, min(count, samples.count), seed, keep=0))
+
+
+def _draw(samples: Samples, wanted: int, seed: int, keep: int) -> Array:
+    """Sorted indices of ``wanted`` samples; ``keep`` of every class are left where that is possible."""
+    rng = np.random.default_rng(seed)
+    targets = samples.targets
+    if targets is None or targets.ndim != 1 or targets.dtype.kind != "i":
+        return np.sort(rng.permutation(samples.count)[:wanted])
+    groups = [rng.permutation(np.flatnonzero(targets == label)) for label in np.unique(targets)]
+    sizes = np.array([len(group) for group in groups])
+    quota = _quota(sizes, wanted, np.maximum(sizes - keep, 0))
+    drawn: Array = np.concatenate([group[:take] for group, take in zip(groups, quota, strict=True)])
+    drawn.sort()
+    return drawn
+
+
+def _quota(sizes: Array, wanted: int, room: Array) -> Array:
+    """How many of each class: in proportion, by largest remainder, within ``room`` where the total allows."""
+    room = room if room.sum() >= wanted else sizes
+    exact = wanted * sizes / sizes.sum()
+    quota = np.minimum(np.floor(exact).astype(np.int64), room)
+    if wanted >= len(sizes):
+        quota = np.maximum(quota, np.minimum(1, room))
+    while quota.sum() != wanted:
+        step = 1 if quota.sum() < wanted else -1
+        free = quota < room if step > 0 else quota > 1
+        gap = np.where(free, (exact - quota) * step, -np.inf)
+        quota[int(np.argmax(gap))] += step
+    return quota
+
+
+def check_disjoint(samples: Samples, test: Samples, what: str) -> None:
+    """Refuses samples that are in the test set too.
+
+    Args:
+        samples: Samples used while the model is made.
+        test: The test set.
+        what: What ``samples`` are, e.g. ``calibration``.
+
+    Raises:
+        DataError: A raw sample is in both; says how many, and the first in each.
+    """
+    in_test = {digest: index for index, digest in reversed(list(enumerate(test.digests())))}
+    shared = [(index, in_test[digest]) for index, digest in enumerate(samples.digests()) if digest in in_test]
+    if shared:
+        mine, theirs = shared[0]
+        raise DataError(
+            f"{what} samples are in the test set {test.name}",
+            found=f"{len(shared)} of {samples.count}, the first is {what} sample {mine} = test sample {theirs}",
+            allowed="no sample in both: accuracy would be judged on what the model has seen",
+            fix="remove them from one of the sets",
+        )
+
+
+def random_samples(specs: Sequence[TensorSpec], *, count: int = 32, seed: int = 0) -> Samples:
+    """Random inputs for a model without data: N(0, 1) for floats, 0 or 1 for integers and booleans.
+
+    Args:
+        specs: The model's inputs; axis 0 is the batch.
+        count: How many samples.
+        seed: With the index of a sample, decides its values.
+
+    Raises:
+        DataError: A dimension other than the batch is dynamic, or an input has no batch axis.
+    """
+    for spec in specs:
+        if not spec.shape or any(isinstance(dim, str) for dim in spec.shape[1:]):
+            raise DataError(
+                f"input {spec.name!r} has no fixed shape to draw random samples in",
+                found=str(spec),
+                allowed="sizes for every axis but the batch",
+                fix=f"give data, or the sizes: --input {spec.name}=f32[1,3,224,224]",
+            )
+
+    def fetch(indices: Array) -> dict[str, Array]:
+        rows = [np.random.default_rng([seed, int(index)]) for index in indices]
+        return {spec.name: np.stack([_random(spec, rng) for rng in rows]) for spec in specs}
+
+    return Samples(name=RANDOM, count=count, fetch=fetch)
+
+
+def _random(spec: TensorSpec, rng: np.random.Generator) -> Array:
+    shape = tuple(int(dim) for dim in spec.shape[1:])
+    dtype = np.dtype(spec.dtype)
+    values = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
+    return np.asarray(values, dtype=dtype)
+
+
+def check_inputs(samples: Samples, specs: Sequence[TensorSpec]) -> None:
+    """Checks that samples, once preprocessed, are what a model takes.
+
+    Args:
+        samples: The samples; the first is tried.
+        specs: The model's inputs; axis 0 is the batch, of any size.
+
+    Raises:
+        DataError: An input is missing, unknown, or of the wrong dtype or shape.
+    """
+    tensors = samples.tensors([0])
+    known = [spec.name for spec in specs]
+    for name in sorted(set(tensors) ^ set(known)):
+        problem = "has no samples" if name in known else "is not an input of the model"
+        raise DataError(
+            f"{samples.name}: {name!r} {problem}",
+            found=", ".join(tensors),
+            allowed=", ".join(str(spec) for spec in specs),
+            fix=did_you_mean(name, tensors if name in known else known),
+        )
+    for spec in specs:
+        array = tensors[spec.name]
+        found = f"{array.dtype}[{', '.join(['batch', *map(str, array.shape[1:])])}]"
+        if str(array.dtype) != spec.dtype:
+            raise DataError(
+                f"{samples.name}: input {spec.name!r} has the wrong dtype",
+                found=found,
+                allowed=str(spec),
+                fix="describe the raw samples in the recipe's [input], or store them as the model takes them",
+            )
+        if not fits(array.shape[1:], spec.shape[1:]):
+            raise DataError(
+                f"{samples.name}: input {spec.name!r} has the wrong shape",
+                found=found,
+                allowed=str(spec),
+                fix="set layout and resize in the recipe's [input], or store them as the model takes them",
+            )
