@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from edgekit.artifact import Preprocessing
 from edgekit.errors import SpecError
@@ -116,8 +116,14 @@ class InputSpec(Strict):
     model_layout: Literal["NCHW", "NHWC"] = "NCHW"
     scale: PositiveFloat = 1.0
     mean: Floats = (0.0,)
-    std: Floats = (1.0,)
+    std: Annotated[tuple[PositiveFloat, ...], Field(strict=False, min_length=1)] = (1.0,)
     resize: Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)] | None = None
+
+    @model_validator(mode="after")
+    def _channels_agree(self) -> InputSpec:
+        if len(self.mean) != len(self.std) and 1 not in (len(self.mean), len(self.std)):
+            raise ValueError("mean and std of as many channels, or one value for all")
+        return self
 
     def preprocessing(self) -> Preprocessing:
         """The plain form that travels in the manifest."""
@@ -145,6 +151,7 @@ class Recipe(Strict):
         student: The small model; None: the teacher itself is deployed.
         data: Samples; None: random inputs, no accuracy.
         input: Preprocessing of raw samples; None: the data are model tensors already.
+        shapes: Input shapes by name, e.g. ``f32[1,3,224,224]``, for a torch model without data.
         metric: A name or ``module:attr``; without labels, agreement with the reference is used.
         distillation: How the student learns.
         quantization: What precision ships.
@@ -158,6 +165,7 @@ class Recipe(Strict):
     student: ModelSpec | None = None
     data: DataSpec | None = None
     input: InputSpec | None = None
+    shapes: dict[str, str] = Field(default_factory=dict)
     metric: str = "accuracy"
     distillation: Distillation = Distillation()
     quantization: Quantization = Quantization()
@@ -176,11 +184,15 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
         SpecError: The file or an override is wrong.
     """
     path = recipe_file(path)
+    if not path.exists():
+        raise SpecError(f"{path}: no such file", fix="check the path, or write one with `edgekit init`")
     raw = read_toml(path)
+    where = str(path)
     for override in overrides:
         _override(raw, override)
+        where += f" with --set {override}"
     raw.setdefault("name", path.resolve().parent.name)
-    return parse(Recipe, raw, str(path))
+    return parse(Recipe, raw, where)
 
 
 def recipe_file(path: Path) -> Path:

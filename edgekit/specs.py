@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -26,7 +27,7 @@ OptionValue = bool | int | float | str
 class Strict(BaseModel):
     """A file people write: unknown keys are rejected, values are never coerced from text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 # TOML arrays arrive as lists; strict mode would refuse them where a tuple is declared.
@@ -166,7 +167,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError as exc:
         raise SpecError(f"{path}: no such file", fix="check the path") from exc
     except (OSError, UnicodeDecodeError) as exc:
-        raise SpecError(f"{path}: cannot be read", found=str(exc)) from exc
+        raise SpecError(f"{path}: cannot be read", found=str(exc), allowed="a TOML file in UTF-8") from exc
     return parse_toml(text, str(path))
 
 
@@ -204,16 +205,36 @@ def parse(model: type[SpecT], raw: dict[str, Any], where: str, *, name: str | No
     try:
         return model.model_validate(raw)
     except ValidationError as exc:
-        raise _explain(model, exc, where, hidden={"name"} if name is not None else set()) from None
+        raise _explain(model, raw, exc, where, hidden=set() if name is None else {"name"}) from None
 
 
-def _explain(model: type[BaseModel], exc: ValidationError, where: str, hidden: set[str]) -> SpecError:
+# What pydantic's error types mean to somebody who writes TOML; {…} are the error's own figures.
+_ALLOWED = {
+    "bool_type": "true or false",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text in quotes",
+    "tuple_type": "a list: [ … ]",
+    "dict_type": "a table",
+    "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length}",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
+}
+
+
+def _explain(
+    model: type[BaseModel], raw: dict[str, Any], exc: ValidationError, where: str, hidden: set[str]
+) -> SpecError:
     errors = exc.errors(include_url=False)
     # A mistyped key shows twice, as unknown and as missing: the unknown one says more.
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    path = [str(part) for part in first["loc"]]
-    key = ".".join(path) or "(top level)"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    path = _path(raw, first)
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".") or "(top level)"
+    more = f" (and {others} more)" if (others := _count_others(raw, errors, first, path)) else ""
     if first["type"] == "extra_forbidden":
         owner = _owner(model, path[:-1])
         known = sorted(set(owner.model_fields) - (hidden if len(path) == 1 else set())) if owner else []
@@ -221,29 +242,67 @@ def _explain(model: type[BaseModel], exc: ValidationError, where: str, hidden: s
             f"{where}: unknown key {key!r}{more}",
             found=path[-1],
             allowed=", ".join(known) or None,
-            fix=did_you_mean(path[-1], known),
+            fix=did_you_mean(str(path[-1]), known),
         )
-    if first["type"] == "missing":
+    if first["type"] == "missing" and first["loc"][-1] == path[-1]:
         return SpecError(f"{where}: key {key!r} is missing{more}", allowed=f"{path[-1]} = …", fix="add it")
-    if first["type"] == "literal_error":
-        allowed = str(first["ctx"]["expected"])
-        names = [n.strip(" '") for n in allowed.replace(" or ", ",").split(",")]
-        return SpecError(
-            f"{where}: wrong value for key {key!r}{more}",
-            found=repr(first["input"]),
-            allowed=allowed,
-            fix=did_you_mean(str(first["input"]), names),
-        )
-    message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return SpecError(f"{where}: wrong value for key {key!r}{more}", found=repr(first["input"]), allowed=message)
+    allowed, names = _allowed(model, path, first)
+    found = first["input"]
+    return SpecError(
+        f"{where}: wrong value for key {key!r}{more}",
+        found=repr(found),
+        allowed=allowed,
+        fix=did_you_mean(str(found), names) if names else None,
+    )
 
 
-def _owner(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
+def _path(raw: dict[str, Any], error: Mapping[str, Any]) -> list[str | int]:
+    """Keys and list indices from the top of the file to the error, without pydantic's own marks."""
+    path: list[str | int] = []
+    node: Any = raw
+    for part in error["loc"]:
+        if isinstance(node, dict) and part in node:
+            node = node[part]
+        elif isinstance(node, list) and isinstance(part, int):
+            if part >= len(node):
+                break  # an item that a list of fixed length lacks
+            node = node[part]
+        elif error["type"] != "missing":
+            break  # "[key]", or the name of a union's branch
+        path.append(part)
+    return path
+
+
+def _count_others(
+    raw: dict[str, Any], errors: Sequence[Mapping[str, Any]], first: Mapping[str, Any], path: list[str | int]
+) -> int:
+    """How many other keys are wrong; what only follows from the first error does not count."""
+    others = {tuple(_path(raw, e)) for e in errors if (e["type"] == "missing") <= (first["type"] == "missing")}
+    return sum(tuple(path[: len(other)]) != other for other in others)
+
+
+def _allowed(model: type[BaseModel], path: list[str | int], error: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """What would have been right, in words; and the names to choose from, where there are any."""
+    kind, figures = error["type"], error.get("ctx", {})
+    if kind == "literal_error":
+        text = str(figures["expected"])
+        return text, [name.strip(" '") for name in text.replace(" or ", ",").split(",")]
+    if isinstance(error["input"], list) and kind == "missing":
+        return f"a list of at least {int(error['loc'][-1]) + 1}", []
+    if kind == "model_type":
+        owner = _owner(model, path)
+        return f"a table with the keys {', '.join(sorted(owner.model_fields))}" if owner else "a table", []
+    if len(error["loc"]) > len(path):
+        return "text, a number, true or false", []  # the only union of a file people write: engine options
+    return _ALLOWED.get(kind, error["msg"].removeprefix("Value error, ")).format(**figures), []
+
+
+def _owner(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseModel] | None:
     """The model that the keys under ``path`` belong to, or None for a free-form table."""
     for part in path:
-        info = model.model_fields.get(part)
+        info = model.model_fields.get(str(part))
         if info is None:
-            continue  # a list index or a union's branch
+            continue  # a list index
         found = _model_in(info.annotation)
         if found is None:
             return None
