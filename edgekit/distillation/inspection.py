@@ -1,0 +1,94 @@
+"""What must hold before a first step is taken, told early and in the user's words."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgekit.data import Samples
+from edgekit.distillation.forward import device_of, evaluating, logits_of, to_torch
+from edgekit.errors import DataError, TrainingError
+
+
+def count_classes(module: nn.Module, data: Samples) -> int:
+    """How many classes a module tells apart: the width of its logits on the first samples.
+
+    Raises:
+        TrainingError: It does not take the data's tensors or does not return logits ``[n, classes]``.
+    """
+    inputs = to_torch(data.tensors(np.arange(min(2, len(data)))), device_of(module))
+    with evaluating(module), torch.no_grad():
+        return int(logits_of(module, inputs).shape[1])
+
+
+def inspect_samples(module: nn.Module, data: Samples, validation: Samples, *, labelled: bool) -> None:
+    """Checks that a module can be trained on ``data`` and scored on ``validation``.
+
+    Args:
+        module: What is trained.
+        data: Training samples.
+        validation: Validation samples; always labelled.
+        labelled: Whether the loss needs the training samples' labels too.
+
+    Raises:
+        DataError: One of them is empty, lacks labels, or has a label that is no class of the module.
+        TrainingError: The module does not take the data's tensors or does not return logits.
+    """
+    if not len(data):
+        raise DataError(f"{data.name}: no training samples", found="0 samples", allowed="at least 1")
+    if not len(validation):
+        raise DataError(
+            f"{validation.name}: no validation samples, so no checkpoint can be called the best",
+            found=f"0 samples (and {len(data)} for training)",
+            allowed="at least 1",
+            fix="give more training data or raise data.validation",
+        )
+    classes = count_classes(module, data)
+    if labelled or data.targets is not None:
+        _check_labels(data, classes)
+    _check_labels(validation, classes)
+
+
+def _check_labels(samples: Samples, classes: int) -> None:
+    if samples.targets is None:
+        raise DataError(
+            f"{samples.name}: these samples have no labels",
+            allowed=f"one class number a sample, 0 to {classes - 1}",
+            fix="give labels, or distil from a teacher with distillation.soft_weight = 1.0",
+        )
+    labels = np.asarray(samples.targets)
+    if labels.shape != (len(samples),) or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"{samples.name}: the targets are not class numbers",
+            found=f"{labels.dtype}{list(labels.shape)} for {len(samples)} samples",
+            allowed=f"integers [{len(samples)}]",
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        raise DataError(
+            f"{samples.name}: a label is not one of the model's classes",
+            found=f"label {labels[wrong[0]]} at sample {wrong[0]} ({len(wrong)} such labels)",
+            allowed=f"0 to {classes - 1}, for {classes} outputs",
+            fix="mend the labels, or give the model a head with more classes",
+        )
+
+
+def check_batches(module: nn.Module, count: int, batch_size: int) -> None:
+    """Refuses batches of one sample where a BatchNorm would have to take its statistics from them.
+
+    Raises:
+        TrainingError: Every batch has one sample and a BatchNorm is being trained.
+    """
+    if min(count, batch_size) == 1 and normalises_batches(module):
+        raise TrainingError(
+            f"{type(module).__name__} has BatchNorms, which cannot learn from batches of one sample",
+            found=f"{count} training samples in batches of {batch_size}",
+            allowed="at least 2 samples a batch",
+            fix="raise batch_size, or freeze the modules with BatchNorms",
+        )
+
+
+def normalises_batches(module: nn.Module) -> bool:
+    """Whether a BatchNorm in the module is in training mode."""
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training for part in module.modules())

@@ -1,0 +1,125 @@
+"""Students, taught by a teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgekit.artifact import Array
+from edgekit.data import Samples
+from edgekit.distillation.forward import evaluating, forward, logits_of
+from edgekit.distillation.inspection import count_classes
+from edgekit.distillation.losses import distillation_loss
+from edgekit.distillation.trainer import History, train
+from edgekit.errors import DataError, TrainingError
+from edgekit.models import replace_head
+from edgekit.progress import Progress, silent
+from edgekit.recipe import Distillation
+
+
+def distill(
+    teacher: nn.Module,
+    student: nn.Module,
+    data: Samples,
+    validation: Samples,
+    settings: Distillation,
+    *,
+    seed: int,
+    progress: Progress = silent,
+) -> tuple[nn.Module, History]:
+    """Trains a student in place on the teacher's soft targets, mixed with the labels.
+
+    Teacher and student see the same view of every sample: the teacher answers each batch anew, so that random
+    augmentation stays consistent (Beyer et al., "Knowledge distillation: A good teacher is patient and consistent",
+    2022). Without labels the student is scored by its agreement with the teacher's top class.
+
+    Args:
+        teacher: Its weights, gradients and mode stay as they are.
+        student: Tells as many classes apart as the teacher.
+        data: Training samples; labels are needed only where ``settings.soft_weight`` is below 1.
+        validation: Samples that choose the best epoch, with or without labels.
+        settings: See :class:`edgekit.recipe.Distillation`.
+        seed: One seed, one student.
+        progress: Told of every batch.
+
+    Returns:
+        The student with its best weights, in evaluation mode, and how training went.
+
+    Raises:
+        DataError: Samples or labels are missing, or a label is no class of the student.
+        TrainingError: The models do not fit each other or the data, the teacher is no better than guessing, or
+            training fails (see :func:`edgekit.distillation.trainer.train`).
+    """
+    if teacher is student:
+        raise TrainingError("teacher and student are the same module", fix="load the student separately")
+    if settings.head is not None:
+        replace_head(student, settings.head.module, settings.head.classes, seed)
+        settings = settings.model_copy(update={"head": None})
+    _check_pair(teacher, student, data, validation, settings)
+    answers = _answers(teacher, validation)
+    if validation.targets is None:
+        validation = dataclasses.replace(validation, targets=answers)
+
+    def loss(inputs: Mapping[str, Tensor], logits: Tensor, labels: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            soft = logits_of(teacher, inputs)
+        return distillation_loss(logits, soft, labels, settings.temperature, settings.soft_weight)
+
+    with evaluating(teacher):
+        history = train(student, data, validation, settings, seed=seed, loss=loss, progress=progress, name="student")
+    return student, history
+
+
+def _check_pair(
+    teacher: nn.Module, student: nn.Module, data: Samples, validation: Samples, settings: Distillation
+) -> None:
+    for samples in (data, validation):
+        if not len(samples):
+            raise DataError(
+                f"{samples.name}: no samples to distil with",
+                found=f"{len(data)} for training, {len(validation)} for validation",
+                allowed="at least 1 of each",
+                fix="give more training data, or change data.validation",
+            )
+    if data.targets is None and settings.soft_weight < 1:
+        raise DataError(
+            f"{data.name}: the hard loss needs labels and these samples have none",
+            found=f"soft_weight = {settings.soft_weight}",
+            allowed="soft_weight = 1.0 for samples without labels",
+            fix="set distillation.soft_weight = 1.0, or give labelled training data",
+        )
+    asked, offered = count_classes(teacher, data), count_classes(student, data)
+    if asked != offered:
+        raise TrainingError(
+            "teacher and student tell different numbers of classes apart",
+            found=f"teacher {asked}, student {offered}",
+            allowed="the same number of outputs",
+            fix=f"build the student with {asked} classes, or give it a new head with distillation.head",
+        )
+
+
+def _answers(teacher: nn.Module, validation: Samples) -> Array:
+    """The teacher's top classes ``[n]``; refuses a teacher that has nothing to teach."""
+    logits = next(iter(forward(teacher, validation).values()))
+    if not np.isfinite(logits).all():
+        raise TrainingError(
+            "the teacher's outputs have NaN or infinity",
+            found=f"{int((~np.isfinite(logits)).any(axis=1).sum())} of {len(validation)} validation samples",
+            fix="check the teacher's weights and the data for NaN",
+        )
+    answers: Array = logits.argmax(axis=1).astype(np.int64)
+    if validation.targets is not None:
+        accuracy = float((answers == validation.targets).mean())
+        chance = 1 / logits.shape[1]
+        if accuracy < chance:
+            raise TrainingError(
+                "the teacher is worse than guessing, so a student would learn nothing from it",
+                found=f"accuracy {accuracy:.1%} on {len(validation)} validation samples",
+                allowed=f"at least {chance:.1%} ({logits.shape[1]} classes)",
+                fix="train the teacher (teacher.train), or check its weights, the order of the labels and [input]",
+            )
+    return answers
