@@ -124,7 +124,10 @@ def load(
 
 
 class OpenVinoSession:
-    """A model compiled by OpenVINO; one thread at a time."""
+    """A model compiled by OpenVINO; one thread at a time.
+
+    Its CPU device computes int64 in 32 bits: values of 2³¹ and above lose their upper half.
+    """
 
     def __init__(
         self,
