@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from edgekit.runtime.cpu import parse_cpu_model
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
@@ -47,7 +49,7 @@ def this_host() -> Host:
     return Host(
         arch=arch,
         isa=isa_tier(arch, cpuinfo),
-        cpu_model=_cpu_model(cpuinfo),
+        cpu_model=parse_cpu_model(cpuinfo),
         board=_read("/proc/device-tree/model").strip("\0\n ") or None,
         gpus=_gpus(),
         cores=_cores(),
@@ -77,15 +79,6 @@ def isa_tier(arch: str, cpuinfo: str) -> str:
     if arch == "aarch64" and flags:
         return "neon-i8mm" if "i8mm" in flags else "neon-dotprod" if "asimddp" in flags else "neon"
     return "unknown"
-
-
-def _cpu_model(cpuinfo: str) -> str:
-    match = re.search(r"^model name\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
-    if match:
-        return match.group(1).strip()
-    part = re.search(r"^CPU part\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
-    vendor = re.search(r"^CPU implementer\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
-    return f"ARM {vendor.group(1)} part {part.group(1)}" if part and vendor else "unknown"
 
 
 def _gpus() -> tuple[str, ...]:
