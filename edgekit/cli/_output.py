@@ -30,10 +30,14 @@ def console(stream: TextIO | None = None) -> Console:
     """
     from rich.console import Console
 
+    class PlainConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # the pipe's own error, for the frame to answer; rich would exit with 1
+
     stream = stream or sys.stdout
     width = min(MAX_WIDTH, shutil.get_terminal_size((80, 24)).columns)
     terminal = stream.isatty()
-    return Console(
+    return PlainConsole(
         file=stream,
         width=width,
         no_color=not terminal,

@@ -17,6 +17,7 @@ TEMPLATE = """\
 #name = "my-model"                # in reports and in the manifest; default: the name of this folder
 #seed = 0                         # one seed, one student
 #metric = "accuracy"              # a name, or "package.module:function" of your own
+#shapes = {}                      # for a torch model without data, e.g. { input = "f32[1,3,224,224]" }
 targets = ["local"]               # `edgekit targets` lists them; a path to a .toml file works too
 profile = "interactive"           # `edgekit profiles` lists them; a path to a .toml file works too
 

@@ -16,6 +16,14 @@ from edgekit.errors import EdgeKitError, did_you_mean
 COMMANDS = {
     "doctor": ("edgekit.cli.doctor:doctor", "Say what is installed, and what each target lacks here."),
     "init": ("edgekit.cli.init:init", "Write a commented edgekit.toml to start from."),
+    "deploy": ("edgekit.cli.deploying:deploy", "Run a recipe from the teacher to a proven bundle."),
+    "distill": ("edgekit.cli.deploying:distill", "Train the teacher and distil the student of a recipe."),
+    "export": ("edgekit.cli.deploying:export", "Make a bundle from one model, without a recipe."),
+    "report": ("edgekit.cli.deploying:report", "Print the report of a finished run again."),
+    "profile": ("edgekit.cli.bundles:profile", "Measure a bundle here and judge it."),
+    "verify": ("edgekit.cli.bundles:verify", "Recheck a bundle's files and golden samples."),
+    "run": ("edgekit.cli.bundles:run", "Run a bundle on samples from a file."),
+    "inspect": ("edgekit.cli.bundles:inspect", "Say what a bundle or an ONNX file is made of."),
     "targets": ("edgekit.cli.catalogue:targets", "List the targets, or show one."),
     "profiles": ("edgekit.cli.catalogue:profiles", "List the profiles, or show one."),
 }

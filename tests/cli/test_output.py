@@ -1,0 +1,98 @@
+"""What every command shows with: plain text when nobody watches, progress in few lines."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from edgekit.cli._output import console, print_json, print_table, show_progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock():
+    class Clock:
+        now = 0.0
+
+        def __call__(self):
+            return self.now
+
+    return Clock()
+
+
+def test_no_colour_and_no_markup_when_it_is_not_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    stream = io.StringIO()
+    out = console(stream)
+    out.print("f32[1,3] :smile: 42", style="bold red")
+    assert stream.getvalue() == "f32[1,3] :smile: 42\n"
+    assert out.width == 100
+
+
+def test_colour_on_a_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    stream = Terminal()
+    console(stream).print("yes", style="bold red")
+    assert "\x1b[" in stream.getvalue()
+
+
+def test_json_is_parsed_back(capsys):
+    print_json({"path": Path("a/b"), "list": (1, 2), "text": "µs"})
+    assert json.loads(capsys.readouterr().out) == {"path": "a/b", "list": [1, 2], "text": "µs"}
+
+
+def test_a_table_fits_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(("name", "what"), [("a-long-name-that-stays-whole", "word " * 40)])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("a-long-name-that-stays-whole" in line for line in lines)
+
+
+def test_progress_lines_are_few(clock):
+    stream = io.StringIO()
+    with show_progress(stream, interval_s=2.0, clock=clock) as progress:
+        for done in range(11):
+            progress("train", done, 10, f"loss {done}")
+            clock.now += 0.9
+    assert stream.getvalue().splitlines() == [
+        "train: 0/10 loss 0",
+        "train: 3/10 loss 3",
+        "train: 6/10 loss 6",
+        "train: 9/10 loss 9",
+        "train: 10/10 loss 10",
+    ]
+
+
+def test_progress_of_several_steps_and_of_a_step_again(clock):
+    stream = io.StringIO()
+    with show_progress(stream, interval_s=1e9, clock=clock) as progress:
+        progress("teacher", 0, 2)
+        progress("student", 0, 2)
+        progress("teacher", 1, 2)
+        progress("teacher", 2, 2)
+        progress("teacher", 2, 2)
+        progress("teacher", 0, 2)
+    assert stream.getvalue().splitlines() == ["teacher: 0/2", "student: 0/2", "teacher: 2/2", "teacher: 0/2"]
+
+
+def test_progress_on_a_terminal_is_a_bar(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    with show_progress(stream) as progress:
+        progress("train [1]", 1, 4, "loss 0.5")
+        progress("train [1]", 4, 4, "loss 0.1")
+    shown = stream.getvalue()
+    assert "train [1]" in shown
+    assert "4/4" in shown
+    assert "loss 0.1" in shown
+    assert "\x1b[" in shown
