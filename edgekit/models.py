@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from edgekit._lookup import importable, resolve
 from edgekit._paths import expand_path
 from edgekit._weights import NOT_MODULES, check_finite, load_weights, save_weights
-from edgekit.artifact import Array, hash_json
+from edgekit.artifact import hash_json
 from edgekit.errors import EdgeKitError, ModelError, did_you_mean
 
 if TYPE_CHECKING:
@@ -25,8 +22,8 @@ if TYPE_CHECKING:
 
 TIMM = "timm:"
 __all__ = [
+    "class_sources",
     "count_parameters",
-    "forward_arrays",
     "is_onnx",
     "load_module",
     "load_weights",
@@ -203,6 +200,15 @@ def _sources(base: Path) -> dict[str, str]:
     return found
 
 
+def class_sources(module: Module) -> list[str]:
+    """sha256 of every source file that defines a class of the module or its children, torch's own left out."""
+    homes = {type(part).__module__ for part in module.modules()}
+    names = (getattr(sys.modules.get(home), "__file__", None) for home in homes if not home.startswith("torch."))
+    # A class typed in at a prompt has no file.
+    files = {Path(name) for name in names if name is not None and Path(name).is_file()}
+    return sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+
+
 def count_parameters(module: Module) -> int:
     """Parameters of a module, shared ones counted once."""
     return sum(parameter.numel() for parameter in module.parameters())
@@ -257,46 +263,3 @@ def _is_pointwise(module: Any) -> bool:
     import torch
 
     return isinstance(module, torch.nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
-
-
-def forward_arrays(module: Module, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Runs a module on one batch, in evaluation mode and without gradients.
-
-    Args:
-        module: Takes a single input by position, several by keyword.
-        inputs: Model tensors by name, ``[n, …]``.
-
-    Returns:
-        Outputs by name: ``output`` for a single one, ``output_0``, … for a tuple, a mapping's own keys.
-
-    Raises:
-        ModelError: The call fails, or gives something else than tensors.
-    """
-    import torch
-
-    tensors = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in inputs.items()}
-    try:
-        with torch.no_grad():
-            raw = module.eval()(*tensors.values()) if len(tensors) == 1 else module.eval()(**tensors)
-    except EdgeKitError:
-        raise
-    except Exception as exc:
-        raise ModelError(
-            f"{type(module).__name__} failed on a batch",
-            found=f"{type(exc).__name__}: {exc}",
-            allowed=re.sub(r"\s+", " ", str(inspect.signature(module.forward))),
-            fix="match the inputs' names and shapes to the arguments of forward",
-        ) from exc
-    if isinstance(raw, Mapping):
-        outputs = {str(name): value for name, value in raw.items()}
-    elif isinstance(raw, (tuple, list)):
-        outputs = {f"output_{index}": value for index, value in enumerate(raw)}
-    else:
-        outputs = {"output": raw}
-    if not outputs or not all(isinstance(value, torch.Tensor) for value in outputs.values()):
-        raise ModelError(
-            f"{type(module).__name__} does not return tensors",
-            found=", ".join(f"{name}: {type(value).__name__}" for name, value in outputs.items()) or "no outputs",
-            allowed="a tensor, a tuple of tensors, or a mapping to tensors",
-        )
-    return {name: value.detach().cpu().numpy() for name, value in outputs.items()}

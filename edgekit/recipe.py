@@ -195,6 +195,45 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     return parse(Recipe, raw, where)
 
 
+def recipe_for_model(
+    model: str,
+    *,
+    weights: str | None,
+    calibration: str | None,
+    test: str | None,
+    inputs: Iterable[str],
+    overrides: Iterable[str],
+) -> Recipe:
+    """The recipe that deploys one model as it is.
+
+    Args:
+        model: As in a recipe; a path is relative to the working folder.
+        weights: Weights file, or None.
+        calibration: Samples that calibrate it, or None.
+        test: Held-out samples, or None.
+        inputs: ``NAME=f32[1,3,224,224]`` texts.
+        overrides: As for :func:`load_recipe`.
+
+    Raises:
+        SpecError: An input or an override is wrong.
+    """
+    raw: dict[str, Any] = {"name": model.rsplit("/", 1)[-1], "teacher": {"model": model}, "shapes": {}}
+    if weights is not None:
+        raw["teacher"]["weights"] = weights
+    if calibration is not None:
+        raw["data"] = {"train": calibration} | ({"test": test} if test else {})
+    elif test is not None:
+        raise SpecError("--test needs --calibration", fix="give both, or neither")
+    for text in inputs:
+        name, equals, shape = text.partition("=")
+        if not equals:
+            raise SpecError(f"--input {text}: not an input", found=text, allowed="NAME=f32[1,3,224,224]")
+        raw["shapes"][name.strip()] = shape
+    for override in overrides:
+        _override(raw, override)
+    return parse(Recipe, raw, "command line")
+
+
 def recipe_file(path: Path) -> Path:
     """The recipe file that ``path`` (a file or its folder) stands for."""
     return path / "edgekit.toml" if path.is_dir() else path

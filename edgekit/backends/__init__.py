@@ -1,1 +1,55 @@
 """Engines as they prepare a model on the workstation: one module an engine."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Protocol, cast
+
+from edgekit.artifact import Artifact
+from edgekit.data import Batches
+from edgekit.errors import UnknownName
+from edgekit.quantization.schemes import Plan, Scheme
+from edgekit.specs import Target
+
+BACKENDS = {
+    "onnxruntime": "edgekit.backends.onnxruntime",
+    "openvino": "edgekit.backends.openvino",
+    "tensorrt": "edgekit.backends.tensorrt",
+    "null": "edgekit.backends.null",
+}
+
+
+class Backend(Protocol):
+    """What every engine's module offers to prepare a model; modules satisfy it, no classes needed."""
+
+    def missing(self, target: Target) -> str | None:
+        """Why it cannot *prepare* for ``target`` here, with the command that mends it; None when it can."""
+        ...
+
+    def scheme(self, target: Target) -> Scheme:
+        """The engine's int8 dialect on ``target``.
+
+        Raises:
+            EngineError: The engine has no int8 on this target.
+        """
+        ...
+
+    def quantize(self, fp32: Artifact, data: Batches, plan: Plan, out: Path) -> Artifact:
+        """Calibrates and quantises an fp32 ONNX artifact in the engine's own dialect, into ``out``."""
+        ...
+
+    def compile(self, model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
+        """Turns a model into what the engine loads: fixed batch, engine options of the target, into ``out``."""
+        ...
+
+
+def load_backend(engine: str) -> Backend:
+    """The backend module of an engine.
+
+    Raises:
+        UnknownName: There is no such engine.
+    """
+    if engine not in BACKENDS:
+        raise UnknownName("engine", engine, [name for name in BACKENDS if name != "null"])
+    return cast(Backend, importlib.import_module(BACKENDS[engine]))

@@ -1,0 +1,56 @@
+"""The fake engine's backend: copies the model, so that everything above it can be tested without an engine."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from edgekit.artifact import Artifact, TensorSpec
+from edgekit.data import Batches
+from edgekit.quantization.schemes import Plan, Scheme
+from edgekit.specs import Target
+
+
+def missing(target: Target) -> str | None:
+    """Nothing is ever missing."""
+    return None
+
+
+def scheme(target: Target) -> Scheme:
+    """A scheme by name only."""
+    return Scheme(name="null", activation_signed=True, activation_symmetric=True)
+
+
+def quantize(fp32: Artifact, data: Batches, plan: Plan, out: Path) -> Artifact:
+    """Reads every batch, then copies the model."""
+    for _ in data:
+        pass
+    return replace(_copy(fp32, out), precision=plan.precision, parent=fp32.sha256)
+
+
+def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
+    """Copies the model and fixes the batch of its specs."""
+    copied = _copy(model, out)
+    options = dict(target.options.get("null", {})) | {"precision": model.precision}  # type: ignore[call-overload]
+    return replace(
+        copied,
+        engine="null",
+        options=options,
+        inputs=_fixed(model.inputs, batch),
+        outputs=_fixed(model.outputs, batch),
+        parent=model.sha256,
+    )
+
+
+def _copy(model: Artifact, out: Path) -> Artifact:
+    out.mkdir(parents=True, exist_ok=True)
+    for name in model.files:
+        shutil.copyfile(model.folder / name, out / name)
+    return replace(model, folder=out)
+
+
+def _fixed(specs: tuple[TensorSpec, ...], batch: int) -> tuple[TensorSpec, ...]:
+    return tuple(
+        replace(spec, shape=(batch, *spec.shape[1:])) if isinstance(spec.shape[0], str) else spec for spec in specs
+    )

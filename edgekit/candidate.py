@@ -1,0 +1,318 @@
+"""From a model to a verdict, for one plan or for many measured in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekit import __version__
+from edgekit.artifact import Array, Artifact, load_artifact, save_artifact, to_json
+from edgekit.backends import load_backend
+from edgekit.checking import Proof, References, check
+from edgekit.data import Samples
+from edgekit.errors import EdgeKitError
+from edgekit.metrics import Metric
+from edgekit.profiling.host import this_host
+from edgekit.profiling.measure import measure_in_turns
+from edgekit.profiling.measured import Measured, load_measured, save_measured
+from edgekit.progress import Progress, silent
+from edgekit.quantization.schemes import Plan
+from edgekit.runtime import engine_version, missing
+from edgekit.specs import Profile, Target, mismatch
+from edgekit.steps import run_step
+from edgekit.verdict import Verdict, judge
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+__all__ = ["Candidate", "Plan", "Task", "choose", "measure_all", "plans_for", "prepare", "try_plan"]
+
+FEED_SAMPLES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Task:
+    """What every try of one target shares.
+
+    Attributes:
+        target: What is deployed on.
+        profile: What must be met.
+        calibration: Samples that calibrate a quantised model; None: int8 is refused.
+        test: Samples on which numbers and score are judged.
+        metric: The task metric; None without labels.
+        references: Teacher and fp32 student on ``test``, scored once.
+        progress: Where long steps tell how far they are.
+    """
+
+    target: Target
+    profile: Profile
+    calibration: Samples | None
+    test: Samples
+    metric: Metric | None
+    references: References
+    progress: Progress = silent
+
+    @property
+    def not_measured(self) -> str | None:
+        """Why a verdict on latency cannot be given on this host, or None."""
+        return mismatch(self.target, this_host())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidate:
+    """One try: its plan and how far it came.
+
+    Attributes:
+        plan: How it was made.
+        artifact: The compiled artifact; None where making it failed.
+        proof: Numbers and score; None where it failed.
+        measured: Latencies; None where the host is not the target, or it failed.
+        verdict: Every limit judged; None where it failed.
+        failure: Why it failed, or None.
+    """
+
+    plan: Plan
+    artifact: Artifact | None = None
+    proof: Proof | None = None
+    measured: Measured | None = None
+    verdict: Verdict | None = None
+    failure: str | None = None
+
+
+def plans_for(target: Target, engines: Sequence[str], precision: str) -> list[Plan]:
+    """The plans to try on a target.
+
+    Args:
+        target: The target.
+        engines: Candidate engines.
+        precision: ``fp32``, ``int8`` or ``auto``: both where the target has int8, fp32 alone where nothing
+            can be measured.
+    """
+    precisions = [precision]
+    if precision == "auto":
+        precisions = ["fp32"] if mismatch(target, this_host()) else ["fp32", "int8"]
+    plans = []
+    for engine in engines:
+        for wanted in precisions:
+            if wanted == "fp32":
+                plans.append(Plan(engine=engine, precision="fp32"))
+            elif wanted in target.precisions and (precision != "auto" or engine != "tensorrt"):
+                scheme = load_backend(engine).scheme(target)
+                plans.append(Plan(engine=engine, precision="int8", method="minmax", scheme=scheme))
+    return plans
+
+
+def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Candidate:
+    """Makes one candidate and proves its numbers: export, quantise, compile, check.
+
+    Every step is a folder under ``out`` keyed by what it depends on; a finished one is not repeated.
+
+    Args:
+        model: A torch module, or the fp32 ONNX artifact it became.
+        plan: How the candidate is made.
+        task: What it is judged by.
+        out: Root of the step folders.
+
+    Returns:
+        The candidate with a proof.
+
+    Raises:
+        EdgeKitError: A step failed.
+    """
+    backend = load_backend(plan.engine)
+    reason = backend.missing(task.target)
+    if reason is not None:
+        raise EdgeKitError(f"engine {plan.engine!r} cannot prepare a model here", found=reason)
+    artifact = model if isinstance(model, Artifact) else export(model, task.test, out)
+    if plan.precision != "fp32":
+        artifact = _quantize(artifact, plan, task, out)
+    batch = task.profile.load.batch
+    options = task.target.options.get(plan.engine, {})  # type: ignore[call-overload]
+    key = {
+        "parent": artifact.sha256,
+        "engine": _version(plan.engine),
+        "threads": task.target.threads,
+        "memory_mb": task.target.memory_mb,
+        "options": options,
+        "batch": batch,
+    }
+    built = _artifact_step(out, "compile", key, lambda folder: backend.compile(artifact, task.target, batch, folder))
+    return Candidate(plan=plan, artifact=built, proof=check(task.references, built, task.test, task.metric))
+
+
+def export(module: Module, samples: Samples, out: Path) -> Artifact:
+    """Crosses from torch to ONNX with two real samples as the example; a step like every other."""
+    import torch
+
+    from edgekit.conversion.onnx_export import OPSET, to_onnx
+    from edgekit.models import class_sources, state_hash
+
+    example = samples.tensors(np.arange(min(2, len(samples))))
+    if len(samples) < 2:
+        example = {name: np.concatenate([array, array]) for name, array in example.items()}
+    inputs = {name: [str(array.dtype), *array.shape] for name, array in example.items()}
+    key = {
+        "module": state_hash(module),
+        "sources": class_sources(module),
+        "torch": torch.__version__,
+        "opset": OPSET,
+        "inputs": inputs,
+    }
+    return _artifact_step(out, "export", key, lambda folder: to_onnx(module, example, folder))
+
+
+def _quantize(fp32: Artifact, plan: Plan, task: Task, out: Path) -> Artifact:
+    calibration = task.calibration
+    if calibration is None:
+        raise EdgeKitError(
+            f"{plan}: int8 needs calibration samples",
+            found="no data",
+            fix="give data in the recipe, or --calibration DATA, or use --precision fp32",
+        )
+    backend = load_backend(plan.engine)
+    fixed = [spec.shape[0] for spec in fp32.inputs if spec.shape and isinstance(spec.shape[0], int)]
+    batches = calibration.batches(max(fixed, default=1))
+    key = {
+        "parent": fp32.sha256,
+        "engine": _version(plan.engine),
+        "plan": plan,
+        "calibration": calibration.fingerprint(),
+        "batch": max(fixed, default=1),
+    }
+    task.progress(f"quantise for {plan.engine}", 0, 1, f"{len(calibration)} samples")
+    made = _artifact_step(out, "quantize", key, lambda folder: backend.quantize(fp32, batches, plan, folder))
+    task.progress(f"quantise for {plan.engine}", 1, 1)
+    return made
+
+
+def measure_all(candidates: Sequence[Candidate], task: Task, out: Path) -> list[Candidate]:
+    """Measures candidates in turns, one process each, and judges every one.
+
+    Candidates that failed, or whose numbers are broken, are passed through. Where the host is not the target
+    nothing is timed and the verdict says so.
+
+    Args:
+        candidates: As :func:`prepare` gave them.
+        task: What they are judged by.
+        out: Root of the step folders.
+    """
+    ready = [c for c in candidates if c.artifact is not None and c.proof is not None and not c.proof.broken]
+    measured: dict[int, Measured] = {}
+    if task.not_measured is None and ready:
+        artifacts = [c.artifact for c in ready if c.artifact is not None]
+        load = task.profile.load_spec()
+        feeds = measuring_feeds(task.test, load.batch)
+        key = {
+            "artifacts": [a.sha256 for a in artifacts],
+            "load": load,
+            "host": this_host(),
+            "engines": sorted({_version(a.engine) for a in artifacts}),
+            "preprocessing": task.test.preprocessing,
+            "edgekit": __version__,
+        }
+
+        def make(folder: Path) -> None:
+            results = measure_in_turns(
+                artifacts, load, feeds, preprocessing=task.test.preprocessing, progress=task.progress
+            )
+            for i, result in enumerate(results):
+                save_measured(result, folder / str(i))
+
+        folder = run_step(out, "measure", key, make)
+        measured = {id(c): load_measured(folder / str(i)) for i, c in enumerate(ready)}
+    return [_judged(c, measured.get(id(c)), task) for c in candidates]
+
+
+def measuring_feeds(samples: Samples, batch: int) -> dict[str, Array]:
+    """Raw samples that queries rotate over: evenly spread, a multiple of the batch."""
+    count = -(-min(FEED_SAMPLES, len(samples)) // batch) * batch
+    indices = np.linspace(0, len(samples) - 1, num=count).astype(np.int64)
+    return dict(samples.raw(indices))
+
+
+def _judged(candidate: Candidate, measured: Measured | None, task: Task) -> Candidate:
+    if candidate.artifact is None or candidate.proof is None:
+        return candidate
+    if candidate.proof.broken:
+        return replace(candidate, failure=candidate.failure or candidate.proof.broken)
+    verdict = judge(
+        candidate.proof,
+        measured,
+        task.profile,
+        size_mb=candidate.artifact.size_bytes / 1e6,
+        not_measured=task.not_measured,
+    )
+    return replace(candidate, measured=measured, verdict=verdict)
+
+
+def try_plan(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Candidate:
+    """Prepares, measures and judges one plan."""
+    return measure_all([prepare(model, plan, task, out)], task, out)[0]
+
+
+def try_plans(model: Module | Artifact, plans: Sequence[Plan], task: Task, out: Path) -> list[Candidate]:
+    """Prepares every plan, measures them in turns and judges them; a plan that fails is a candidate with a reason."""
+    candidates = []
+    for i, plan in enumerate(plans):
+        task.progress(f"prepare for {task.target.name}", i, len(plans), str(plan))
+        try:
+            candidates.append(prepare(model, plan, task, out))
+        except EdgeKitError as exc:
+            candidates.append(Candidate(plan=plan, failure=str(exc)))
+    task.progress(f"prepare for {task.target.name}", len(plans), len(plans))
+    return measure_all(candidates, task, out)
+
+
+def choose(model: Module | Artifact, plans: Sequence[Plan], task: Task, out: Path) -> Candidate:
+    """Tries every plan and returns the one that ships; see :func:`best`.
+
+    Raises:
+        EdgeKitError: No plan gave an artifact that may ship.
+    """
+    candidates = try_plans(model, plans, task, out)
+    found = best(candidates)
+    if found is None:
+        raise EdgeKitError(
+            f"no candidate for target {task.target.name!r} may ship",
+            found="; ".join(f"{c.plan}: {c.failure or (c.verdict.reason if c.verdict else '')}" for c in candidates),
+        )
+    return found
+
+
+def best(candidates: Sequence[Candidate]) -> Candidate | None:
+    """The candidate that ships: of those with the best verdict, the lowest p50 bound; None when none may ship.
+
+    A candidate whose accuracy interval lies wholly beyond the limit never ships.
+    """
+    order = {"pass": 0, "inconclusive": 1, "not measured": 2, "fail": 3}
+    ranked = [
+        (order[c.verdict.status], p50_bound_ms(c), c.plan.precision != "fp32", i)
+        for i, c in enumerate(candidates)
+        if c.verdict is not None and not c.verdict.accuracy_failed and not c.failure
+    ]
+    return candidates[min(ranked)[-1]] if ranked else None
+
+
+def p50_bound_ms(candidate: Candidate) -> float:
+    """Upper 99% bound of the median application latency, infinity where it was not measured."""
+    from edgekit.profiling.statistics import upper_bound
+
+    if candidate.measured is None or candidate.measured.status != "ok":
+        return float("inf")
+    bound = upper_bound(candidate.measured.application_ms, 50.0)
+    return float("inf") if bound is None else bound
+
+
+def _artifact_step(out: Path, name: str, key: object, make: object) -> Artifact:
+    def fill(folder: Path) -> None:
+        save_artifact(make(folder))  # type: ignore[operator]
+
+    return load_artifact(run_step(out, name, {"edgekit": __version__} | to_json(key), fill))
+
+
+def _version(engine: str) -> str:
+    return f"{engine} {engine_version(engine)}" if missing(engine) is None else f"{engine} (not installed)"

@@ -1,0 +1,233 @@
+"""Proof before timing: an artifact's numbers against the fp32 student, its task score against the teacher."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgekit.artifact import Array, Artifact
+from edgekit.data import Samples
+from edgekit.metrics import Drop, Metric, agreement, paired_drop, paired_drop_aggregate, score
+from edgekit.runtime import missing, open_artifact
+from edgekit.runtime.numbers import max_error, run_batched, snr_db
+from edgekit.runtime.session import Placement, Session
+
+# Below this an artifact computes something else; int8 has no floor but NaN: its loss is judged by the metric.
+PARITY_FLOOR_DB = {"fp32": 90.0, "fp16": 35.0, "bf16": 35.0}
+# Samples preprocessed at a time.
+CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class References:
+    """What every artifact is judged against; scored once.
+
+    Attributes:
+        student: Outputs of the fp32 student on the check samples, by name.
+        teacher: Outputs of the teacher (or of the model given) on the same samples.
+        metric_name: The task metric, ``agreement`` without labels, or None when only dB is known.
+        teacher_score: The teacher's score: one a sample, or one number; None without a metric.
+        student_score: The fp32 student's, likewise.
+    """
+
+    student: Mapping[str, Array]
+    teacher: Mapping[str, Array]
+    metric_name: str | None
+    teacher_score: Array | float | None
+    student_score: Array | float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedOperator:
+    """How many nodes of one kind the engine ran in one precision."""
+
+    op: str
+    precision: str
+    compute: bool
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What is known of an artifact's numbers.
+
+    Attributes:
+        samples: How many samples were run.
+        engine: The engine that ran them.
+        reference_db: Worst signal-to-noise ratio of an output against the fp32 student, in dB.
+        max_error: Largest absolute difference of an output.
+        broken: Why the artifact must not ship, or None.
+        metric: Name of the score, or None.
+        teacher: The teacher's mean score.
+        student: The fp32 student's.
+        artifact: The artifact's.
+        drop: Paired drop from the teacher, in points.
+        drop_from_fp32: Paired drop from the fp32 student, in points.
+        placement: What the engine really ran, by operator and precision.
+        int8_share: Share of compute nodes run in int8, 0 to 1.
+    """
+
+    samples: int
+    engine: str
+    reference_db: float
+    max_error: float
+    broken: str | None
+    metric: str | None = None
+    teacher: float | None = None
+    student: float | None = None
+    artifact: float | None = None
+    drop: Drop | None = None
+    drop_from_fp32: Drop | None = None
+    placement: tuple[PlacedOperator, ...] = ()
+    int8_share: float | None = None
+
+
+def make_references(
+    student: Mapping[str, Array],
+    teacher: Mapping[str, Array],
+    samples: Samples,
+    metric: Metric | None,
+    metric_name: str | None,
+) -> References:
+    """Scores teacher and fp32 student once.
+
+    Args:
+        student: The fp32 student's outputs on ``samples``, by name.
+        teacher: The teacher's, likewise.
+        samples: The check samples.
+        metric: The task metric; None without labels, where agreement with the teacher stands in.
+        metric_name: Its name.
+
+    Raises:
+        DataError: The metric does not give one score a sample or a number.
+    """
+    if metric is not None and samples.targets is not None:
+        return References(
+            student=student,
+            teacher=teacher,
+            metric_name=metric_name,
+            teacher_score=score(metric, _for_metric(teacher), samples.targets),
+            student_score=score(metric, _for_metric(student), samples.targets),
+        )
+    teacher_output = next(iter(teacher.values()))
+    own = agreement(teacher_output, teacher_output)
+    return References(
+        student=student,
+        teacher=teacher,
+        metric_name=None if own is None else "agreement",
+        teacher_score=own,
+        student_score=None if own is None else agreement(next(iter(student.values())), teacher_output),
+    )
+
+
+def check(references: References, built: Artifact, samples: Samples, metric: Metric | None) -> Proof:
+    """Runs a built artifact on the check samples and compares it with its references.
+
+    An artifact whose engine cannot execute here is run by ONNX Runtime when it is an ONNX file (a TensorRT
+    bundle made on a laptop); ``Proof.engine`` says which engine ran.
+
+    Args:
+        references: Scored references on the same samples.
+        built: A compiled artifact.
+        samples: The check samples.
+        metric: The task metric, as for :func:`make_references`.
+
+    Raises:
+        EngineError: The engine refuses the artifact, or cannot execute here.
+        DataError: The outputs do not fit the metric.
+    """
+    executed = runnable(built)
+    session = open_artifact(executed)
+    try:
+        outputs = run_samples(session, samples)
+        placement = session.placement()
+    finally:
+        session.close()
+    pairs = [(references.student[name], outputs[name]) for name in references.student]
+    db = min(snr_db(reference, actual) for reference, actual in pairs)
+    proof = Proof(
+        samples=len(samples),
+        engine=executed.engine,
+        reference_db=db,
+        max_error=max(max_error(reference, actual) for reference, actual in pairs),
+        broken=_broken(built.precision, db, outputs),
+        placement=_tally(placement),
+        int8_share=placement.share("int8"),
+    )
+    return proof if proof.broken else _scored(proof, references, outputs, samples, metric)
+
+
+def run_samples(session: Session, samples: Samples) -> dict[str, Array]:
+    """Runs all samples through a session in chunks, so that memory holds outputs, not inputs."""
+    parts = [
+        run_batched(session, samples.tensors(np.arange(start, min(start + CHUNK, len(samples)))))
+        for start in range(0, len(samples), CHUNK)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def runnable(built: Artifact) -> Artifact:
+    """The artifact on an engine that executes here: a TensorRT ONNX is run by ONNX Runtime."""
+    if missing(built.engine) is not None and built.engine == "tensorrt":
+        return replace(built, engine="onnxruntime", options={"provider": "CPUExecutionProvider"})
+    return built
+
+
+def _broken(precision: str, db: float, outputs: Mapping[str, Array]) -> str | None:
+    for name, output in outputs.items():
+        if output.dtype.kind == "f" and not np.isfinite(output).all():
+            return f"output {name!r} holds NaN or infinity"
+    floor = PARITY_FLOOR_DB.get(precision)
+    if floor is not None and db < floor:
+        return f"{db:.1f} dB against the fp32 model, under the {floor:.0f} dB that {precision} must keep"
+    return None
+
+
+def _scored(
+    proof: Proof, references: References, outputs: Mapping[str, Array], samples: Samples, metric: Metric | None
+) -> Proof:
+    if references.teacher_score is None or references.student_score is None:
+        return proof
+    teacher_output = next(iter(references.teacher.values()))
+    if references.metric_name == "agreement" or metric is None or samples.targets is None:
+        own: Array | float | None = agreement(next(iter(outputs.values())), teacher_output)
+    else:
+        own = score(metric, _for_metric(outputs), samples.targets)
+    if own is None:
+        return proof
+    drops = []
+    for reference_score, reference in (
+        (references.teacher_score, references.teacher),
+        (references.student_score, references.student),
+    ):
+        if isinstance(own, float) or isinstance(reference_score, float):
+            assert metric is not None, "only a labelled metric is an aggregate"
+            assert samples.targets is not None
+            drops.append(paired_drop_aggregate(metric, _for_metric(reference), _for_metric(outputs), samples.targets))
+        else:
+            drops.append(paired_drop(reference_score, own))
+    return replace(
+        proof,
+        metric=references.metric_name,
+        teacher=float(np.mean(references.teacher_score)),
+        student=float(np.mean(references.student_score)),
+        artifact=float(np.mean(own)),
+        drop=drops[0],
+        drop_from_fp32=drops[1],
+    )
+
+
+def _for_metric(outputs: Mapping[str, Array]) -> Array | dict[str, Array]:
+    """A metric sees the array of a single output, or all outputs by name."""
+    return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
+
+
+def _tally(placement: Placement) -> tuple[PlacedOperator, ...]:
+    counts = Counter((node.op, node.precision, node.compute) for node in placement.nodes)
+    return tuple(
+        PlacedOperator(op=op, precision=precision, compute=compute, count=count)
+        for (op, precision, compute), count in sorted(counts.items(), key=lambda item: (-item[0][2], item[0]))
+    )

@@ -1,0 +1,85 @@
+"""``profile``, ``verify``, ``run`` and ``inspect``: commands on a finished bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
+
+
+@click.command()
+@BUNDLE
+@click.option("--profile", "name", metavar="NAME", help="What must be met (the one it was deployed with).")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the result here too.")
+@click.option("--catalog", "folders", type=click.Path(path_type=Path), multiple=True, help="Folder of your own specs.")
+def profile(bundle: Path, name: str | None, json_file: Path | None, folders: tuple[Path, ...]) -> int:
+    """Measure BUNDLE on this machine and judge it against a profile.
+
+    A verdict is given only where this machine is the bundle's target; elsewhere the exit code is 4.
+    """
+    from edgekit.artifact import write_json
+    from edgekit.cli._output import console, show_progress
+    from edgekit.reporting.terminal import print_profile
+    from edgekit.timing import profile_bundle
+
+    with show_progress() as progress:
+        found = profile_bundle(bundle, name, folders, progress)
+    print_profile(found, console())
+    if json_file is not None:
+        write_json(json_file, found)
+    return int(found["exit_code"])
+
+
+@click.command()
+@BUNDLE
+@click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
+def verify(bundle: Path, as_json: bool) -> int:
+    """Recheck the hashes of BUNDLE and its golden samples on this machine; exit 3 when it computes something else."""
+    from edgekit.cli._output import MISSED, print_json
+    from edgekit.runtime import verify_bundle
+
+    found = verify_bundle(bundle)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"{bundle}: {'verified' if found.passed else 'NOT VERIFIED'}")
+        for message in found.messages:
+            click.echo(f"  {message}")
+    return 0 if found.passed else MISSED
+
+
+@click.command()
+@BUNDLE
+@click.option("--input", "source", type=click.Path(path_type=Path), required=True, metavar="X.npz", help="Samples.")
+@click.option("--output", "sink", type=click.Path(path_type=Path), required=True, metavar="Y.npz", help="Outputs.")
+@click.option("--raw", is_flag=True, help="The samples are model tensors: skip the preprocessing.")
+def run(bundle: Path, source: Path, sink: Path, raw: bool) -> int:
+    """Run BUNDLE on the samples of an .npz (arrays by input name, or one array) and write the outputs."""
+    from edgekit.runtime.files import run_file
+
+    outputs = run_file(bundle, source, sink, raw=raw)
+    for name, array in outputs.items():
+        click.echo(f"{name}: {array.dtype}{list(array.shape)}")
+    return 0
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
+def inspect(model: Path, as_json: bool) -> int:
+    """Say what a bundle or an .onnx MODEL is: operators, shapes, size, precision, parents."""
+    from edgekit.cli._output import print_json, print_table
+    from edgekit.inspecting import inspect_model
+
+    found = inspect_model(model)
+    if as_json:
+        print_json(found)
+        return 0
+    for key, value in found["facts"].items():
+        click.echo(f"{key + ':':<16}{value}")
+    print_table(
+        ("operator", "precision", "count"), [(o["op"], o["precision"], str(o["count"])) for o in found["operators"]]
+    )
+    return 0

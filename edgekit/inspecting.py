@@ -1,0 +1,77 @@
+"""What a bundle or an ONNX file is made of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from edgekit.artifact import MANIFEST_FILE, Manifest, to_json
+from edgekit.errors import BundleError
+from edgekit.runtime.manifest import read_manifest
+
+
+def inspect_model(path: Path) -> dict[str, Any]:
+    """Describes a bundle (its folder) or an ``.onnx`` file.
+
+    Returns:
+        ``facts`` (text by name, for people), ``operators`` (``op``, ``precision``, ``count``) and, for a bundle,
+        the whole ``manifest``. A bundle's operators are those the engine really ran when it was checked.
+
+    Raises:
+        BundleError: It is neither, or is damaged.
+    """
+    if path.suffix == ".onnx":
+        return _inspect_onnx(path)
+    if not (path / MANIFEST_FILE).is_file():
+        raise BundleError(
+            f"{path}: nothing to inspect", found="no manifest.json", allowed="a bundle's folder or an .onnx file"
+        )
+    manifest = read_manifest(path)
+    operators = [
+        {"op": o["op"], "precision": o["precision"], "count": o["count"]}
+        for o in manifest.accuracy.get("placement", [])
+    ]
+    return {"facts": _bundle_facts(manifest, path), "operators": operators, "manifest": to_json(manifest)}
+
+
+def _bundle_facts(manifest: Manifest, path: Path) -> dict[str, str]:
+    golden = manifest.golden
+    size = sum((path / name).stat().st_size for name in manifest.files if name.startswith("artifact/"))
+    facts = {
+        "bundle": f"{manifest.name} for {manifest.target}, id {manifest.id[:16]}",
+        "engine": f"{manifest.engine} {manifest.engine_version}",
+        "precision": manifest.precision,
+        "inputs": "; ".join(str(spec) for spec in manifest.inputs),
+        "outputs": "; ".join(str(spec) for spec in manifest.outputs),
+        "size": f"{size / 1e6:.3f} MB",
+        "options": ", ".join(f"{key}={value}" for key, value in manifest.options.items()),
+        "golden": f"{golden.samples} {'random' if golden.random else 'real'} samples, {golden.reference_db:.1f} dB",
+    }
+    if manifest.preprocessing:
+        facts["preprocessing"] = str(manifest.preprocessing).removeprefix("Preprocessing")
+    if manifest.labels:
+        facts["labels"] = ", ".join(manifest.labels)
+    facts |= {f"{p.kind} {p.name}": p.sha256[:16] for p in manifest.parents}
+    return facts
+
+
+def _inspect_onnx(path: Path) -> dict[str, Any]:
+    from edgekit.conversion.clean import describe_onnx, load_onnx
+
+    proto = load_onnx(path)
+    artifact = describe_onnx(path, precision="fp32")
+    opsets = ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
+    kinds = Counter(node.op_type if not node.domain else f"{node.domain}.{node.op_type}" for node in proto.graph.node)
+    quantised = any(op in kinds for op in ("QuantizeLinear", "DequantizeLinear", "QLinearConv"))
+    facts = {
+        "model": path.name,
+        "opset": opsets,
+        "precision": "quantised (Q/DQ)" if quantised else "float",
+        "inputs": "; ".join(str(spec) for spec in artifact.inputs),
+        "outputs": "; ".join(str(spec) for spec in artifact.outputs),
+        "size": f"{artifact.size_bytes / 1e6:.3f} MB",
+        "sha256": artifact.sha256[:16],
+    }
+    operators = [{"op": op, "precision": "", "count": count} for op, count in kinds.most_common()]
+    return {"facts": facts, "operators": operators}

@@ -1,0 +1,409 @@
+"""The line for a recipe: from a teacher to one proven bundle a target, resumable step by step."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit import __version__
+from edgekit.artifact import Artifact, Manifest, Parent, TensorSpec, read_json, to_json, write_json
+from edgekit.backends import load_backend
+from edgekit.bundle import BundleFacts, make_golden, write_bundle
+from edgekit.candidate import Candidate, Plan, Task, best, export, p50_bound_ms, plans_for, try_plans
+from edgekit.catalog import load_profile, load_target
+from edgekit.checking import References, make_references
+from edgekit.data import check_inputs
+from edgekit.errors import EngineMissing, SpecError, did_you_mean
+from edgekit.ingredients import (
+    Ingredients,
+    TrainedModel,
+    import_onnx,
+    load_data,
+    make_student,
+    make_teacher,
+    onnx_model,
+    parse_shapes,
+    run_reference,
+)
+from edgekit.metrics import paired_drop
+from edgekit.models import is_onnx, save_weights
+from edgekit.profiling.host import this_host
+from edgekit.progress import Progress, silent
+from edgekit.recipe import Recipe
+from edgekit.reporting.markdown import to_markdown
+from edgekit.reporting.report import REPORT_JSON, REPORT_MD, REPORT_SCHEMA_VERSION, measured_report, target_report
+from edgekit.reporting.tables import count, interval, percent
+from edgekit.runtime import engine_version, missing
+from edgekit.specs import Profile, Target
+from edgekit.steps import locked, run_step
+from edgekit.verdict import EXIT_BY_STATUS
+
+STEPS = ".steps"
+# Of several targets the worst counts: an error, then a limit not met, then a question left open.
+WORST_FIRST = (1, 3, 4, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What the command line narrows of a recipe; None leaves the recipe's own.
+
+    Attributes:
+        targets: Target names.
+        engine: The only engine to try.
+        profile: Profile name.
+        precision: ``auto``, ``fp32`` or ``int8``.
+    """
+
+    targets: tuple[str, ...] = ()
+    engine: str | None = None
+    profile: str | None = None
+    precision: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One target of a run, its specs read and checked before any work."""
+
+    target: Target
+    profile: Profile
+    engines: tuple[str, ...]
+    precision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Run:
+    """What all targets of a run share."""
+
+    recipe: Recipe
+    data: Ingredients
+    teacher: TrainedModel
+    student: TrainedModel
+    fp32: Artifact
+    references: References
+    steps: Path
+    progress: Progress
+
+
+def deploy(
+    recipe: Recipe,
+    base: Path,
+    out: Path,
+    choices: Choices | None = None,
+    *,
+    progress: Progress = silent,
+    command: str | None = None,
+    bundle: str | None = None,
+) -> dict[str, Any]:
+    """Runs a recipe to the end: distils, exports, quantises, compiles, checks, measures, judges, bundles.
+
+    Args:
+        recipe: The recipe.
+        base: Its folder; paths and modules are looked for there.
+        out: Where bundles (``OUT/<target>``), the report and the step folders go.
+        choices: What narrows the recipe.
+        progress: Where long steps tell how far they are.
+        command: How to reproduce the run, for the report.
+        bundle: Name of the bundle's folder instead of the target's; the report is then named after it too.
+
+    Returns:
+        The report, as written to ``report.json``; ``exit_code`` in it is the run's.
+
+    Raises:
+        EdgeKitError: The recipe, its data or its models are wrong, or a named engine is missing.
+    """
+    started = time.perf_counter()
+    jobs = _jobs(recipe, base, choices or Choices())
+    if bundle is not None and len(jobs) > 1:
+        raise SpecError("one bundle name for several targets", found=f"{len(jobs)} targets", allowed="one target")
+    with locked(out):
+        steps = out / STEPS
+        data, teacher, student = train_models(recipe, base, steps, progress)
+        fp32 = _cross(student, data, steps, progress)
+        run = _Run(
+            recipe=recipe,
+            data=data,
+            teacher=teacher,
+            student=student,
+            fp32=fp32,
+            references=_references(teacher, student, fp32, data, steps),
+            steps=steps,
+            progress=progress,
+        )
+        results = [_deploy_target(job, run, out / (bundle or job.target.name)) for job in jobs]
+        report = {
+            "schema_version": REPORT_SCHEMA_VERSION,
+            "edgekit_version": __version__,
+            "name": recipe.name,
+            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - started, 1),
+            "command": command,
+            "seed": recipe.seed,
+            "host": to_json(this_host()),
+            "engines": {e: engine_version(e) for e in ("onnxruntime", "openvino") if missing(e) is None},
+            "models": {"teacher": _model_report(teacher), "student": _model_report(student)},
+            "same_model": student is teacher,
+            "data": {
+                "test_samples": len(data.test),
+                "random": data.train is None,
+                "metric": run.references.metric_name,
+            },
+            "targets": results,
+            "exit_code": worst([result["exit_code"] for result in results]),
+        }
+        prefix = f"{bundle}." if bundle else ""
+        write_json(out / (prefix + REPORT_JSON), report)
+        (out / (prefix + REPORT_MD)).write_text(to_markdown(report), encoding="utf-8")
+    return report
+
+
+def train_models(
+    recipe: Recipe, base: Path, steps: Path, progress: Progress = silent
+) -> tuple[Ingredients, TrainedModel, TrainedModel]:
+    """Loads the data, then loads or trains teacher and student.
+
+    Returns:
+        The data, the teacher, and the student (the teacher itself where the recipe has no student).
+    """
+    if is_onnx(recipe.teacher.model):
+        teacher = onnx_model(recipe.teacher, base)
+        specs = import_onnx(teacher, steps).inputs
+        data = load_data(recipe, base, _shaped(specs, recipe))
+        check_inputs(data.test, specs)
+    else:
+        data = load_data(recipe, base, parse_shapes(recipe.shapes))
+        teacher = make_teacher(recipe, base, data, steps, progress)
+    return data, teacher, make_student(recipe, base, teacher, data, steps, progress)
+
+
+def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = silent) -> list[tuple[str, ...]]:
+    """Trains teacher and student of a recipe, and writes their weights beside the steps.
+
+    Returns:
+        Table rows: role, model, parameters, mean score on the test samples, drop from the teacher, weights file.
+
+    Raises:
+        SpecError: The recipe has no student.
+    """
+    if recipe.student is None:
+        raise SpecError("the recipe has no student to distil", fix="add a [student] table")
+    with locked(out):
+        data, teacher, student = train_models(recipe, base, out / STEPS, progress)
+        rows: list[tuple[str, ...]] = []
+        references = None
+        if data.metric is not None:
+            learned, known = (run_reference(model, None, data.test) for model in (student, teacher))
+            references = make_references(learned, known, data.test, data.metric, data.metric_name)
+        for role, model in (("teacher", teacher), ("student", student)):
+            weights = out / f"{role}.safetensors"
+            assert model.module is not None  # an .onnx teacher is refused before
+            save_weights(model.module, weights)
+            scores = getattr(references, f"{role}_score") if references else None
+            score = percent(None if scores is None else float(np.mean(scores)))
+            lost = interval(_drop(references)) if role == "student" and references else ""
+            rows.append((role, model.name, count(model.parameters), score, lost, str(weights)))
+    return rows
+
+
+def _drop(references: References) -> dict[str, Any] | None:
+    teacher, student = references.teacher_score, references.student_score
+    if isinstance(teacher, np.ndarray) and isinstance(student, np.ndarray):
+        return dict(to_json(paired_drop(teacher, student)))
+    return None
+
+
+def load_report(run: Path) -> dict[str, Any]:
+    """Reads the report of a finished run.
+
+    Raises:
+        BundleError: There is none.
+        SpecError: It is of a newer schema.
+    """
+    path = run / REPORT_JSON if run.is_dir() else run
+    report: dict[str, Any] = read_json(path)
+    version = report.get("schema_version") if isinstance(report, dict) else None
+    if not isinstance(version, int) or version > REPORT_SCHEMA_VERSION or "targets" not in report:
+        raise SpecError(
+            f"{path}: not a report this version can read",
+            found=f"schema_version {version!r}",
+            allowed=f"{REPORT_SCHEMA_VERSION} or older",
+            fix="upgrade edgekit, or give the folder of a finished run",
+        )
+    return report
+
+
+def worst(codes: Sequence[int]) -> int:
+    """The worst of several exit codes: 1 > 3 > 4 > 0."""
+    return next((code for code in WORST_FIRST if code in codes), 0)
+
+
+def _jobs(recipe: Recipe, base: Path, choices: Choices) -> list[_Job]:
+    """Reads and checks every target and the profile, so that a mistake is told before any training."""
+    profile = load_profile(choices.profile or recipe.profile, (base,))
+    precision = choices.precision or recipe.quantization.precision
+    jobs = []
+    for name in choices.targets or recipe.targets:
+        target = load_target(name, (base,))
+        engines: Sequence[str] = target.engines
+        if choices.engine is not None:
+            if choices.engine not in engines:
+                raise SpecError(
+                    f"engine {choices.engine!r} is no candidate of target {target.name!r}",
+                    found=choices.engine,
+                    allowed=", ".join(engines),
+                    fix=did_you_mean(choices.engine, engines),
+                )
+            engines = (choices.engine,)
+            reason = load_backend(choices.engine).missing(target)
+            if reason is not None:
+                raise EngineMissing(
+                    f"engine {choices.engine!r} was named and cannot prepare a model here", found=reason
+                )
+        if precision not in ("auto", *target.precisions):
+            raise SpecError(
+                f"target {target.name!r} does not run {precision}",
+                found=precision,
+                allowed=", ".join(("auto", *target.precisions)),
+                fix="choose another --precision",
+            )
+        jobs.append(_Job(target=target, profile=profile, engines=tuple(engines), precision=precision))
+    return jobs
+
+
+def _cross(student: TrainedModel, data: Ingredients, steps: Path, progress: Progress) -> Artifact:
+    if student.onnx is not None:
+        return import_onnx(student, steps)
+    assert student.module is not None  # a model is a module or a file
+    progress("export to ONNX", 0, 1)
+    artifact = export(student.module, data.test, steps)
+    progress("export to ONNX", 1, 1)
+    return artifact
+
+
+def _references(
+    teacher: TrainedModel, student: TrainedModel, fp32: Artifact, data: Ingredients, steps: Path
+) -> References:
+    """Outputs of teacher and fp32 student on the check samples, from an earlier run where nothing changed."""
+    key = {"teacher": teacher.sha256, "student": student.sha256, "test": data.test.fingerprint()}
+
+    def make(folder: Path) -> None:
+        outputs = run_reference(teacher, fp32, data.test)
+        np.savez(folder / "teacher.npz", **outputs)  # type: ignore[arg-type]  # numpy's stubs forbid keyword arrays
+        if student is not teacher:
+            outputs = run_reference(student, fp32, data.test)
+        np.savez(folder / "student.npz", **outputs)  # type: ignore[arg-type]
+
+    folder = run_step(steps, "references", key, make)
+    with np.load(folder / "teacher.npz", allow_pickle=False) as archive:
+        from_teacher = dict(archive)
+    with np.load(folder / "student.npz", allow_pickle=False) as archive:
+        from_student = dict(archive)
+    return make_references(from_student, from_teacher, data.test, data.metric, data.metric_name)
+
+
+def _deploy_target(job: _Job, run: _Run, out: Path) -> dict[str, Any]:
+    """Tries every plan of one target, bundles the best at ``out``, and reports."""
+    task = Task(
+        target=job.target,
+        profile=job.profile,
+        calibration=run.data.calibration,
+        test=run.data.test,
+        metric=run.data.metric,
+        references=run.references,
+        progress=run.progress,
+    )
+    precision = "fp32" if job.precision == "auto" and task.calibration is None else job.precision
+    candidates = try_plans(run.fp32, plans_for(job.target, job.engines, precision), task, run.steps)
+    shipped = best(candidates)
+    why = _why(job, candidates, shipped, task)
+    bundle = None
+    if shipped is not None:
+        bundle = {"path": out.name, "id": _bundle(job, run, task, shipped, out).id}
+    elif out.exists():
+        why += f"; the bundle in {out.name} is from an earlier run"
+    return target_report(
+        job.target,
+        job.profile,
+        candidates,
+        shipped,
+        not_measured=task.not_measured,
+        exit_code=_exit_code(candidates, shipped),
+        bundle=bundle,
+        why=why,
+    )
+
+
+def _bundle(job: _Job, run: _Run, task: Task, shipped: Candidate, out: Path) -> Manifest:
+    assert shipped.artifact is not None, "best() returns judged candidates only"
+    assert shipped.verdict is not None
+    facts = BundleFacts(
+        name=run.recipe.name,
+        target=job.target.name,
+        plan=shipped.plan,
+        batch=job.profile.load.batch,
+        preprocessing=run.data.test.preprocessing,
+        labels=run.data.labels,
+        parents=_parents(run, shipped.plan, shipped.artifact),
+        accuracy=to_json(shipped.proof),
+        timings={
+            "verdict": to_json(shipped.verdict),
+            "profile": job.profile.model_dump(),
+            "not_measured": task.not_measured,
+            "host": to_json(this_host()),
+            "measured": measured_report(shipped.measured),
+        },
+    )
+    golden = make_golden(shipped.artifact, task.references, run.data.test, facts.batch)
+    return write_bundle(shipped.artifact, golden, facts, out)
+
+
+def _parents(run: _Run, plan: Plan, artifact: Artifact) -> tuple[Parent, ...]:
+    """Everything a bundle can be traced back to, oldest first."""
+    parents = [*run.data.parents, Parent(kind="teacher", name=run.teacher.name, sha256=run.teacher.sha256)]
+    if run.student is not run.teacher:
+        parents.append(Parent(kind="student", name=run.student.name, sha256=run.student.sha256))
+    parents.append(Parent(kind="fp32", name="onnx", sha256=run.fp32.sha256))
+    if artifact.parent and artifact.parent != run.fp32.sha256:
+        parents.append(Parent(kind="quantized", name=str(plan), sha256=artifact.parent))
+    return tuple(parents)
+
+
+def _exit_code(candidates: Sequence[Candidate], shipped: Candidate | None) -> int:
+    if shipped is not None and shipped.verdict is not None:
+        return EXIT_BY_STATUS[shipped.verdict.status]
+    return 3 if any(c.verdict is not None and c.verdict.accuracy_failed for c in candidates) else 1
+
+
+def _why(job: _Job, candidates: Sequence[Candidate], shipped: Candidate | None, task: Task) -> str:
+    if shipped is None:
+        beyond = any(c.verdict is not None and c.verdict.accuracy_failed for c in candidates)
+        return "nothing ships: " + ("the accuracy limit is missed" if beyond else "every candidate failed")
+    chosen = str(shipped.plan)
+    if task.not_measured:
+        because = "auto ships fp32 where nothing can be measured" if job.precision == "auto" else "as asked"
+        return f"{chosen}: {because} ({task.not_measured})"
+    if len(candidates) == 1:
+        return f"{chosen}: the only candidate"
+    status = shipped.verdict.status if shipped.verdict else ""
+    among = "of those that meet every limit" if status == "pass" else f"of the best there is ({status})"
+    note = "; int8 was not tried: there are no calibration samples" if task.calibration is None else ""
+    return f"{chosen}: lowest p50 bound ({p50_bound_ms(shipped):.3f} ms) {among}{note}"
+
+
+def _model_report(model: TrainedModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "sha256": model.sha256,
+        "parameters": model.parameters,
+        "training": to_json(model.training),
+    }
+
+
+def _shaped(specs: tuple[TensorSpec, ...], recipe: Recipe) -> tuple[TensorSpec, ...]:
+    given = {spec.name: spec for spec in parse_shapes(recipe.shapes) or ()}
+    return tuple(given.get(spec.name, spec) for spec in specs)

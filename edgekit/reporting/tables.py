@@ -1,0 +1,174 @@
+"""The tables of a report as text cells, for the terminal and for Markdown alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Table = tuple[list[str], list[list[str]]]
+
+NONE = "-"
+MARK = "*"
+UNITS = {"ms": "ms", "mb": "MB", "points": "points"}
+LIMIT_NAMES = {
+    "p50_ms": "p50",
+    "p90_ms": "p90",
+    "p95_ms": "p95",
+    "p99_ms": "p99",
+    "p999_ms": "p99.9",
+    "load_ms": "load",
+    "first_inference_ms": "first inference",
+    "peak_memory_mb": "peak memory",
+    "size_mb": "size",
+    "max_drop_points": "accuracy drop",
+}
+
+
+def candidates_table(target: Mapping[str, Any]) -> Table:
+    """One row a candidate; the one that ships is marked."""
+    header = ["", "candidate", "p50 ms", "p99 ms ≤", "MB", "dB", "drop, points", "int8 ops", "verdict"]
+    rows = []
+    for c in target["candidates"]:
+        proof = c["proof"] or {}
+        rows.append(
+            [
+                MARK if c["shipped"] else "",
+                f"{c['engine']} {c['precision']}",
+                percentile(c, 50.0, "ms"),
+                percentile(c, 99.0, "upper_ms"),
+                number(c["size_mb"], 2),
+                number(proof.get("reference_db"), 0),
+                interval(proof.get("drop")),
+                share(proof.get("int8_share")),
+                c["status"],
+            ]
+        )
+    return header, rows
+
+
+def limits_table(candidate: Mapping[str, Any]) -> Table:
+    """One row a limit of the profile, judged for one candidate."""
+    header = ["limit", "allowed", "seen", "true with confidence", "verdict", ""]
+    rows = []
+    for r in candidate["limits"]:
+        unit = UNITS[r["limit"].rsplit("_", 1)[-1]]
+        rows.append(
+            [
+                LIMIT_NAMES[r["limit"]],
+                f"≤ {r['allowed']:g} {unit}",
+                number(r["value"], 3),
+                bounds(r["low"], r["high"]),
+                r["status"],
+                r["note"],
+            ]
+        )
+    return header, rows
+
+
+def scores_table(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> Table:
+    """Teacher, student and what ships: parameters, score, and what was lost."""
+    proof = candidate["proof"] or {}
+    models = report["models"]
+    rows = [
+        [
+            "teacher",
+            models["teacher"]["name"],
+            count(models["teacher"]["parameters"]),
+            percent(proof.get("teacher")),
+            "",
+        ]
+    ]
+    if not report["same_model"]:
+        student = models["student"]
+        rows.append(["fp32 student", student["name"], count(student["parameters"]), percent(proof.get("student")), ""])
+    name = f"{candidate['engine']} {candidate['precision']}"
+    rows.append(["what ships", name, "", percent(proof.get("artifact")), interval(proof.get("drop"))])
+    return ["", "model", "parameters", proof.get("metric") or "score", "drop, points"], rows
+
+
+def latency_table(measured: Mapping[str, Any]) -> Table:
+    """Both clocks, every percentile the queries support."""
+    header = ["clock", "n", "mean ms", "p50 ms", "p90 ms", "p95 ms", "p99 ms", "p99.9 ms"]
+    rows = []
+    for clock in ("application", "engine"):
+        summary = measured[clock]
+        if summary is None:
+            continue
+        known = {float(q): found["ms"] for q, found in summary["percentiles"].items()}
+        cells = [number(known.get(q), 3) for q in (50.0, 90.0, 95.0, 99.0, 99.9)]
+        rows.append([clock, str(summary["n"]), number(summary["mean_ms"], 3), *cells])
+    return header, rows
+
+
+def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a reader must know to trust the figures."""
+    host = report["host"]
+    engines = ", ".join(f"{name} {version}" for name, version in report["engines"].items())
+    load = target["load"]
+    lines = [
+        ("host", f"{host['cpu_model']}, {host['cores']} cores, {host['isa']}, governor {host['governor']}"),
+        ("engines", engines),
+        ("load", f"{load['scenario']}, batch {load['batch']}, {target['threads'] or 'default'} threads"),
+    ]
+    shipped = shipped_of(target)
+    measured = shipped["measured"] if shipped else None
+    if measured and measured["application"]:
+        lines.append(
+            (
+                "measured",
+                f"{measured['application']['n']} queries in {measured['turns']} turns, {measured['started_at']}; "
+                f"load {number(measured['load_ms'], 0)} ms, "
+                f"first inference {number(measured['first_inference_ms'], 2)} ms, "
+                f"peak memory {number(measured['highest_memory_mb'], 0)} MB",
+            )
+        )
+    if report["data"]["random"]:
+        lines.append(("data", "random inputs: nothing is known of the accuracy"))
+    return lines
+
+
+def shipped_of(target: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The candidate that ships, or None."""
+    return next((c for c in target["candidates"] if c["shipped"]), None)
+
+
+def percentile(candidate: Mapping[str, Any], q: float, field: str) -> str:
+    """One percentile of the application clock; a dash where it is not known."""
+    measured = candidate["measured"]
+    if not measured or not measured["application"]:
+        return NONE
+    # Keys are text once the report has been through JSON.
+    found = {float(k): v for k, v in measured["application"]["percentiles"].items()}.get(q)
+    return number(found[field], 3) if found else NONE
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number, or a dash."""
+    return NONE if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    """A score as a percentage."""
+    return NONE if value is None else f"{100 * value:.2f}%"
+
+
+def share(value: float | None) -> str:
+    """A share as a whole percentage."""
+    return NONE if value is None else f"{value:.0%}"
+
+
+def count(value: int | None) -> str:
+    """A count with thousands separated."""
+    return NONE if value is None else f"{value:,}"
+
+
+def interval(drop: Mapping[str, Any] | None) -> str:
+    """A drop in points with its interval."""
+    return NONE if not drop else f"{drop['points']:.2f} [{drop['low']:.2f}, {drop['high']:.2f}]"
+
+
+def bounds(low: float | None, high: float | None) -> str:
+    """An interval, one end of it, or nothing."""
+    if low is None and high is None:
+        return ""
+    return f"{number(low, 3)} to {number(high, 3)}"
