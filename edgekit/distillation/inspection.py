@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import nn
@@ -74,21 +76,29 @@ def _check_labels(samples: Samples, classes: int) -> None:
         )
 
 
-def check_batches(module: nn.Module, count: int, batch_size: int) -> None:
-    """Refuses batches of one sample where a BatchNorm would have to take its statistics from them.
+def count_batches(module: nn.Module, count: int, batch_size: int) -> int:
+    """How many batches an epoch has.
+
+    A last batch of one sample is left out where a BatchNorm in training mode would take its statistics from it; the
+    shuffle leaves another sample out each epoch.
+
+    Args:
+        module: In the mode it is trained in.
+        count: Training samples.
+        batch_size: Samples a batch.
 
     Raises:
         TrainingError: Every batch has one sample and a BatchNorm is being trained.
     """
-    if min(count, batch_size) == 1 and normalises_batches(module):
+    batches = math.ceil(count / batch_size)
+    norms = (part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
+    if not any(norm.training for norm in norms):
+        return batches
+    if min(count, batch_size) == 1:
         raise TrainingError(
             f"{type(module).__name__} has BatchNorms, which cannot learn from batches of one sample",
             found=f"{count} training samples in batches of {batch_size}",
             allowed="at least 2 samples a batch",
             fix="raise batch_size, or freeze the modules with BatchNorms",
         )
-
-
-def normalises_batches(module: nn.Module) -> bool:
-    """Whether a BatchNorm in the module is in training mode."""
-    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training for part in module.modules())
+    return batches - 1 if count % batch_size == 1 else batches

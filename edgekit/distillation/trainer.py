@@ -6,7 +6,7 @@ import copy
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from edgekit.artifact import Array
 from edgekit.data import Samples
 from edgekit.distillation.forward import device_of, forward, logits_of, to_torch
-from edgekit.distillation.inspection import check_batches, inspect_samples, normalises_batches
+from edgekit.distillation.inspection import count_batches, inspect_samples
 from edgekit.distillation.parameters import frozen, optimizer_for
 from edgekit.distillation.schedules import warmup_cosine
 from edgekit.errors import TrainingError
@@ -57,16 +57,27 @@ class _Run:
     """What every step of one run needs."""
 
     module: nn.Module
+    frozen_parts: Sequence[nn.Module]
     data: Samples
+    validation: Samples
+    settings: Training
     loss: Loss
+    progress: Progress
+    name: str
+    device: torch.device
     optimizer: torch.optim.Optimizer
     schedule: LambdaLR
-    device: torch.device
+    shuffle: torch.Generator
+    batches: int
+
+    @property
+    def steps(self) -> int:
+        """Batches of the whole run."""
+        return self.batches * self.settings.epochs
 
 
 def cross_entropy(inputs: Mapping[str, Tensor], logits: Tensor, labels: Tensor | None) -> Tensor:
     """The loss of hard labels; the trainer has checked that there are some."""
-    assert labels is not None
     return functional.cross_entropy(logits, labels)
 
 
@@ -104,64 +115,77 @@ def train(
     if settings.head is not None:
         replace_head(module, settings.head.module, settings.head.classes, seed)
     inspect_samples(module, data, validation, labelled=loss is cross_entropy)
+    with _seeded(seed), frozen(module, settings.freeze) as frozen_parts:
+        _learn(module, frozen_parts)
+        batches = count_batches(module, len(data), settings.batch_size)
+        steps = batches * settings.epochs
+        optimizer = optimizer_for(module, settings)
+        run = _Run(
+            module=module,
+            frozen_parts=frozen_parts,
+            data=data,
+            validation=validation,
+            settings=settings,
+            loss=loss,
+            progress=progress,
+            name=name,
+            device=device_of(module),
+            optimizer=optimizer,
+            schedule=LambdaLR(optimizer, lambda step: warmup_cosine(step, steps)),
+            shuffle=torch.Generator().manual_seed(seed),
+            batches=batches,
+        )
+        return _fit(run)
+
+
+def _fit(run: _Run) -> History:
+    """All epochs; whatever happens, the best weights until then are loaded at the end."""
     started = time.perf_counter()
-    best = copy.deepcopy(module.state_dict())
-    best_rank, best_epoch = (-math.inf, -math.inf), 0
+    best, best_epoch, best_rank = copy.deepcopy(run.module.state_dict()), 0, (-math.inf, -math.inf)
     scores: list[float] = []
     losses: list[float] = []
-    with _seeded(seed), frozen(module, settings.freeze) as frozen_parts:
-        steps = settings.epochs * math.ceil(len(data) / settings.batch_size)
-        run = _start(module, data, loss, settings, steps)
-        shuffle = torch.Generator().manual_seed(seed)
-        try:
-            for epoch in range(1, settings.epochs + 1):
-                module.train()
-                for part in frozen_parts:
-                    part.eval()
-                note = f"validation {scores[-1]:.1%}" if scores else ""
-                tell = _teller(progress, f"train {name}", steps, steps // settings.epochs * (epoch - 1), note)
-                losses.append(_epoch(run, settings.batch_size, shuffle, f"{name}: epoch {epoch}", tell))
-                accuracy, cross = _score(module, validation, f"{name}: epoch {epoch}")
-                scores.append(accuracy)
-                if (accuracy, -cross) > best_rank:
-                    best, best_rank, best_epoch = copy.deepcopy(module.state_dict()), (accuracy, -cross), epoch
-                if settings.patience is not None and epoch - best_epoch >= settings.patience:
-                    break
-        finally:
-            module.load_state_dict(best)
-            module.eval()
-    progress(f"train {name}", steps, steps, f"validation {scores[best_epoch - 1]:.1%}")
+    try:
+        for epoch in range(1, run.settings.epochs + 1):
+            losses.append(_epoch(run, epoch, f"validation {scores[-1]:.1%}" if scores else ""))
+            accuracy, cross = _score(run, epoch)
+            scores.append(accuracy)
+            if (accuracy, -cross) > best_rank:
+                best, best_epoch, best_rank = copy.deepcopy(run.module.state_dict()), epoch, (accuracy, -cross)
+            if run.settings.patience is not None and epoch - best_epoch >= run.settings.patience:
+                break
+    finally:
+        run.module.load_state_dict(best)
+        run.module.eval()
+    run.progress(f"train {run.name}", run.steps, run.steps, f"validation {scores[best_epoch - 1]:.1%}")
     return History(
         epochs=len(scores),
         best_epoch=best_epoch,
         scores=tuple(scores),
         losses=tuple(losses),
         seconds=time.perf_counter() - started,
-        stopped_early=len(scores) < settings.epochs,
+        stopped_early=len(scores) < run.settings.epochs,
     )
 
 
-def _start(module: nn.Module, data: Samples, loss: Loss, settings: Training, steps: int) -> _Run:
-    optimizer = optimizer_for(module, settings)
-    schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, steps))
-    return _Run(module=module, data=data, loss=loss, optimizer=optimizer, schedule=schedule, device=device_of(module))
+def _learn(module: nn.Module, frozen_parts: Sequence[nn.Module]) -> None:
+    """Training mode, but for what is frozen: its BatchNorms keep their statistics."""
+    module.train()
+    for part in frozen_parts:
+        part.eval()
 
 
-def _epoch(
-    run: _Run, batch_size: int, shuffle: torch.Generator, where: str, tell: Callable[[int, float], None]
-) -> float:
-    """One pass over the training data; returns the mean loss a sample."""
-    count = len(run.data)
-    check_batches(run.module, count, batch_size)
-    order = torch.randperm(count, generator=shuffle).numpy()
+def _epoch(run: _Run, epoch: int, validation: str) -> float:
+    """One pass over the training data; returns the mean loss of a sample."""
+    _learn(run.module, run.frozen_parts)
+    order = torch.randperm(len(run.data), generator=run.shuffle).numpy()
+    size = run.settings.batch_size
     total, seen = 0.0, 0
-    for batch, start in enumerate(range(0, count, batch_size), start=1):
-        indices = order[start : start + batch_size]
-        if len(indices) == 1 and normalises_batches(run.module):
-            continue  # a BatchNorm has no statistics of one sample; the shuffle drops another one each epoch
-        value = _step(run, indices, f"{where}, batch {batch}")
-        total, seen = total + value * len(indices), seen + len(indices)
-        tell(batch, value)
+    for batch in range(run.batches):
+        indices = order[batch * size : (batch + 1) * size]
+        loss = _step(run, indices, f"{run.name}: epoch {epoch}, batch {batch + 1}")
+        total, seen = total + loss * len(indices), seen + len(indices)
+        note = f"loss {loss:.3f}" + (f", {validation}" if validation else "")
+        run.progress(f"train {run.name}", (epoch - 1) * run.batches + batch + 1, run.steps, note)
     return total / seen
 
 
@@ -193,26 +217,17 @@ def _not_finite(where: str, loss: float, inputs: Mapping[str, Tensor], logits: T
     return TrainingError(f"{where}: the loss is {loss}", found=found, allowed="a finite loss", fix=fix)
 
 
-def _score(module: nn.Module, validation: Samples, where: str) -> tuple[float, float]:
+def _score(run: _Run, epoch: int) -> tuple[float, float]:
     """Accuracy and cross-entropy on the validation samples."""
-    logits = torch.from_numpy(next(iter(forward(module, validation).values())))
+    logits = torch.from_numpy(next(iter(forward(run.module, run.validation).values())))
     if not torch.isfinite(logits).all():
         raise TrainingError(
-            f"{where}: the outputs on the validation samples have NaN or infinity",
+            f"{run.name}: epoch {epoch}: the outputs on the validation samples have NaN or infinity",
             fix="lower learning_rate, and check the validation samples for NaN",
         )
-    labels = torch.tensor(validation.targets, dtype=torch.int64)
+    labels = torch.tensor(run.validation.targets, dtype=torch.int64)
     accuracy = float((logits.argmax(dim=1) == labels).double().mean())
     return accuracy, float(functional.cross_entropy(logits.double(), labels))
-
-
-def _teller(progress: Progress, step: str, steps: int, before: int, validation: str) -> Callable[[int, float], None]:
-    """From a batch of an epoch and its loss to progress through the whole run."""
-
-    def tell(batch: int, loss: float) -> None:
-        progress(step, before + batch, steps, f"loss {loss:.3f}" + (f", {validation}" if validation else ""))
-
-    return tell
 
 
 @contextmanager
