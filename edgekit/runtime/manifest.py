@@ -1,0 +1,154 @@
+"""Reads a bundle's manifest and checks the files it lists, before anything opens them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgekit.artifact import GOLDEN_FILE, MANIFEST_FILE, Manifest, bundle_id, hash_file, parse_manifest, read_json
+from edgekit.errors import BundleError
+from edgekit.runtime.external_data import check_file_inside, external_files
+
+_AGAIN = "copy the bundle again, or make it again with `edgekit deploy` or `edgekit export`"
+
+_TEXT = "name target engine engine_version precision model edgekit_version id"
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(_TEXT.split(), str),
+    **dict.fromkeys(("inputs", "outputs", "labels", "parents"), list),
+    **dict.fromkeys(("options", "plan", "files", "golden", "accuracy", "timings"), dict),
+    "batch": int,
+}
+_GOLDEN: dict[str, type] = {
+    **dict.fromkeys(("reference_db", "floor_db"), float),
+    **dict.fromkeys(("engine_version", "cpu_model"), str),
+    "samples": int,
+    "random": bool,
+}
+_DTYPES = ["bool", "float16", "float32", "float64"]  # a list, because what is looked up may not be hashable
+_DTYPES += [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+_TENSOR: dict[str, type] = {"name": str, "dtype": str, "shape": list}
+_PREPROCESSING: dict[str, type] = {
+    **dict.fromkeys(("input", "layout", "model_layout"), str),
+    **dict.fromkeys(("mean", "std"), list),
+    "scale": float,
+}
+
+
+def read_manifest(path: Path, *, check: bool = True) -> Manifest:
+    """Reads a bundle's manifest and checks its files, without opening its artifact.
+
+    Args:
+        path: The bundle's folder.
+        check: Whether to compare the sha256 of every file; that paths stay inside is always checked.
+
+    Raises:
+        BundleError: It is no bundle, of a newer schema, damaged, or points outside itself.
+    """
+    where = path / MANIFEST_FILE
+    if not where.is_file():
+        raise BundleError(f"{path}: no bundle here", found=f"no {MANIFEST_FILE}", fix="give a folder made by edgekit")
+    manifest = _parse(read_json(where), where)
+    for name in manifest.files:
+        check_file_inside(name, path, where)
+    for name in _needed(path, manifest):
+        if name not in manifest.files:
+            raise BundleError(f"{where}: the file {name!r} is not listed with its sha256", fix=_AGAIN)
+    if check:
+        _check_hashes(path, manifest)
+    return manifest
+
+
+def _parse(raw: Any, where: Path) -> Manifest:
+    """A manifest of JSON whose values have the right types; a newer schema is refused first, whatever it holds."""
+    if not isinstance(raw, dict):
+        raise BundleError(f"{where}: not a manifest of an EdgeKit bundle", found=type(raw).__name__, fix=_AGAIN)
+    wrong = list(_wrong_types(raw)) if raw.get("schema_version") == 1 else []
+    if wrong:
+        raise BundleError(
+            f"{where}: not a manifest of an EdgeKit bundle",
+            found=f"values of a wrong type: {', '.join(wrong)}",
+            fix=_AGAIN,
+        )
+    return parse_manifest(raw, where)
+
+
+def _wrong_types(raw: dict[str, Any]) -> Iterator[str]:
+    """Names of the values of a wrong type; a missing key is left to the parser."""
+    yield from _wrong(raw, _TYPES, "")
+    for kind in ("inputs", "outputs"):
+        if not raw.get(kind):
+            yield kind
+        for spec in _items(raw.get(kind)):
+            yield from _wrong(spec, _TENSOR, f"{kind}.")
+            if isinstance(spec, dict) and not _is_tensor(spec):
+                yield f"{kind}.shape or dtype"
+    yield from _wrong(raw.get("golden", {}), _GOLDEN, "golden.")
+    settings = raw.get("preprocessing")
+    if settings is not None:
+        yield from _wrong(settings, _PREPROCESSING, "preprocessing.")
+        if isinstance(settings, dict) and not _has_numbers(settings):
+            yield "preprocessing.mean, std or resize"
+    for kind, allowed in (("files", (str,)), ("options", (str, int, float, bool))):
+        values = raw.get(kind)
+        if isinstance(values, dict) and not all(isinstance(value, allowed) for value in values.values()):
+            yield kind
+
+
+def _is_tensor(spec: dict[str, Any]) -> bool:
+    dims = _items(spec.get("shape"))
+    return spec.get("dtype") in _DTYPES and all(type(d) is str or (type(d) is int and d > 0) for d in dims)
+
+
+def _has_numbers(settings: dict[str, Any]) -> bool:
+    """Whether mean and std hold numbers (std none that is zero) and resize, if any, two sizes."""
+    resize = settings.get("resize")
+    channels = [_items(settings.get(key)) for key in ("mean", "std")]
+    return (
+        all(values and all(type(value) in (int, float) for value in values) for values in channels)
+        and 0 not in channels[1]
+        and (resize is None or (len(_items(resize)) == 2 and all(type(side) is int and side > 0 for side in resize)))
+    )
+
+
+def _wrong(value: Any, types: dict[str, type], prefix: str) -> Iterator[str]:
+    if not isinstance(value, dict):
+        yield prefix.rstrip(".")
+        return
+    for key, wanted in types.items():
+        found = type(value.get(key))
+        if key in value and found is not wanted and not (wanted is float and found is int):
+            yield prefix + key
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _needed(path: Path, manifest: Manifest) -> list[str]:
+    """The files that are read when the bundle is used."""
+    folder, model = Path(manifest.model).parent, path / manifest.model
+    check_file_inside(manifest.model, path, path / MANIFEST_FILE)
+    beside = external_files(model) if model.suffix == ".onnx" else ()
+    if model.suffix == ".xml":
+        beside = (model.with_suffix(".bin").name,)
+    return [manifest.model, GOLDEN_FILE, *((folder / name).as_posix() for name in beside)]
+
+
+def _check_hashes(path: Path, manifest: Manifest) -> None:
+    for name, sha256 in manifest.files.items():
+        found = hash_file(path / name)
+        if found != sha256:
+            raise BundleError(
+                f"{path}: the file {name!r} is damaged or was changed",
+                found=f"sha256 {found} of {(path / name).stat().st_size} bytes",
+                allowed=f"sha256 {sha256}",
+                fix=_AGAIN,
+            )
+    if bundle_id(manifest) != manifest.id:
+        raise BundleError(
+            f"{path}: {MANIFEST_FILE} is damaged or was changed",
+            found=f"id {bundle_id(manifest)}",
+            allowed=f"id {manifest.id or 'missing'}",
+            fix=_AGAIN,
+        )
