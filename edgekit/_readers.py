@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,20 +71,21 @@ def read_npz(path: Path, *, input_name: str | None, labels: tuple[str, ...] | No
 
 
 def _load_arrays(path: Path, at: str) -> dict[str, Array]:
+    fix = "write it again with numpy.savez"
+    if not zipfile.is_zipfile(path):  # numpy would take it for a pickle
+        raise DataError(f"{at}: not an .npz file", found=f"{path.stat().st_size} bytes of something else", fix=fix)
     try:
         with np.load(path, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise DataError(f"{at}: not an .npz file", found="a single array", fix="write it with numpy.savez")
             return {name: stored[name] for name in stored.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as exc:
-        if "Object arrays" in str(exc) or "pickle" in str(exc):
-            raise DataError(
-                f"{at}: holds Python objects, which could run code when read",
-                found="an array of dtype object",
-                allowed="arrays of numbers",
-                fix="store arrays of numbers of one shape (numpy.stack) and labels as integers",
-            ) from exc
-        raise DataError(f"{at}: cannot be read", found=str(exc), fix="write it again with numpy.savez") from exc
+    except ValueError as exc:
+        raise DataError(
+            f"{at}: holds Python objects, or an array is damaged",
+            found=str(exc),
+            allowed="arrays of numbers; objects are refused, for reading them could run code",
+            fix="store arrays of numbers of one shape (numpy.stack) and labels as integers",
+        ) from exc
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as exc:
+        raise DataError(f"{at}: cannot be read", found=str(exc), fix=fix) from exc
 
 
 def _check_arrays(arrays: Mapping[str, Array], at: str) -> int:
@@ -294,17 +296,25 @@ def _item(dataset: Any, index: int, name: str, at: str) -> tuple[dict[str, Array
         item = dataset[index]
     except Exception as exc:
         raise DataError(f"{at}: sample {index} cannot be read", found=f"{type(exc).__name__}: {exc}") from exc
-    inputs, target = item if isinstance(item, (tuple, list)) and len(item) == 2 else (item, None)
+    if isinstance(item, tuple):
+        if len(item) not in (1, 2):
+            raise DataError(f"{at}: sample {index} is a tuple of {len(item)}", allowed="x, (x, y) or (dict, y)")
+        inputs, target = item if len(item) == 2 else (item[0], None)
+    else:
+        inputs, target = item, None
     named = inputs if isinstance(inputs, Mapping) else {name: inputs}
     return {str(key): _array(value, f"{at}: sample {index}") for key, value in named.items()}, target
 
 
 def _array(value: Any, at: str) -> Array:
-    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    try:
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError):  # ragged lists, and torch types that numpy lacks
+        array = np.empty(0, dtype=object)
     if array.dtype.kind not in "buif" or type(value).__module__.startswith("PIL."):
         raise DataError(
-            f"{at}: not a model tensor",
-            found=f"{type(value).__module__}.{type(value).__name__}",
+            f"{at} is not a model tensor",
+            found=f"{type(value).__module__}.{type(value).__name__} {getattr(value, 'dtype', '')}".rstrip(),
             allowed="a tensor x, (x, y) or ({input name: tensor}, y)",
             fix="a Dataset yields model tensors: transform the sample inside it",
         )
@@ -333,7 +343,10 @@ def _stack_targets(targets: Sequence[Any], classes: Sequence[str], at: str) -> A
         return None
     if any(target is None for target in targets):
         raise DataError(f"{at}: only some samples have labels", allowed="a label for every sample, or for none")
-    arrays = [np.asarray(target.detach().cpu() if hasattr(target, "detach") else target) for target in targets]
+    arrays = [
+        _array(target, f"{at}: label {index}") if not isinstance(target, str) else np.asarray(target)
+        for index, target in enumerate(targets)
+    ]
     if len({array.shape for array in arrays}) > 1:
         raise DataError(
             f"{at}: the labels differ in shape",

@@ -41,7 +41,7 @@ def load_weights(module: Module, path: Path, *, where: str) -> None:
     """
     at = f"{where}: {path}"
     state = _unwrapped(_read_state(path, at), module)
-    expected = module.state_dict()
+    expected = _tensors(module)
     tied = _tied(expected)
     missing = [
         name
@@ -69,12 +69,13 @@ def _mismatch(at: str, missing: list[str], unexpected: list[str], shapes: list[s
         )
         if names
     ]
-    near = next((hint for name in missing if (hint := did_you_mean(name, unexpected))), None)
+    hints = ((name, did_you_mean(name, unexpected)) for name in missing[:SHOWN])
+    near = next((f"{name}: {hint}" for name, hint in hints if hint), None)
     return ModelError(
         f"{at}: the weights do not fit the model",
         found="; ".join(parts),
         allowed="exactly the model's tensors",
-        fix=f"{missing[0]}: {near}" if near and missing else "check the factory's arguments, such as depth and classes",
+        fix=near or "check the factory's arguments, such as depth and classes",
     )
 
 
@@ -153,6 +154,13 @@ def _describe(found: Any) -> str:
     return type(found).__name__
 
 
+def _tensors(module: Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, without a module's own extra state."""
+    import torch
+
+    return {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
+
+
 def _unwrapped(state: dict[str, Tensor], module: Module) -> dict[str, Tensor]:
     own = module.state_dict().keys()
     for prefix in WRAPPERS:
@@ -175,7 +183,7 @@ def _tied(state: Mapping[str, Tensor]) -> dict[str, set[str]]:
 
 def check_finite(module: Module, at: str) -> None:
     """Refuses a module with NaN or infinity in a parameter or buffer, naming the first."""
-    for name, tensor in module.state_dict().items():
+    for name, tensor in _tensors(module).items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ModelError(
                 f"{at}: the weights hold NaN or infinity",

@@ -285,7 +285,7 @@ def _quota(sizes: Array, wanted: int, room: Array) -> Array:
     """How many of each class: in proportion, by largest remainder, within ``room`` where the total allows."""
     room = room if room.sum() >= wanted else sizes
     exact = wanted * sizes / sizes.sum()
-    quota = np.minimum(np.floor(exact).astype(np.int64), room)
+    quota: Array = np.minimum(np.floor(exact).astype(np.int64), room)
     if wanted >= len(sizes):
         quota = np.maximum(quota, np.minimum(1, room))
     while quota.sum() != wanted:
