@@ -254,7 +254,7 @@ def read_dataset(
         inputs, target = _item(dataset, index, name, at)
         _check_item(inputs, shapes, index, at)
         targets.append(target)
-    if labels is None:
+    if not labels:
         own = getattr(dataset, "classes", ())
         labels = tuple(own) if isinstance(own, (list, tuple)) and all(isinstance(n, str) for n in own) else ()
 
