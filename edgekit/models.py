@@ -189,14 +189,14 @@ def _sources(base: Path) -> dict[str, str]:
     """sha256 of the source of every imported module under ``base``, by relative path."""
     root = base.resolve()
     found = {}
-    for module in list(sys.modules.values()):
+    for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        path = Path(file).resolve() if isinstance(file, str) else None
-        if path is None or not path.is_relative_to(root) or path.suffix != ".py" or not path.is_file():
+        # Not an environment beside the recipe, nor EdgeKit itself in a checkout: its version is keyed elsewhere.
+        if not isinstance(file, str) or "site-packages" in file or name.partition(".")[0] == "edgekit":
             continue
-        relative = path.relative_to(root)
-        if "site-packages" not in relative.parts:  # an environment beside the recipe
-            found[relative.as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+        path = Path(file).resolve()
+        if path.suffix == ".py" and path.is_relative_to(root) and path.is_file():
+            found[path.relative_to(root).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
 

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,22 @@ def test_shared_samples_are_found() -> None:
         r"calibration sample 5 = test sample 13",
     ):
         check_disjoint(leaking, test, "calibration")
+
+
+@pytest.mark.skipif("EDGEKIT_DATA" not in os.environ, reason="EDGEKIT_DATA names no folder of real data")
+def test_real_images_are_split_and_shared_with_no_test_set() -> None:
+    pixels = Preprocessing(layout="NHW", scale=1 / 255)
+    train, test = (
+        load_samples(f"$EDGEKIT_DATA/fashion-mnist/{part}.npz", base=Path(), preprocessing=pixels)
+        for part in ("train", "test")
+    )
+    kept, validation = split_validation(train, 0.1, seed=0)
+    assert (len(kept), len(validation), len(test)) == (54_000, 6_000, 10_000)
+    assert validation.targets is not None
+    assert set(np.bincount(validation.targets)) == {600}
+    check_disjoint(train, test, "training")
+    with pytest.raises(DataError, match="10000 of 10000"):
+        check_disjoint(test, test, "calibration")
 
 
 SPECS = (

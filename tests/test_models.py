@@ -1,5 +1,6 @@
 import pickle
 import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -299,6 +300,19 @@ def test_identity_holds_weights_arguments_and_the_recipes_source(recipe: Path) -
     assert first != module_identity(module, ModelSpec(model="networks:Net", args={"hidden": 8}), recipe)
     (recipe / "helper_layers.py").write_text("width = 8  # or more\n")
     assert first != module_identity(module, spec, recipe)
+
+
+@pytest.mark.parametrize(("name", "counts"), [("edgekit.late", False), ("users_own.late", True)])
+def test_identity_leaves_edgekits_own_modules_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, counts: bool
+) -> None:
+    module, spec = nn.ReLU(), ModelSpec(model="torch.nn:ReLU")
+    before = module_identity(module, spec, tmp_path)
+    late = types.ModuleType(name)
+    late.__file__ = str(tmp_path / "late.py")
+    (tmp_path / "late.py").write_text("imported = True\n")
+    monkeypatch.setitem(sys.modules, name, late)
+    assert (module_identity(module, spec, tmp_path) != before) == counts
 
 
 def test_identity_of_half_precision_and_scalars() -> None:
