@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from edgekit import __version__
-from edgekit.artifact import Artifact, Manifest, Parent, TensorSpec, read_json, to_json, write_json
+from edgekit.artifact import Artifact, TensorSpec, to_json, write_json
 from edgekit.backends import load_backend
-from edgekit.bundle import BundleFacts, make_golden, write_bundle
-from edgekit.candidate import Candidate, Plan, Task, best, export, p50_bound_ms, plans_for, try_plans
+from edgekit.candidate import Task, best, export, plans_for, try_plans
 from edgekit.catalog import load_profile, load_target
 from edgekit.checking import References, make_references
 from edgekit.data import check_inputs
@@ -37,12 +36,11 @@ from edgekit.profiling.host import this_host
 from edgekit.progress import Progress, silent
 from edgekit.recipe import Recipe
 from edgekit.reporting.markdown import to_markdown
-from edgekit.reporting.report import REPORT_JSON, REPORT_MD, REPORT_SCHEMA_VERSION, measured_report, target_report
+from edgekit.reporting.report import REPORT_JSON, REPORT_MD, REPORT_SCHEMA_VERSION, target_report
 from edgekit.reporting.tables import count, interval, percent
 from edgekit.runtime import engine_version, missing
-from edgekit.specs import Profile, Target
+from edgekit.shipping import Job, Run, exit_code_of, ship, why_it_ships
 from edgekit.steps import locked, run_step
-from edgekit.verdict import EXIT_BY_STATUS
 
 STEPS = ".steps"
 # Of several targets the worst counts: an error, then a limit not met, then a question left open.
@@ -64,30 +62,6 @@ class Choices:
     engine: str | None = None
     profile: str | None = None
     precision: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """One target of a run, its specs read and checked before any work."""
-
-    target: Target
-    profile: Profile
-    engines: tuple[str, ...]
-    precision: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Run:
-    """What all targets of a run share."""
-
-    recipe: Recipe
-    data: Ingredients
-    teacher: TrainedModel
-    student: TrainedModel
-    fp32: Artifact
-    references: References
-    steps: Path
-    progress: Progress
 
 
 def deploy(
@@ -125,7 +99,7 @@ def deploy(
         steps = out / STEPS
         data, teacher, student = train_models(recipe, base, steps, progress)
         fp32 = _cross(student, data, steps, progress)
-        run = _Run(
+        run = Run(
             recipe=recipe,
             data=data,
             teacher=teacher,
@@ -217,32 +191,12 @@ def _drop(references: References) -> dict[str, Any] | None:
     return None
 
 
-def load_report(run: Path) -> dict[str, Any]:
-    """Reads the report of a finished run.
-
-    Raises:
-        BundleError: There is none.
-        SpecError: It is of a newer schema.
-    """
-    path = run / REPORT_JSON if run.is_dir() else run
-    report: dict[str, Any] = read_json(path)
-    version = report.get("schema_version") if isinstance(report, dict) else None
-    if not isinstance(version, int) or version > REPORT_SCHEMA_VERSION or "targets" not in report:
-        raise SpecError(
-            f"{path}: not a report this version can read",
-            found=f"schema_version {version!r}",
-            allowed=f"{REPORT_SCHEMA_VERSION} or older",
-            fix="upgrade edgekit, or give the folder of a finished run",
-        )
-    return report
-
-
 def worst(codes: Sequence[int]) -> int:
     """The worst of several exit codes: 1 > 3 > 4 > 0."""
     return next((code for code in WORST_FIRST if code in codes), 0)
 
 
-def _jobs(recipe: Recipe, base: Path, choices: Choices) -> list[_Job]:
+def _jobs(recipe: Recipe, base: Path, choices: Choices) -> list[Job]:
     """Reads and checks every target and the profile, so that a mistake is told before any training."""
     profile = load_profile(choices.profile or recipe.profile, (base,))
     precision = choices.precision or recipe.quantization.precision
@@ -271,7 +225,7 @@ def _jobs(recipe: Recipe, base: Path, choices: Choices) -> list[_Job]:
                 allowed=", ".join(("auto", *target.precisions)),
                 fix="choose another --precision",
             )
-        jobs.append(_Job(target=target, profile=profile, engines=tuple(engines), precision=precision))
+        jobs.append(Job(target=target, profile=profile, engines=tuple(engines), precision=precision))
     return jobs
 
 
@@ -306,7 +260,7 @@ def _references(
     return make_references(from_student, from_teacher, data.test, data.metric, data.metric_name)
 
 
-def _deploy_target(job: _Job, run: _Run, out: Path) -> dict[str, Any]:
+def _deploy_target(job: Job, run: Run, out: Path) -> dict[str, Any]:
     """Tries every plan of one target, bundles the best at ``out``, and reports."""
     task = Task(
         target=job.target,
@@ -320,10 +274,10 @@ def _deploy_target(job: _Job, run: _Run, out: Path) -> dict[str, Any]:
     precision = "fp32" if job.precision == "auto" and task.calibration is None else job.precision
     candidates = try_plans(run.fp32, plans_for(job.target, job.engines, precision), task, run.steps)
     shipped = best(candidates)
-    why = _why(job, candidates, shipped, task)
+    why = why_it_ships(job, candidates, shipped, task)
     bundle = None
     if shipped is not None:
-        bundle = {"path": out.name, "id": _bundle(job, run, task, shipped, out).id}
+        bundle = {"path": out.name, "id": ship(job, run, task, shipped, out).id}
     elif out.exists():
         why += f"; the bundle in {out.name} is from an earlier run"
     return target_report(
@@ -332,67 +286,10 @@ def _deploy_target(job: _Job, run: _Run, out: Path) -> dict[str, Any]:
         candidates,
         shipped,
         not_measured=task.not_measured,
-        exit_code=_exit_code(candidates, shipped),
+        exit_code=exit_code_of(candidates, shipped),
         bundle=bundle,
         why=why,
     )
-
-
-def _bundle(job: _Job, run: _Run, task: Task, shipped: Candidate, out: Path) -> Manifest:
-    assert shipped.artifact is not None, "best() returns judged candidates only"
-    assert shipped.verdict is not None
-    facts = BundleFacts(
-        name=run.recipe.name,
-        target=job.target.name,
-        plan=shipped.plan,
-        batch=job.profile.load.batch,
-        preprocessing=run.data.test.preprocessing,
-        labels=run.data.labels,
-        parents=_parents(run, shipped.plan, shipped.artifact),
-        accuracy=to_json(shipped.proof),
-        timings={
-            "verdict": to_json(shipped.verdict),
-            "profile": job.profile.model_dump(),
-            "not_measured": task.not_measured,
-            "host": to_json(this_host()),
-            "measured": measured_report(shipped.measured),
-        },
-    )
-    golden = make_golden(shipped.artifact, task.references, run.data.test, facts.batch)
-    return write_bundle(shipped.artifact, golden, facts, out)
-
-
-def _parents(run: _Run, plan: Plan, artifact: Artifact) -> tuple[Parent, ...]:
-    """Everything a bundle can be traced back to, oldest first."""
-    parents = [*run.data.parents, Parent(kind="teacher", name=run.teacher.name, sha256=run.teacher.sha256)]
-    if run.student is not run.teacher:
-        parents.append(Parent(kind="student", name=run.student.name, sha256=run.student.sha256))
-    parents.append(Parent(kind="fp32", name="onnx", sha256=run.fp32.sha256))
-    if artifact.parent and artifact.parent != run.fp32.sha256:
-        parents.append(Parent(kind="quantized", name=str(plan), sha256=artifact.parent))
-    return tuple(parents)
-
-
-def _exit_code(candidates: Sequence[Candidate], shipped: Candidate | None) -> int:
-    if shipped is not None and shipped.verdict is not None:
-        return EXIT_BY_STATUS[shipped.verdict.status]
-    return 3 if any(c.verdict is not None and c.verdict.accuracy_failed for c in candidates) else 1
-
-
-def _why(job: _Job, candidates: Sequence[Candidate], shipped: Candidate | None, task: Task) -> str:
-    if shipped is None:
-        beyond = any(c.verdict is not None and c.verdict.accuracy_failed for c in candidates)
-        return "nothing ships: " + ("the accuracy limit is missed" if beyond else "every candidate failed")
-    chosen = str(shipped.plan)
-    if task.not_measured:
-        because = "auto ships fp32 where nothing can be measured" if job.precision == "auto" else "as asked"
-        return f"{chosen}: {because} ({task.not_measured})"
-    if len(candidates) == 1:
-        return f"{chosen}: the only candidate"
-    status = shipped.verdict.status if shipped.verdict else ""
-    among = "of those that meet every limit" if status == "pass" else f"of the best there is ({status})"
-    note = "; int8 was not tried: there are no calibration samples" if task.calibration is None else ""
-    return f"{chosen}: lowest p50 bound ({p50_bound_ms(shipped):.3f} ms) {among}{note}"
 
 
 def _model_report(model: TrainedModel) -> dict[str, Any]:

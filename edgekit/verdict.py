@@ -109,7 +109,7 @@ def _accuracy(proof: Proof, allowed: float) -> LimitResult:
             note="no labelled or classifiable data to judge accuracy on",
         )
     status: Status = "pass" if drop.high <= allowed else "fail" if drop.low > allowed else "inconclusive"
-    basis = f"{drop.confidence:.0%} interval, n = {drop.n}, {proof.metric} against the teacher"
+    basis = f"{drop.confidence:.0%}, n = {drop.n}"
     return LimitResult(
         limit="max_drop_points",
         allowed=allowed,
@@ -142,7 +142,7 @@ def _latency(measured: Measured | None, q: float, allowed: float, not_measured: 
         low=low,
         high=high,
         status=status,
-        note=f"99% bound, n = {len(latencies)}{short}",
+        note=f"99%, n = {len(latencies)}{short}",
     )
 
 
@@ -159,7 +159,7 @@ def _observation(
         low=None,
         high=None,
         status=status,
-        note="" if name == "size_mb" else "one observation",
+        note="" if name == "size_mb" else "observed once",
     )
 
 

@@ -44,6 +44,8 @@ def quantize(fp32: Artifact, data: Batches, plan: Plan, out: Path) -> Artifact:
     from edgekit.runtime.quiet import silence_telemetry
 
     silence_telemetry()
+    # NNCF imports torch's extension builder, which warns of a CUDA compiler without a GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     import nncf
     import openvino as ov
     from nncf.quantization.advanced_parameters import OverflowFix

@@ -135,7 +135,7 @@ def export(
 def report(run: Path, as_json: bool, as_markdown: bool) -> int:
     """Print the report of a finished RUN (its folder or report.json) again, and exit as the run did."""
     from edgekit.cli._output import console, print_json
-    from edgekit.pipeline import load_report
+    from edgekit.reporting.report import load_report
 
     found = load_report(run)
     if as_json:

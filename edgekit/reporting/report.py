@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from edgekit.artifact import to_json
+from edgekit.artifact import read_json, to_json
 from edgekit.candidate import Candidate
+from edgekit.errors import SpecError
 from edgekit.profiling.measured import Measured
 from edgekit.profiling.statistics import summarise
 from edgekit.specs import Profile, Target
@@ -100,3 +102,23 @@ def measured_report(measured: Measured | None) -> dict[str, Any] | None:
         "application": to_json(summarise(measured.application_ms)) if ok else None,
         "engine": to_json(summarise(measured.engine_ms)) if ok else None,
     }
+
+
+def load_report(run: Path) -> dict[str, Any]:
+    """Reads the report of a finished run.
+
+    Raises:
+        BundleError: There is none.
+        SpecError: It is of a newer schema.
+    """
+    path = run / REPORT_JSON if run.is_dir() else run
+    report: dict[str, Any] = read_json(path)
+    version = report.get("schema_version") if isinstance(report, dict) else None
+    if not isinstance(version, int) or version > REPORT_SCHEMA_VERSION or "targets" not in report:
+        raise SpecError(
+            f"{path}: not a report this version can read",
+            found=f"schema_version {version!r}",
+            allowed=f"{REPORT_SCHEMA_VERSION} or older",
+            fix="upgrade edgekit, or give the folder of a finished run",
+        )
+    return report

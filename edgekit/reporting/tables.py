@@ -25,8 +25,8 @@ LIMIT_NAMES = {
 
 
 def candidates_table(target: Mapping[str, Any]) -> Table:
-    """One row a candidate; the one that ships is marked."""
-    header = ["", "candidate", "p50 ms", "p99 ms ≤", "MB", "dB", "drop, points", "int8 ops", "verdict"]
+    """One row a candidate; the one that ships is marked. Latencies are point estimates of the application clock."""
+    header = ["", "candidate", "p50 ms", "p99 ms", "MB", "dB", "drop, points", "int8", "verdict"]
     rows = []
     for c in target["candidates"]:
         proof = c["proof"] or {}
@@ -34,8 +34,8 @@ def candidates_table(target: Mapping[str, Any]) -> Table:
             [
                 MARK if c["shipped"] else "",
                 f"{c['engine']} {c['precision']}",
-                percentile(c, 50.0, "ms"),
-                percentile(c, 99.0, "upper_ms"),
+                percentile(c, 50.0),
+                percentile(c, 99.0),
                 number(c["size_mb"], 2),
                 number(proof.get("reference_db"), 0),
                 interval(proof.get("drop")),
@@ -48,7 +48,7 @@ def candidates_table(target: Mapping[str, Any]) -> Table:
 
 def limits_table(candidate: Mapping[str, Any]) -> Table:
     """One row a limit of the profile, judged for one candidate."""
-    header = ["limit", "allowed", "seen", "true with confidence", "verdict", ""]
+    header = ["limit", "allowed", "seen", "interval", "verdict", "confidence"]
     rows = []
     for r in candidate["limits"]:
         unit = UNITS[r["limit"].rsplit("_", 1)[-1]]
@@ -132,14 +132,14 @@ def shipped_of(target: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return next((c for c in target["candidates"] if c["shipped"]), None)
 
 
-def percentile(candidate: Mapping[str, Any], q: float, field: str) -> str:
+def percentile(candidate: Mapping[str, Any], q: float) -> str:
     """One percentile of the application clock; a dash where it is not known."""
     measured = candidate["measured"]
     if not measured or not measured["application"]:
         return NONE
     # Keys are text once the report has been through JSON.
     found = {float(k): v for k, v in measured["application"]["percentiles"].items()}.get(q)
-    return number(found[field], 3) if found else NONE
+    return number(found["ms"], 3) if found else NONE
 
 
 def number(value: float | None, digits: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -32,7 +32,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
             (target["status"].upper(), COLOURS[target["status"]]),
         )
         console.print(title)
-        console.print(_table(candidates_table(target)))
+        console.print(_table(candidates_table(target), without=("dB",) if console.width < 90 else ()))
         shipped = shipped_of(target)
         if shipped:
             console.print(_table(limits_table(shipped)))
@@ -48,13 +48,15 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         console.print()
 
 
-def _table(table: Table) -> RichTable:
+def _table(table: Table, without: Sequence[str] = ()) -> RichTable:
     header, rows = table
-    made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for i, name in enumerate(header):
-        made.add_column(name, overflow="fold", no_wrap=i < 2)
+    made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    kept = [i for i, name in enumerate(header) if name not in without]
+    for i in kept:
+        numeric = all(row[i][:1] in "-0123456789" for row in rows)
+        made.add_column(header[i], overflow="fold", justify="right" if numeric else "left")
     for row in rows:
-        made.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
+        made.add_row(*(Text(row[i], style=COLOURS.get(row[i], "")) for i in kept))
     return made
 
 

@@ -1,0 +1,103 @@
+"""What ships and why: the bundle of a target, its ancestry, its reason and its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.artifact import Artifact, Manifest, Parent, to_json
+from edgekit.bundle import BundleFacts, make_golden, write_bundle
+from edgekit.candidate import Candidate, Plan, Task, p50_bound_ms
+from edgekit.checking import References
+from edgekit.ingredients import Ingredients, TrainedModel
+from edgekit.profiling.host import this_host
+from edgekit.progress import Progress
+from edgekit.recipe import Recipe
+from edgekit.reporting.report import measured_report
+from edgekit.specs import Profile, Target
+from edgekit.verdict import EXIT_BY_STATUS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One target of a run, its specs read and checked before any work."""
+
+    target: Target
+    profile: Profile
+    engines: tuple[str, ...]
+    precision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Run:
+    """What all targets of a run share."""
+
+    recipe: Recipe
+    data: Ingredients
+    teacher: TrainedModel
+    student: TrainedModel
+    fp32: Artifact
+    references: References
+    steps: Path
+    progress: Progress
+
+
+def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manifest:
+    """Writes the bundle of a target's chosen candidate at ``out`` and returns its manifest."""
+    assert shipped.artifact is not None, "best() returns judged candidates only"
+    assert shipped.verdict is not None
+    facts = BundleFacts(
+        name=run.recipe.name,
+        target=job.target.name,
+        plan=shipped.plan,
+        batch=job.profile.load.batch,
+        preprocessing=run.data.test.preprocessing,
+        labels=run.data.labels,
+        parents=_parents(run, shipped.plan, shipped.artifact),
+        accuracy=to_json(shipped.proof),
+        timings={
+            "verdict": to_json(shipped.verdict),
+            "profile": job.profile.model_dump(),
+            "not_measured": task.not_measured,
+            "host": to_json(this_host()),
+            "measured": measured_report(shipped.measured),
+        },
+    )
+    golden = make_golden(shipped.artifact, task.references, run.data.test, facts.batch)
+    return write_bundle(shipped.artifact, golden, facts, out)
+
+
+def _parents(run: Run, plan: Plan, artifact: Artifact) -> tuple[Parent, ...]:
+    """Everything a bundle can be traced back to, oldest first."""
+    parents = [*run.data.parents, Parent(kind="teacher", name=run.teacher.name, sha256=run.teacher.sha256)]
+    if run.student is not run.teacher:
+        parents.append(Parent(kind="student", name=run.student.name, sha256=run.student.sha256))
+    parents.append(Parent(kind="fp32", name="onnx", sha256=run.fp32.sha256))
+    if artifact.parent and artifact.parent != run.fp32.sha256:
+        parents.append(Parent(kind="quantized", name=str(plan), sha256=artifact.parent))
+    return tuple(parents)
+
+
+def exit_code_of(candidates: Sequence[Candidate], shipped: Candidate | None) -> int:
+    """A target's exit code: its verdict's; 3 where accuracy kept everything back, 1 where everything failed."""
+    if shipped is not None and shipped.verdict is not None:
+        return EXIT_BY_STATUS[shipped.verdict.status]
+    return 3 if any(c.verdict is not None and c.verdict.accuracy_failed for c in candidates) else 1
+
+
+def why_it_ships(job: Job, candidates: Sequence[Candidate], shipped: Candidate | None, task: Task) -> str:
+    """Why this candidate ships, or why none does, in one line."""
+    if shipped is None:
+        beyond = any(c.verdict is not None and c.verdict.accuracy_failed for c in candidates)
+        return "nothing ships: " + ("the accuracy limit is missed" if beyond else "every candidate failed")
+    chosen = str(shipped.plan)
+    if task.not_measured:
+        because = "auto ships fp32 where nothing can be measured" if job.precision == "auto" else "as asked"
+        return f"{chosen}: {because} ({task.not_measured})"
+    if len(candidates) == 1:
+        return f"{chosen}: the only candidate"
+    status = shipped.verdict.status if shipped.verdict else ""
+    among = "of those that meet every limit" if status == "pass" else f"of the best there is ({status})"
+    note = "; int8 was not tried: there are no calibration samples" if task.calibration is None else ""
+    return f"{chosen}: lowest p50 bound ({p50_bound_ms(shipped):.3f} ms) {among}{note}"
