@@ -40,7 +40,16 @@ _DTYPES = {
     "boolean": "bool",
     **{f"{sign}{bits}": f"{name}{bits}" for sign, name in (("i", "int"), ("u", "uint")) for bits in (8, 16, 32, 64)},
 }
-_PRECISIONS = {"f32": "fp32", "f64": "fp64", "f16": "fp16", "i8": "int8", "u8": "int8", "i4": "int4", "u4": "int4"}
+_PRECISIONS = {
+    "f32": "fp32",
+    "f64": "fp64",
+    "f16": "fp16",
+    "bf16": "bf16",
+    "i8": "int8",
+    "u8": "int8",
+    "i4": "int4",
+    "u4": "int4",
+}
 _COMPUTE = frozenset(
     {
         "Convolution",
@@ -61,6 +70,8 @@ _COMPUTE = frozenset(
         "LLMMLP",
     }
 )
+_NOT_RUN = ("Input", "Output", "Const")
+_RECORD = ("primitiveType", "runtimePrecision", "layerType")
 _UNSUPPORTED = (
     re.compile(r"No conversion rule found for operations: (.+?)(?= --|$)"),
     re.compile(r"(?:Cannot create|Unsupported operation) (\S+) (?:layer|of type)"),
@@ -170,9 +181,6 @@ class OpenVinoSession:
         self._request = self._compiled = None
 
 
-_NOT_RUN = ("Input", "Output", "Const")
-
-
 def _check_files(model: Path) -> None:
     if model.suffix == ".onnx":
         check_external_data(model)
@@ -225,12 +233,14 @@ def _operators(message: str) -> list[str]:
 
 
 def _placed(node: Any) -> PlacedNode:
-    info = node.get_rt_info()
-    precision = str(info["runtimePrecision"].astype(str))
-    op = str(info["layerType"].astype(str))
+    info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items() if key in _RECORD}
+    # The chosen kernel ends in the element type of its first input (brgconv_avx512_f32, brgconv_avx512_I8). Where
+    # weights alone are stored small, runtimePrecision tells their type and the kernel computes in float.
+    kernel = info["primitiveType"].rpartition("_")[2].lower()
+    precision = kernel if kernel in _PRECISIONS else info["runtimePrecision"]
     return PlacedNode(
         name=node.get_friendly_name(),
-        op=op,
+        op=info["layerType"],
         precision=_PRECISIONS.get(precision, precision),
-        compute=op in _COMPUTE,
+        compute=info["layerType"] in _COMPUTE,
     )
