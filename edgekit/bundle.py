@@ -25,14 +25,15 @@ from edgekit.artifact import (
     write_json,
 )
 from edgekit.checking import References, runnable
-from edgekit.data import Samples
+from edgekit.data import RANDOM, Samples
 from edgekit.profiling.host import this_host
 from edgekit.quantization.schemes import Plan
-from edgekit.runtime import engine_version, open_artifact
+from edgekit.runtime import engine_version, missing, open_artifact
 from edgekit.runtime.numbers import run_batched, snr_db
 from edgekit.steps import replace_folder
 
 GOLDEN_SAMPLES = 16
+NOT_HERE = "not installed where the bundle was made"
 # verify allows this much below the recorded dB: another build or CPU rounds differently.
 GOLDEN_MARGIN_DB = 3.0
 
@@ -84,7 +85,7 @@ def make_golden(artifact: Artifact, references: References, samples: Samples, ba
     arrays |= {f"artifact/{name}": array for name, array in outputs.items()}
     golden = Golden(
         samples=len(indices),
-        random=samples.name == "random",
+        random=samples.name == RANDOM,
         reference_db=db,
         floor_db=round(db - GOLDEN_MARGIN_DB, 3),
         engine_version=engine_version(engine.engine),
@@ -149,7 +150,7 @@ def _fill(folder: Path, artifact: Artifact, golden: GoldenSet, facts: BundleFact
         name=facts.name,
         target=facts.target,
         engine=artifact.engine,
-        engine_version=golden.golden.engine_version,
+        engine_version=engine_version(artifact.engine) if missing(artifact.engine) is None else NOT_HERE,
         precision=artifact.precision,
         model=f"artifact/{artifact.model}",
         inputs=artifact.inputs,

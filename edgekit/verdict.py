@@ -106,7 +106,7 @@ def _accuracy(proof: Proof, allowed: float) -> LimitResult:
             low=None,
             high=None,
             status="inconclusive",
-            note="no labelled or classifiable data to judge accuracy on",
+            note="no data to judge by",
         )
     status: Status = "pass" if drop.high <= allowed else "fail" if drop.low > allowed else "inconclusive"
     basis = f"{drop.confidence:.0%}, n = {drop.n}"

@@ -54,7 +54,7 @@ def _table(table: Table, without: Sequence[str] = ()) -> RichTable:
     kept = [i for i, name in enumerate(header) if name not in without]
     for i in kept:
         numeric = all(row[i][:1] in "-0123456789" for row in rows)
-        made.add_column(header[i], overflow="fold", justify="right" if numeric else "left")
+        made.add_column(header[i], overflow="fold", no_wrap=i < 2, justify="right" if numeric else "left")
     for row in rows:
         made.add_row(*(Text(row[i], style=COLOURS.get(row[i], "")) for i in kept))
     return made

@@ -54,7 +54,8 @@ def closed(engine: str) -> EngineError:
 def match_specs(model: str, kind: str, declared: Sequence[TensorSpec], actual: Sequence[TensorSpec]) -> None:
     """Refuses a model whose inputs or outputs are not the ones its artifact declares.
 
-    A declared dimension may be fixed where the model's is dynamic, not the other way round.
+    A declared dimension may be fixed where the model's is dynamic; the other way round only for outputs, whose shapes
+    an engine infers and a file may not state.
 
     Args:
         model: The model's file name, for the message.
@@ -67,7 +68,7 @@ def match_specs(model: str, kind: str, declared: Sequence[TensorSpec], actual: S
     """
     found = {spec.name: spec for spec in actual}
     same = len(declared) == len(actual) and all(
-        spec.name in found and _agrees(spec, found[spec.name]) for spec in declared
+        spec.name in found and _agrees(spec, found[spec.name], loose=kind == "output") for spec in declared
     )
     if not same:
         raise EngineError(
@@ -78,9 +79,12 @@ def match_specs(model: str, kind: str, declared: Sequence[TensorSpec], actual: S
         )
 
 
-def _agrees(declared: TensorSpec, actual: TensorSpec) -> bool:
+def _agrees(declared: TensorSpec, actual: TensorSpec, *, loose: bool) -> bool:
     return (
         declared.dtype == actual.dtype
         and len(declared.shape) == len(actual.shape)
-        and all(isinstance(a, str) or d == a for d, a in zip(declared.shape, actual.shape, strict=True))
+        and all(
+            isinstance(a, str) or d == a or (loose and isinstance(d, str))
+            for d, a in zip(declared.shape, actual.shape, strict=True)
+        )
     )
