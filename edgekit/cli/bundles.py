@@ -6,24 +6,30 @@ from pathlib import Path
 
 import click
 
+from edgekit.cli.catalogue import catalog_option
+
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 
 
 @click.command()
 @BUNDLE
-@click.option("--profile", "name", metavar="NAME", help="What must be met (the one it was deployed with).")
+@click.option("--profile", "name", metavar="NAME", help="A profile, or a .toml file; default: the one deployed with.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the result here too.")
-@click.option("--catalog", "folders", type=click.Path(path_type=Path), multiple=True, help="Folder of your own specs.")
+@catalog_option
 def profile(bundle: Path, name: str | None, json_file: Path | None, folders: tuple[Path, ...]) -> int:
     """Measure BUNDLE on this machine and judge it against a profile.
 
-    A verdict is given only where this machine is the bundle's target; elsewhere the exit code is 4.
+    A verdict is given only where this machine is the bundle's target; elsewhere the exit code is 4. Accuracy was
+    judged when the bundle was made and is not judged again.
     """
     from edgekit.artifact import write_json
     from edgekit.cli._output import console, show_progress
     from edgekit.reporting.terminal import print_profile
+    from edgekit.runtime.files import check_sink
     from edgekit.timing import profile_bundle
 
+    if json_file is not None:
+        check_sink(json_file)
     with show_progress() as progress:
         found = profile_bundle(bundle, name, folders, progress)
     print_profile(found, console())
@@ -34,9 +40,12 @@ def profile(bundle: Path, name: str | None, json_file: Path | None, folders: tup
 
 @click.command()
 @BUNDLE
-@click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(bundle: Path, as_json: bool) -> int:
-    """Recheck the hashes of BUNDLE and its golden samples on this machine; exit 3 when it computes something else."""
+    """Recheck the hashes of BUNDLE, and run its golden samples on this machine.
+
+    Exits with 1 when a file was changed, with 3 when the bundle computes something else here.
+    """
     from edgekit.cli._output import MISSED, print_json
     from edgekit.runtime import verify_bundle
 
@@ -52,11 +61,19 @@ def verify(bundle: Path, as_json: bool) -> int:
 
 @click.command()
 @BUNDLE
-@click.option("--input", "source", type=click.Path(path_type=Path), required=True, metavar="X.npz", help="Samples.")
-@click.option("--output", "sink", type=click.Path(path_type=Path), required=True, metavar="Y.npz", help="Outputs.")
-@click.option("--raw", is_flag=True, help="The samples are model tensors: skip the preprocessing.")
+@click.option(
+    "--input", "source", type=click.Path(path_type=Path), required=True, metavar="X.npz", help="Samples, stacked."
+)
+@click.option(
+    "--output", "sink", type=click.Path(path_type=Path), required=True, metavar="Y.npz", help="Where the outputs go."
+)
+@click.option("--raw", is_flag=True, help="X.npz holds model tensors: skip the preprocessing.")
 def run(bundle: Path, source: Path, sink: Path, raw: bool) -> int:
-    """Run BUNDLE on the samples of an .npz (arrays by input name, or one array) and write the outputs."""
+    """Run BUNDLE on samples and write its outputs.
+
+    X.npz holds an array a model input, by name (a single input: any name), with any number of samples on axis 0.
+    They are preprocessed as the bundle says. Y.npz gets an array a model output, by name.
+    """
     from edgekit.runtime.files import run_file
 
     outputs = run_file(bundle, source, sink, raw=raw)
@@ -67,7 +84,7 @@ def run(bundle: Path, source: Path, sink: Path, raw: bool) -> int:
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(model: Path, as_json: bool) -> int:
     """Say what a bundle or an .onnx MODEL is: operators, shapes, size, precision, parents."""
     from edgekit.cli._output import print_json, print_table

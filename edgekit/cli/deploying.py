@@ -10,16 +10,32 @@ from typing import Any
 import click
 
 RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
-OUT = click.option("--out", type=click.Path(path_type=Path), help="Folder for bundles, report and steps.")
-PRECISION = click.option("--precision", type=click.Choice(["auto", "fp32", "int8"]), help="What ships.")
-ENGINE = click.option("--engine", metavar="NAME", help="Try only this engine.")
-PROFILE = click.option("--profile", metavar="NAME", help="What must be met.")
-SET = click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the recipe.")
+OUT = click.option(
+    "--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run; default: runs/<recipe name>."
+)
+PRECISION = click.option(
+    "--precision", type=click.Choice(["auto", "fp32", "int8"]), help="auto: the fastest that meets every limit."
+)
+ENGINE = click.option("--engine", metavar="NAME", help="Try only this engine of the target.")
+PROFILE = click.option("--profile", metavar="NAME", help="What must be met: a profile, or a .toml file.")
+SET = click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override a key of the recipe, e.g. distillation.epochs=5; may be given again.",
+)
 
 
 @click.command()
 @RECIPE
-@click.option("--target", "targets", metavar="NAME", multiple=True, help="Deploy on this target (repeatable).")
+@click.option(
+    "--target",
+    "targets",
+    metavar="NAME",
+    multiple=True,
+    help="Deploy on this target (or .toml file) instead of the recipe's; may be given again.",
+)
 @ENGINE
 @PROFILE
 @PRECISION
@@ -36,8 +52,8 @@ def deploy(
 ) -> int:
     """Run RECIPE (a file, or a folder with an edgekit.toml) from the teacher to a proven bundle.
 
-    Bundles go to OUT/<target>, the report to OUT/report.json and OUT/report.md; OUT is runs/<recipe name> unless
-    given. A run that was stopped goes on where it was.
+    Bundles go to DIR/<target>, the report to DIR/report.json and DIR/report.md. A run that was stopped goes on where
+    it was, and what is unchanged since an earlier run in DIR is not done again.
     """
     from edgekit.cli._output import console, show_progress
     from edgekit.pipeline import Choices
@@ -64,9 +80,10 @@ def deploy(
 def distill(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> int:
     """Train the teacher of RECIPE where it asks for it, and distil its student.
 
-    Weights go to OUT/teacher.safetensors and OUT/student.safetensors; a later deploy into the same OUT uses them.
+    Weights go to DIR/teacher.safetensors and DIR/student.safetensors. A later deploy into the same DIR trains nothing
+    again.
     """
-    from edgekit.cli._output import console, print_table, show_progress
+    from edgekit.cli._output import print_table, show_progress
     from edgekit.pipeline import distill_recipe
     from edgekit.recipe import load_recipe, recipe_file
 
@@ -74,23 +91,34 @@ def distill(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> int:
     folder = out or Path("runs") / loaded.name
     with show_progress() as progress:
         rows = distill_recipe(loaded, recipe_file(recipe).resolve().parent, folder, progress)
-    print_table(("", "model", "parameters", "score", "drop, points", "weights"), rows)
-    console().print(f"steps are kept in {folder}; `edgekit deploy {recipe}` goes on from here")
+    print_table(("", "model", "parameters", "score", "drop, points"), [row[:5] for row in rows])
+    for row in rows:
+        click.echo(f"{row[0]}: {row[5]}")
+    out_option = f" --out {shlex.quote(str(out))}" if out else ""
+    click.echo(f"next: edgekit deploy {shlex.quote(str(recipe))}{out_option}")
     return 0
 
 
 @click.command()
 @click.argument("model")
-@click.option("--target", "target", metavar="NAME", required=True, help="Deploy on this target.")
+@click.option("--target", metavar="NAME", required=True, help="What it is for: a target, or a .toml file.")
 @ENGINE
 @PROFILE
 @PRECISION
-@click.option("--calibration", metavar="DATA", help="Samples: .npz, images by class, or module:attr.")
+@click.option("--calibration", metavar="DATA", help="Samples for int8: .npz, images by class, or module:attr.")
 @click.option("--test", metavar="DATA", help="Held-out samples to judge accuracy on.")
 @click.option("--weights", metavar="FILE", help=".safetensors, or .pt read with weights only.")
-@click.option("--input", "inputs", metavar="NAME=f32[1,3,224,224]", multiple=True, help="Shape of an input.")
+@click.option(
+    "--input",
+    "inputs",
+    metavar="NAME=f32[1,3,224,224]",
+    multiple=True,
+    help="Shape of an input, for a model without data; may be given again.",
+)
 @SET
-@click.option("--out", type=click.Path(path_type=Path), help="Where the bundle goes (bundles/<target>).")
+@click.option(
+    "--out", metavar="BUNDLE", type=click.Path(path_type=Path), help="The bundle's folder; default: bundles/<target>."
+)
 def export(
     model: str,
     target: str,
@@ -106,8 +134,9 @@ def export(
 ) -> int:
     """Make a bundle from MODEL without a recipe.
 
-    MODEL is package.module:factory, timm:NAME or an .onnx file. Without --calibration only fp32 can be made, and
-    nothing is known of its accuracy.
+    MODEL is package.module:factory (also of the working folder), timm:NAME, or an .onnx file. Without --calibration
+    only fp32 is made, and nothing is known of its accuracy; without --test accuracy is agreement with MODEL. The
+    report lies beside the bundle.
     """
     from edgekit.cli._output import console, show_progress
     from edgekit.pipeline import Choices
@@ -118,26 +147,30 @@ def export(
     recipe = recipe_for_model(
         model, weights=weights, calibration=calibration, test=test, inputs=inputs, overrides=overrides
     )
-    bundle = out or Path("bundles") / target
+    bundle = out or Path("bundles") / Path(target).stem
     choices = Choices(targets=(target,), engine=engine, profile=profile, precision=precision)
     with show_progress() as progress:
         report = run(
             recipe, Path.cwd(), bundle.parent, choices, progress=progress, command=_command(), bundle=bundle.name
         )
     print_report(report, console())
+    click.echo(f"report: {bundle}.report.md")
     return int(report["exit_code"])
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
-@click.option("--md", "as_markdown", is_flag=True, help="The report as Markdown.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--md", "as_markdown", is_flag=True, help="Print Markdown.")
 def report(run: Path, as_json: bool, as_markdown: bool) -> int:
-    """Print the report of a finished RUN (its folder or report.json) again, and exit as the run did."""
+    """Print the report of a finished RUN again, and exit as the run did.
+
+    RUN is the folder of a deploy, a bundle, or the report.json itself.
+    """
     from edgekit.cli._output import console, print_json
     from edgekit.reporting.report import load_report
 
-    found = load_report(run)
+    found = load_report(_report_of(run))
     if as_json:
         print_json(found)
     elif as_markdown:
@@ -149,6 +182,17 @@ def report(run: Path, as_json: bool, as_markdown: bool) -> int:
 
         print_report(found, console())
     return int(found["exit_code"])
+
+
+def _report_of(run: Path) -> Path:
+    """Where a run's report lies: in its folder; for a bundle beside it, under its name after an export."""
+    from edgekit.artifact import MANIFEST_FILE
+    from edgekit.reporting.report import REPORT_JSON
+
+    if not (run / MANIFEST_FILE).is_file():
+        return run
+    exported = run.resolve().with_name(f"{run.resolve().name}.{REPORT_JSON}")
+    return exported if exported.is_file() else run.resolve().parent
 
 
 def _command() -> str:

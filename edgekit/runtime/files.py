@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.artifact import Array
-from edgekit.errors import DataError
-from edgekit.runtime.bundle import open_bundle
+from edgekit.errors import DataError, EdgeKitError, FeedError
+from edgekit.runtime.bundle import Bundle, open_bundle
 from edgekit.runtime.numbers import run_batched
 
 
@@ -31,13 +31,12 @@ def run_file(bundle: Path, source: Path, sink: Path, *, raw: bool = False) -> di
         DataError: The file is missing, damaged or empty.
         FeedError: The samples do not fit the model.
         BundleError: The bundle is damaged.
+        EdgeKitError: The outputs cannot be written there.
     """
+    check_sink(sink)
     samples = _read(source)
     with open_bundle(bundle) as opened:
-        if len(samples) == 1 and len(opened.inputs) == 1:
-            samples = {opened.inputs[0].name: next(iter(samples.values()))}
-        feeds = samples if raw else opened.preprocess(samples)
-        outputs = run_batched(opened.session, feeds)
+        outputs = _run(opened, samples, source, raw)
     partial = sink.with_name(f".partial-{sink.name}")
     try:
         with partial.open("wb") as stream:
@@ -48,15 +47,54 @@ def run_file(bundle: Path, source: Path, sink: Path, *, raw: bool = False) -> di
     return outputs
 
 
+def check_sink(sink: Path) -> None:
+    """Refuses a file that cannot be written, before the work whose result it is to hold.
+
+    Raises:
+        EdgeKitError: It is a folder, or its folder is missing or may not be written.
+    """
+    folder = sink.absolute().parent
+    if sink.is_dir():
+        raise EdgeKitError(f"{sink}: cannot be written", found="a folder", allowed="the name of a file")
+    if not folder.is_dir():
+        raise EdgeKitError(f"{sink}: cannot be written", found=f"no folder {folder}", fix="make the folder first")
+    if not os.access(folder, os.W_OK):
+        raise EdgeKitError(f"{sink}: cannot be written", found=f"no right to write in {folder}")
+
+
+def _run(opened: Bundle, samples: dict[str, Array], source: Path, raw: bool) -> dict[str, Array]:
+    if len(samples) == 1 and len(opened.inputs) == 1:
+        samples = {opened.inputs[0].name: next(iter(samples.values()))}
+    try:
+        return run_batched(opened.session, samples if raw else opened.preprocess(samples))
+    except FeedError as exc:
+        fix = exc.fix
+        settings = opened.manifest.preprocessing
+        if settings is not None and raw:
+            fix = f"with --raw the samples are model tensors; leave it out for raw samples ({settings.layout})"
+        elif settings is not None:
+            fix = f"raw samples are {settings.layout}, and the bundle preprocesses them; give --raw with model tensors"
+        raise FeedError(f"{source}: {exc.problem}", found=exc.found, allowed=exc.allowed, fix=fix) from exc
+
+
 def _read(source: Path) -> dict[str, Array]:
     fix = "write it with numpy.savez(path, input=samples)"
     if not source.is_file():
         raise DataError(f"{source}: no such file", fix="check the path")
+    if not zipfile.is_zipfile(source):  # numpy would take it for a pickle
+        size = source.stat().st_size
+        raise DataError(f"{source}: not an .npz file", found=f"{size} bytes of something else", fix=fix)
     try:
         with np.load(source, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files} if hasattr(archive, "files") else {}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as exc:
-        raise DataError(f"{source}: not an .npz of plain arrays", found=str(exc), fix=fix) from exc
-    if not found:
-        raise DataError(f"{source}: not an .npz with arrays", allowed="arrays by input name", fix=fix)
-    return found
+            arrays = {name: archive[name] for name in archive.files}
+    except ValueError as exc:
+        raise DataError(
+            f"{source}: holds Python objects, or an array is damaged",
+            allowed="arrays of numbers; objects are refused, for reading them could run code",
+            fix=fix,
+        ) from exc
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as exc:
+        raise DataError(f"{source}: cannot be read", found=str(exc), fix=fix) from exc
+    if not arrays:
+        raise DataError(f"{source}: no arrays in it", allowed="arrays by input name", fix=fix)
+    return arrays
