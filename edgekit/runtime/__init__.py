@@ -35,7 +35,7 @@ class Engine(Protocol):
         ...
 
     def version(self) -> str:
-        """The engine's build, e.g. ``onnxruntime 1.31.1``."""
+        """The engine's build, e.g. ``1.31.1``."""
         ...
 
     def load(

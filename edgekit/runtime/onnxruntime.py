@@ -98,8 +98,14 @@ def missing() -> str | None:
 
 
 def version() -> str:
-    """The installed build."""
-    return importlib.metadata.version("onnxruntime")
+    """The installed build; read without importing it, unless its package goes by another name."""
+    try:
+        return importlib.metadata.version(NAME)
+    except importlib.metadata.PackageNotFoundError:  # builds of other vendors and from archives
+        silence_telemetry()
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
 
 
 def engine_errors(doing: str) -> Boundary:

@@ -86,8 +86,14 @@ def missing() -> str | None:
 
 
 def version() -> str:
-    """The installed build."""
-    return importlib.metadata.version("openvino")
+    """The installed build; read without importing it, unless its package goes by another name."""
+    try:
+        return importlib.metadata.version(NAME)
+    except importlib.metadata.PackageNotFoundError:  # builds of other vendors and from archives
+        silence_telemetry()
+        import openvino
+
+        return str(openvino.__version__)
 
 
 def engine_errors(doing: str) -> Boundary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
@@ -135,26 +136,37 @@ def feed_checker(inputs: Sequence[TensorSpec]) -> Callable[[Mapping[str, Array]]
         A function of the feeds that returns nothing, or raises :class:`FeedError`.
     """
     count = len(inputs)
-    static = [
-        (spec.name, np.dtype(spec.dtype), None if any(isinstance(d, str) for d in spec.shape) else spec.shape)
-        for spec in inputs
-    ]
-    dynamic = [spec for spec in inputs if any(isinstance(d, str) for d in spec.shape)]
+    static = [(spec.name, np.dtype(spec.dtype), spec.shape) for spec in inputs if not _is_dynamic(spec)]
+    dynamic = [spec for spec in inputs if _is_dynamic(spec)]
+    ranged = [(spec.name, np.dtype(spec.dtype), len(spec.shape), *_fixed(spec.shape)) for spec in dynamic]
 
     def check(feeds: Mapping[str, Array]) -> None:
         try:
             good = len(feeds) == count
             for name, dtype, shape in static:
                 array = feeds[name]
-                good = good and array.dtype == dtype and (shape is None or array.shape == shape)
+                good = good and array.dtype == dtype and array.shape == shape
+            for name, dtype, rank, pick, sizes in ranged:
+                array = feeds[name]
+                found = array.shape
+                good = good and array.dtype == dtype and len(found) == rank and pick(found) == sizes and 0 not in found
         except (KeyError, AttributeError):
             good = False
-        for spec in dynamic:
-            good = good and fits(feeds[spec.name].shape, spec.shape)
-        if not good or (len(dynamic) > 1 and _mixed(feeds, dynamic)):
+        if not good or (len(ranged) > 1 and _mixed(feeds, dynamic)):
             raise explain_feeds(feeds, inputs) or _explain_mixed(feeds, dynamic)
 
     return check
+
+
+def _is_dynamic(spec: TensorSpec) -> bool:
+    return any(isinstance(dim, str) for dim in spec.shape)
+
+
+def _fixed(shape: Sequence[int | str]) -> tuple[Callable[[Sequence[int]], object], object]:
+    """A function that picks the fixed dimensions out of a shape of this rank, and what it must give."""
+    axes = [axis for axis, dim in enumerate(shape) if not isinstance(dim, str)]
+    pick = itemgetter(*axes) if axes else len
+    return pick, pick(shape)
 
 
 def _sizes(feeds: Mapping[str, Array], inputs: Sequence[TensorSpec]) -> dict[str, set[int]]:

@@ -1,4 +1,5 @@
 import importlib
+import importlib.metadata
 import subprocess
 import sys
 
@@ -38,6 +39,17 @@ def test_an_engine_that_is_not_installed_says_what_installs_it(engine, monkeypat
         runtime.open_artifact(tiny_artifact("conv", engine))
     with pytest.raises(EngineMissing, match=f"engine '{engine}' cannot run here"):
         runtime.engine_version(engine)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_the_version_of_a_build_under_another_package_name_is_the_modules(engine, monkeypatch):
+    packaged = runtime.engine_version(engine)
+
+    def not_found(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", not_found)
+    assert runtime.engine_version(engine).startswith(packaged)
 
 
 def test_tensorrt_says_what_is_missing_in_turn(monkeypatch, tmp_path):
