@@ -100,7 +100,7 @@ MODELS = {
     "unsupported": """unsupported (float[2, 4] input) => (float[2, 4] output) { output = Frobnicate(input) }""",
 }
 
-_ONNX_DTYPES = {1: "float32", 7: "int64", 9: "bool", 10: "float16", 2: "uint8", 3: "int8"}
+_ONNX_DTYPES = {11: "float64", 1: "float32", 7: "int64", 9: "bool", 10: "float16", 2: "uint8", 3: "int8"}
 
 
 def onnx_specs(values: Any) -> tuple[TensorSpec, ...]:

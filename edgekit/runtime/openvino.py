@@ -73,8 +73,8 @@ _COMPUTE = frozenset(
 _NOT_RUN = ("Input", "Output", "Const")
 _RECORD = ("primitiveType", "runtimePrecision", "layerType")
 _UNSUPPORTED = (
-    re.compile(r"No conversion rule found for operations: (.+?)(?= --|$)"),
-    re.compile(r"(?:Cannot create|Unsupported operation) (\S+) (?:layer|of type)"),
+    re.compile(r"No conversion rule found for operations: ([^\s,]+(?:, [^\s,]+)*)"),
+    re.compile(r"Unsupported operation of type: (\S+)"),
 )
 
 

@@ -232,6 +232,22 @@ def test_an_operator_it_cannot_run_is_named(computing, opened):
     assert caught.value.__cause__ is not None
 
 
+def test_every_operator_openvino_cannot_convert_is_named(opened):
+    text = """two (float["batch", 4, 4] input) => (float["batch"] output) {
+        d = Det(input)
+        output = Frobnicate(d)
+    }"""
+    with pytest.raises(EngineError, match="openvino cannot run operator Det, Frobnicate\n"):
+        opened(text, "openvino")
+
+
+def test_an_operator_onnxruntime_has_no_kernel_for_is_named(opened):
+    text = """double (double["batch", 1, 4, 4] input) => (double["batch", 1, 4, 4] output)
+        <double[1, 1, 1, 1] w = {1}> { output = Conv(input, w) }"""
+    with pytest.raises(EngineError, match="onnxruntime cannot run operator Conv\n"):
+        opened(text, "onnxruntime")
+
+
 @pytest.mark.parametrize("computing", COMPUTING)
 def test_a_missing_model_file_is_an_error(computing, tiny_artifact):
     artifact = tiny_artifact("conv", computing)
