@@ -133,7 +133,7 @@ def load(
             core.set_property({"CACHE_DIR": str(model.parent / str(options["CACHE_DIR"]))})
         compiled = core.compile_model(str(model), device, properties)
         actual = {key: _plain(compiled.get_property(key)) for key in properties}
-        ports = _specs(compiled.inputs), _specs(compiled.outputs)
+        ports = _specs(compiled.inputs, inputs), _specs(compiled.outputs, outputs)
     _check_properties(properties, actual)
     match_specs(model.name, "input", inputs, ports[0])
     match_specs(model.name, "output", outputs, ports[1])
@@ -158,7 +158,7 @@ class OpenVinoSession:
         self.outputs = outputs
         self._compiled = compiled
         self._device = device
-        self._names = [spec.name for spec in _specs(compiled.outputs)]
+        self._names = [spec.name for spec in _specs(compiled.outputs, outputs)]
         self._check = feed_checker(inputs)
         self._boundary = engine_errors(f"run {model.name}")
         with self._boundary:
@@ -216,19 +216,19 @@ def _check_properties(asked: Mapping[str, Option], actual: Mapping[str, Option])
 
 def _plain(value: Any) -> Option:
     """A property as the engine reports it, in the words options use."""
-    return (
-        str(value.to_string() if hasattr(value, "to_string") else value)
-        if not isinstance(value, (int, float))
-        else value
-    )
+    if isinstance(value, (int, float)):
+        return value
+    return str(value.to_string() if hasattr(value, "to_string") else value)
 
 
-def _specs(ports: Sequence[Any]) -> list[TensorSpec]:
-    found = []
+def _specs(ports: Sequence[Any], declared: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """Specs of a model's ports; of a port's several names, the declared one."""
+    found, known = [], {spec.name for spec in declared}
     for port in ports:
         dtype = port.element_type.to_string()
         dims = [d.get_length() if d.is_static else str(d) for d in port.partial_shape]
-        found.append(TensorSpec(name=port.any_name, dtype=_DTYPES.get(dtype, dtype), shape=tuple(dims)))
+        name = min(port.get_names() & known, default=port.any_name)
+        found.append(TensorSpec(name=name, dtype=_DTYPES.get(dtype, dtype), shape=tuple(dims)))
     return found
 
 

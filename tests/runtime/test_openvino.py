@@ -33,6 +33,19 @@ def test_an_ir_runs(tiny_ir, tiny_artifact):
     np.testing.assert_allclose(found, expected, atol=5e-3)  # save_model keeps weights in fp16
 
 
+def test_a_tensor_of_several_names_goes_by_the_declared_one(tiny_artifact):
+    import openvino
+
+    artifact = tiny_artifact("two_inputs", "openvino")
+    model = openvino.Core().read_model(artifact.path)
+    for port in (*model.inputs, *model.outputs):
+        port.get_tensor().add_names({"a_" + port.any_name, "z_" + port.any_name})
+    openvino.save_model(model, artifact.folder / "model.xml")
+    session = runtime.open_artifact(replace(artifact, model="model.xml"))
+    outputs = session.run({"left": np.full((1, 4), 2, np.float32), "right": np.full((1, 4), 3, np.float32)})
+    assert {name: float(array[0, 0]) for name, array in outputs.items()} == {"sum": 5.0, "product": 6.0}
+
+
 def test_an_ir_without_its_weights_says_so(tiny_ir):
     artifact = tiny_ir("conv")
     (artifact.folder / "model.bin").unlink()
