@@ -26,13 +26,15 @@ from edgekit.artifact import (
 )
 from edgekit.checking import References, runnable
 from edgekit.data import RANDOM, Samples
+from edgekit.errors import BundleError
 from edgekit.profiling.host import this_host
 from edgekit.quantization.schemes import Plan
 from edgekit.runtime import engine_version, missing, open_artifact
 from edgekit.runtime.numbers import run_batched, snr_db
-from edgekit.steps import replace_folder
+from edgekit.steps import PARTIAL, filled, replace_folder
 
 GOLDEN_SAMPLES = 16
+RAW = "raw/"
 NOT_HERE = "not installed where the bundle was made"
 # verify allows this much below the recorded dB: another build or CPU rounds differently.
 GOLDEN_MARGIN_DB = 3.0
@@ -83,12 +85,17 @@ def make_golden(artifact: Artifact, references: References, samples: Samples, ba
     arrays = {f"input/{name}": array for name, array in inputs.items()}
     arrays |= {f"reference/{name}": array for name, array in reference.items()}
     arrays |= {f"artifact/{name}": array for name, array in outputs.items()}
+    if samples.preprocessing is not None:
+        # So that the application clock can be read again on the device, preprocessing and all.
+        name = samples.preprocessing.input
+        arrays[f"{RAW}{name}"] = samples.raw(indices)[name]
+    version = engine_version(engine.engine)
     golden = Golden(
         samples=len(indices),
         random=samples.name == RANDOM,
         reference_db=db,
         floor_db=round(db - GOLDEN_MARGIN_DB, 3),
-        engine_version=engine_version(engine.engine),
+        engine_version=version if engine is artifact else f"{engine.engine} {version}",
         cpu_model=this_host().cpu_model,
     )
     return GoldenSet(arrays=arrays, golden=golden)
@@ -122,18 +129,34 @@ def write_bundle(artifact: Artifact, golden: GoldenSet, facts: BundleFacts, out:
 
     Returns:
         The manifest, with the bundle's id.
+
+    Raises:
+        BundleError: Something that is no bundle lies at ``out``.
     """
-    partial = out.parent / f".partial-{out.name}"
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "artifact").mkdir(parents=True)
-    try:
+    check_replaceable(out)
+    partial = out.parent / f"{PARTIAL}{out.name}"
+    with filled(partial, f"the bundle {out.name}"):
         manifest = _fill(partial, artifact, golden, facts)
         write_json(partial / MANIFEST_FILE, manifest)
         replace_folder(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return manifest
+
+
+def check_replaceable(out: Path) -> None:
+    """Refuses to put a bundle in the place of anything but a bundle, an empty folder or nothing.
+
+    Raises:
+        BundleError: Something else lies at ``out``.
+    """
+    if out.is_symlink() or (
+        out.exists() and not (out / MANIFEST_FILE).is_file() and not (out.is_dir() and not any(out.iterdir()))
+    ):
+        raise BundleError(
+            f"{out}: the bundle would go here, and this is something else",
+            found="a link" if out.is_symlink() else "a folder without a manifest.json" if out.is_dir() else "a file",
+            allowed="an older bundle, which is replaced, or nothing",
+            fix="choose another folder with --out",
+        )
 
 
 def _fill(folder: Path, artifact: Artifact, golden: GoldenSet, facts: BundleFacts) -> Manifest:

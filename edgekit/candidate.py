@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import importlib.metadata
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +17,13 @@ from edgekit.artifact import Array, Artifact, load_artifact, save_artifact, to_j
 from edgekit.backends import load_backend
 from edgekit.checking import Proof, References, check
 from edgekit.data import Samples
-from edgekit.errors import EdgeKitError
+from edgekit.errors import EdgeKitError, SpecError
 from edgekit.metrics import Metric
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measure import measure_in_turns
 from edgekit.profiling.measured import Measured, load_measured, save_measured
+from edgekit.profiling.statistics import upper_bound
+from edgekit.profiling.turns import queries_wanted
 from edgekit.progress import Progress, silent
 from edgekit.quantization.schemes import Plan
 from edgekit.runtime import engine_version, missing
@@ -32,6 +37,13 @@ if TYPE_CHECKING:
 __all__ = ["Candidate", "Plan", "Task", "choose", "measure_all", "plans_for", "prepare", "try_plan"]
 
 FEED_SAMPLES = 64
+
+
+def hash_array(array: Array) -> str:
+    """sha256 of an array's dtype, shape and values, as 64 hex digits."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,19 +103,28 @@ def plans_for(target: Target, engines: Sequence[str], precision: str) -> list[Pl
         engines: Candidate engines.
         precision: ``fp32``, ``int8`` or ``auto``: both where the target has int8, fp32 alone where nothing
             can be measured.
+
+    Raises:
+        SpecError: The target does not run the precision.
     """
+    if precision not in ("auto", *target.precisions):
+        raise SpecError(
+            f"target {target.name!r} does not run {precision}",
+            found=precision,
+            allowed=", ".join(("auto", *target.precisions)),
+            fix="choose another --precision",
+        )
     precisions = [precision]
     if precision == "auto":
-        precisions = ["fp32"] if mismatch(target, this_host()) else ["fp32", "int8"]
-    plans = []
-    for engine in engines:
-        for wanted in precisions:
-            if wanted == "fp32":
-                plans.append(Plan(engine=engine, precision="fp32"))
-            elif wanted in target.precisions and (precision != "auto" or engine != "tensorrt"):
-                scheme = load_backend(engine).scheme(target)
-                plans.append(Plan(engine=engine, precision="int8", method="minmax", scheme=scheme))
-    return plans
+        measurable = mismatch(target, this_host()) is None
+        precisions = ["fp32", "int8"] if measurable and "int8" in target.precisions else ["fp32"]
+    return [
+        Plan(engine=engine, precision=wanted, method="minmax" if wanted == "int8" else None)
+        for engine in engines
+        for wanted in precisions
+        # TensorRT has no int8 in this version: auto does not ask for it.
+        if precision != "auto" or wanted == "fp32" or engine != "tensorrt"
+    ]
 
 
 def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Candidate:
@@ -113,7 +134,7 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
 
     Args:
         model: A torch module, or the fp32 ONNX artifact it became.
-        plan: How the candidate is made.
+        plan: How the candidate is made; int8 without a scheme gets the engine's own dialect on the target.
         task: What it is judged by.
         out: Root of the step folders.
 
@@ -129,15 +150,14 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
         raise EdgeKitError(f"engine {plan.engine!r} cannot prepare a model here", found=reason)
     artifact = model if isinstance(model, Artifact) else export(model, task.test, out)
     if plan.precision != "fp32":
+        plan = plan if plan.scheme else replace(plan, scheme=backend.scheme(task.target))
         artifact = _quantize(artifact, plan, task, out)
     batch = task.profile.load.batch
-    options = task.target.options.get(plan.engine, {})  # type: ignore[call-overload]
     key = {
         "parent": artifact.sha256,
         "engine": _version(plan.engine),
-        "threads": task.target.threads,
-        "memory_mb": task.target.memory_mb,
-        "options": options,
+        # How fast it might be changes nothing of what is built for it.
+        "target": task.target.model_dump(exclude={"name", "description", "peak_gops", "bandwidth_gb_s"}),
         "batch": batch,
     }
     built = _artifact_step(out, "compile", key, lambda folder: backend.compile(artifact, task.target, batch, folder))
@@ -146,8 +166,6 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
 
 def export(module: Module, samples: Samples, out: Path) -> Artifact:
     """Crosses from torch to ONNX with two real samples as the example; a step like every other."""
-    import torch
-
     from edgekit.conversion.onnx_export import OPSET, to_onnx
     from edgekit.models import class_sources, state_hash
 
@@ -158,7 +176,7 @@ def export(module: Module, samples: Samples, out: Path) -> Artifact:
     key = {
         "module": state_hash(module),
         "sources": class_sources(module),
-        "torch": torch.__version__,
+        "tools": tool_versions("torch", "onnx", "onnxscript"),
         "opset": OPSET,
         "inputs": inputs,
     }
@@ -179,6 +197,7 @@ def _quantize(fp32: Artifact, plan: Plan, task: Task, out: Path) -> Artifact:
     key = {
         "parent": fp32.sha256,
         "engine": _version(plan.engine),
+        "tools": tool_versions("onnx", "nncf"),
         "plan": plan,
         "calibration": calibration.fingerprint(),
         "batch": max(fixed, default=1),
@@ -203,35 +222,47 @@ def measure_all(candidates: Sequence[Candidate], task: Task, out: Path) -> list[
     ready = [c for c in candidates if c.artifact is not None and c.proof is not None and not c.proof.broken]
     measured: dict[int, Measured] = {}
     if task.not_measured is None and ready:
-        artifacts = [c.artifact for c in ready if c.artifact is not None]
-        load = task.profile.load_spec()
-        feeds = measuring_feeds(task.test, load.batch)
-        key = {
-            "artifacts": [a.sha256 for a in artifacts],
-            "load": load,
-            "host": this_host(),
-            "engines": sorted({_version(a.engine) for a in artifacts}),
-            "preprocessing": task.test.preprocessing,
-            "edgekit": __version__,
-        }
-
-        def make(folder: Path) -> None:
-            results = measure_in_turns(
-                artifacts, load, feeds, preprocessing=task.test.preprocessing, progress=task.progress
-            )
-            for i, result in enumerate(results):
-                save_measured(result, folder / str(i))
-
-        folder = run_step(out, "measure", key, make)
-        measured = {id(c): load_measured(folder / str(i)) for i, c in enumerate(ready)}
+        results = _measure([c.artifact for c in ready if c.artifact is not None], task, out)
+        measured = {id(c): result for c, result in zip(ready, results, strict=True)}
     return [_judged(c, measured.get(id(c)), task) for c in candidates]
 
 
+def _measure(artifacts: Sequence[Artifact], task: Task, out: Path) -> list[Measured]:
+    """Measures artifacts in turns; a step of its own, kept only when every one was measured."""
+    load, preprocessing = task.profile.load_spec(), task.test.preprocessing
+    feeds = measuring_feeds(task.test, load.batch)
+    key = {
+        "artifacts": [a.sha256 for a in artifacts],
+        # Percentiles decide how many queries there are, and nothing else.
+        "load": replace(load, percentiles=()),
+        "queries": queries_wanted(load),
+        "feeds": {name: hash_array(array) for name, array in feeds.items()},
+        "host": this_host(),
+        "engines": sorted({_version(a.engine) for a in artifacts}),
+        "preprocessing": preprocessing,
+        "edgekit": __version__,
+    }
+
+    def make(folder: Path) -> None:
+        results = measure_in_turns(artifacts, load, feeds, preprocessing=preprocessing, progress=task.progress)
+        for i, result in enumerate(results):
+            save_measured(result, folder / str(i))
+
+    folder = run_step(out, "measure", key, make)
+    results = [load_measured(folder / str(i)) for i in range(len(artifacts))]
+    if any(result.status != "ok" for result in results):
+        shutil.rmtree(folder)  # what crashed for want of memory may do well next time
+    return results
+
+
 def measuring_feeds(samples: Samples, batch: int) -> dict[str, Array]:
-    """Raw samples that queries rotate over: evenly spread, a multiple of the batch."""
+    """Samples that queries rotate over, raw where they are preprocessed: evenly spread, a multiple of the batch."""
     count = -(-min(FEED_SAMPLES, len(samples)) // batch) * batch
     indices = np.linspace(0, len(samples) - 1, num=count).astype(np.int64)
-    return dict(samples.raw(indices))
+    feeds = samples.tensors(indices)
+    if samples.preprocessing is not None:
+        feeds[samples.preprocessing.input] = samples.raw(indices)[samples.preprocessing.input]
+    return feeds
 
 
 def _judged(candidate: Candidate, measured: Measured | None, task: Task) -> Candidate:
@@ -239,6 +270,8 @@ def _judged(candidate: Candidate, measured: Measured | None, task: Task) -> Cand
         return candidate
     if candidate.proof.broken:
         return replace(candidate, failure=candidate.failure or candidate.proof.broken)
+    if measured is not None and measured.status != "ok":
+        return replace(candidate, measured=measured, failure=measured.reason or measured.status)
     verdict = judge(
         candidate.proof,
         measured,
@@ -299,19 +332,29 @@ def best(candidates: Sequence[Candidate]) -> Candidate | None:
 
 def p50_bound_ms(candidate: Candidate) -> float:
     """Upper 99% bound of the median application latency, infinity where it was not measured."""
-    from edgekit.profiling.statistics import upper_bound
-
     if candidate.measured is None or candidate.measured.status != "ok":
         return float("inf")
     bound = upper_bound(candidate.measured.application_ms, 50.0)
     return float("inf") if bound is None else bound
 
 
-def _artifact_step(out: Path, name: str, key: object, make: object) -> Artifact:
+def _artifact_step(out: Path, name: str, key: object, make: Callable[[Path], Artifact]) -> Artifact:
     def fill(folder: Path) -> None:
-        save_artifact(make(folder))  # type: ignore[operator]
+        save_artifact(make(folder))
 
     return load_artifact(run_step(out, name, {"edgekit": __version__} | to_json(key), fill))
+
+
+def tool_versions(*distributions: str) -> dict[str, str | None]:
+    """Versions of the distributions that make a step's files; None where one is not installed."""
+
+    def version(name: str) -> str | None:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    return {name: version(name) for name in distributions}
 
 
 def _version(engine: str) -> str:

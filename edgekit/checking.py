@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from edgekit.artifact import Array, Artifact
 from edgekit.data import RANDOM, Samples
+from edgekit.errors import BundleError, EngineError
 from edgekit.metrics import Drop, Metric, agreement, paired_drop, paired_drop_aggregate, score
 from edgekit.runtime import missing, open_artifact
 from edgekit.runtime.numbers import max_error, run_batched, snr_db
@@ -31,6 +33,7 @@ class References:
         metric_name: The task metric, ``agreement`` without labels, or None when only dB is known.
         teacher_score: The teacher's score: one a sample, or one number; None without a metric.
         student_score: The fp32 student's, likewise.
+        held_out: Whether the samples are held out, so that an accuracy limit may be judged on them.
     """
 
     student: Mapping[str, Array]
@@ -38,6 +41,7 @@ class References:
     metric_name: str | None
     teacher_score: Array | float | None
     student_score: Array | float | None
+    held_out: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,7 @@ class Proof:
         artifact: The artifact's.
         drop: Paired drop from the teacher, in points.
         drop_from_fp32: Paired drop from the fp32 student, in points.
+        held_out: Whether an accuracy limit may be judged on it.
         placement: What the engine really ran, by operator and precision.
         int8_share: Share of compute nodes run in int8, 0 to 1.
     """
@@ -81,6 +86,7 @@ class Proof:
     artifact: float | None = None
     drop: Drop | None = None
     drop_from_fp32: Drop | None = None
+    held_out: bool = True
     placement: tuple[PlacedOperator, ...] = ()
     int8_share: float | None = None
 
@@ -91,6 +97,8 @@ def make_references(
     samples: Samples,
     metric: Metric | None,
     metric_name: str | None,
+    *,
+    held_out: bool = True,
 ) -> References:
     """Scores teacher and fp32 student once.
 
@@ -100,9 +108,11 @@ def make_references(
         samples: The check samples.
         metric: The task metric; None without labels, where agreement with the teacher stands in.
         metric_name: Its name.
+        held_out: Whether nothing was trained, chosen or calibrated on these samples; else no claim rests on scores.
 
     Raises:
         DataError: The metric does not give one score a sample or a number.
+        ParityError: Teacher or student gives NaN.
     """
     if metric is not None and samples.targets is not None:
         return References(
@@ -111,6 +121,7 @@ def make_references(
             metric_name=metric_name,
             teacher_score=score(metric, _for_metric(teacher), samples.targets),
             student_score=score(metric, _for_metric(student), samples.targets),
+            held_out=held_out,
         )
     teacher_output = next(iter(teacher.values()))
     # Agreement on random inputs says nothing of the task.
@@ -121,6 +132,7 @@ def make_references(
         metric_name=None if own is None else "agreement",
         teacher_score=own,
         student_score=None if own is None else agreement(next(iter(student.values())), teacher_output),
+        held_out=held_out,
     )
 
 
@@ -137,7 +149,8 @@ def check(references: References, built: Artifact, samples: Samples, metric: Met
         metric: The task metric, as for :func:`make_references`.
 
     Raises:
-        EngineError: The engine refuses the artifact, or cannot execute here.
+        EngineError: The engine refuses the artifact, cannot execute here, or gives other outputs than the student.
+        ParityError: An output has another shape than the student's.
         DataError: The outputs do not fit the metric.
     """
     executed = runnable(built)
@@ -147,6 +160,12 @@ def check(references: References, built: Artifact, samples: Samples, metric: Met
         placement = session.placement()
     finally:
         session.close()
+    if set(outputs) != set(references.student):
+        raise EngineError(
+            f"{built.engine} gives other outputs than the fp32 model",
+            found=", ".join(outputs),
+            allowed=", ".join(references.student),
+        )
     pairs = [(references.student[name], outputs[name]) for name in references.student]
     db = min(snr_db(reference, actual) for reference, actual in pairs)
     proof = Proof(
@@ -155,10 +174,27 @@ def check(references: References, built: Artifact, samples: Samples, metric: Met
         reference_db=db,
         max_error=max(max_error(reference, actual) for reference, actual in pairs),
         broken=_broken(built.precision, db, outputs),
+        held_out=references.held_out,
         placement=_tally(placement),
         int8_share=placement.share("int8"),
     )
     return proof if proof.broken else _scored(proof, references, outputs, samples, metric)
+
+
+def parse_proof(raw: Mapping[str, Any]) -> Proof:
+    """Builds a proof from its JSON form, as a manifest keeps it.
+
+    Raises:
+        BundleError: It is not one.
+    """
+    try:
+        drops = {key: None if raw[key] is None else Drop(**raw[key]) for key in ("drop", "drop_from_fp32")}
+        placement = tuple(PlacedOperator(**operator) for operator in raw["placement"])
+        return Proof(**dict(raw) | drops | {"placement": placement})
+    except (KeyError, TypeError) as exc:
+        raise BundleError(
+            "what a manifest says of its accuracy cannot be read", found=f"{type(exc).__name__}: {exc}"
+        ) from exc
 
 
 def run_samples(session: Session, samples: Samples) -> dict[str, Array]:
@@ -194,7 +230,8 @@ def _scored(
         return proof
     teacher_output = next(iter(references.teacher.values()))
     if references.metric_name == "agreement" or metric is None or samples.targets is None:
-        own: Array | float | None = agreement(next(iter(outputs.values())), teacher_output)
+        # By name: an engine may give its outputs in another order.
+        own: Array | float | None = agreement(outputs[next(iter(references.student))], teacher_output)
     else:
         own = score(metric, _for_metric(outputs), samples.targets)
     if own is None:

@@ -42,7 +42,6 @@ from edgekit.runtime import engine_version, missing
 from edgekit.shipping import Job, Run, exit_code_of, ship, why_it_ships
 from edgekit.steps import locked, run_step
 
-STEPS = ".steps"
 # Of several targets the worst counts: an error, then a limit not met, then a question left open.
 WORST_FIRST = (1, 3, 4, 0)
 
@@ -95,8 +94,7 @@ def deploy(
     jobs = _jobs(recipe, base, choices or Choices())
     if bundle is not None and len(jobs) > 1:
         raise SpecError("one bundle name for several targets", found=f"{len(jobs)} targets", allowed="one target")
-    with locked(out):
-        steps = out / STEPS
+    with locked(out) as steps:
         data, teacher, student = train_models(recipe, base, steps, progress)
         fp32 = _cross(student, data, steps, progress)
         run = Run(
@@ -166,8 +164,8 @@ def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = s
     """
     if recipe.student is None:
         raise SpecError("the recipe has no student to distil", fix="add a [student] table")
-    with locked(out):
-        data, teacher, student = train_models(recipe, base, out / STEPS, progress)
+    with locked(out) as steps:
+        data, teacher, student = train_models(recipe, base, steps, progress)
         rows: list[tuple[str, ...]] = []
         references = None
         if data.metric is not None:

@@ -59,18 +59,19 @@ def judge(
 
     A percentile passes when its distribution-free 99% upper bound is within the limit, fails when its lower bound
     is beyond it, and is inconclusive between the two. Accuracy passes, fails or is inconclusive likewise on the
-    paired 95% interval of the drop. Load time, first inference, memory and size are single observations.
+    paired 95% interval of the drop. Load time, first inference, memory and size are single observations. What was
+    measured on a host that is not the target is shown, and decides nothing.
 
     Args:
-        proof: Numbers and score; None when an existing bundle is only timed.
-        measured: Latencies and resources; None where the host is not the target.
+        proof: Numbers and score; None where nothing is known of them, so that an accuracy limit is not decided.
+        measured: Latencies and resources, or None.
         profile: The limits.
         size_mb: Size of the artifact, in 10^6 bytes.
-        not_measured: Why nothing was measured, or None.
+        not_measured: Why nothing measured here holds for the target, or None.
     """
     results: list[LimitResult] = []
     limits = profile.limits
-    if limits.max_drop_points is not None and proof is not None:
+    if limits.max_drop_points is not None:
         results.append(_accuracy(proof, limits.max_drop_points))
     results += [_latency(measured, q, allowed, not_measured) for q, allowed in limits.percentiles().items()]
     seen: dict[str, float | None] = {
@@ -83,9 +84,10 @@ def judge(
         allowed = getattr(limits, name)
         if allowed is not None:
             results.append(_observation(name, value, allowed, measured, not_measured))
-    worst: Status = "pass"
-    status = next((s for s in _WORST_FIRST if any(r.status == s for r in results)), worst)
-    if not_measured and status == "pass":
+    status: Status = next((s for s in _WORST_FIRST if any(r.status == s for r in results)), "pass")
+    if measured is not None and measured.status != "ok":
+        status = "fail"  # whatever the limits are, it did not run
+    elif not_measured and status == "pass":
         status = "not measured"  # a profile without timing limits still says nothing of this target's latency
     return Verdict(status=status, limits=tuple(results), reason=_reason(status, results, measured, not_measured))
 
@@ -96,8 +98,8 @@ def peak_memory_mb(measured: Measured | None) -> float | None:
     return max(peaks) if peaks else None
 
 
-def _accuracy(proof: Proof, allowed: float) -> LimitResult:
-    drop = proof.drop
+def _accuracy(proof: Proof | None, allowed: float) -> LimitResult:
+    drop = proof.drop if proof else None
     if drop is None:
         return LimitResult(
             limit="max_drop_points",
@@ -109,7 +111,10 @@ def _accuracy(proof: Proof, allowed: float) -> LimitResult:
             note="no data to judge by",
         )
     status: Status = "pass" if drop.high <= allowed else "fail" if drop.low > allowed else "inconclusive"
-    basis = f"{drop.confidence:.0%}, n = {drop.n}"
+    note = f"{drop.confidence:.0%}, n = {drop.n}"
+    if proof is not None and not proof.held_out and status == "pass":
+        # Samples that were chosen or calibrated by flatter: what misses the limit on them misses it anywhere.
+        status, note = "inconclusive", f"{note}, not held out"
     return LimitResult(
         limit="max_drop_points",
         allowed=allowed,
@@ -117,7 +122,7 @@ def _accuracy(proof: Proof, allowed: float) -> LimitResult:
         low=drop.low,
         high=drop.high,
         status=status,
-        note=basis,
+        note=note,
     )
 
 
@@ -127,13 +132,13 @@ def _latency(measured: Measured | None, q: float, allowed: float, not_measured: 
         return _undecided(name, allowed, measured, not_measured)
     latencies = measured.application_ms
     low, high = lower_bound(latencies, q), upper_bound(latencies, q)
-    status: Status = (
-        "pass"
-        if high is not None and high <= allowed
-        else "fail"
-        if low is not None and low > allowed
-        else "inconclusive"
-    )
+    status: Status = "inconclusive"
+    if not_measured:
+        status = "not measured"
+    elif high is not None and high <= allowed:
+        status = "pass"
+    elif low is not None and low > allowed:
+        status = "fail"
     short = f", {queries_needed(q)} needed" if high is None else ""
     return LimitResult(
         limit=name,
@@ -152,6 +157,8 @@ def _observation(
     if value is None:
         return _undecided(name, allowed, measured, not_measured)
     status: Status = "pass" if value <= allowed else "fail"
+    if not_measured and name != "size_mb":
+        status = "not measured"
     return LimitResult(
         limit=name,
         allowed=allowed,
