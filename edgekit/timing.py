@@ -10,11 +10,12 @@ import numpy as np
 
 from edgekit.artifact import GOLDEN_FILE, Array, Manifest, to_json
 from edgekit.catalog import load_profile, load_target
-from edgekit.errors import SpecError, UnknownName
+from edgekit.errors import EngineMissing, SpecError, UnknownName
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measure import measure
 from edgekit.progress import Progress, silent
 from edgekit.reporting.report import limits_report, measured_report
+from edgekit.runtime import missing
 from edgekit.runtime.bundle import artifact_of
 from edgekit.runtime.manifest import read_manifest
 from edgekit.specs import Profile, Target, mismatch, parse
@@ -41,6 +42,7 @@ def profile_bundle(
     Raises:
         BundleError: The bundle is damaged.
         SpecError: The profile's batch is not the bundle's.
+        EngineMissing: Its engine cannot run here.
     """
     manifest = read_manifest(path)
     profile = load_profile(name, folders) if name else _recorded_profile(manifest)
@@ -50,6 +52,9 @@ def profile_bundle(
             found=f"a bundle compiled for batch {manifest.batch}",
             fix="choose a profile with that batch, or deploy again with this profile",
         )
+    reason = missing(manifest.engine)
+    if reason is not None:
+        raise EngineMissing(f"engine {manifest.engine!r} cannot run here", found=reason)
     artifact = artifact_of(path, manifest)
     measured = measure(
         artifact,
@@ -59,7 +64,8 @@ def profile_bundle(
     )
     target = _target(manifest, folders)
     elsewhere = mismatch(target, this_host())
-    verdict = judge(None, measured, profile, size_mb=artifact.size_bytes / 1e6, not_measured=None)
+    asked = profile.model_copy(update={"limits": profile.limits.model_copy(update={"max_drop_points": None})})
+    verdict = judge(None, measured, asked, size_mb=artifact.size_bytes / 1e6, not_measured=None)
     status = "not measured" if elsewhere else verdict.status
     return {
         "bundle": {

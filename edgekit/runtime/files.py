@@ -70,10 +70,12 @@ def _run(opened: Bundle, samples: dict[str, Array], source: Path, raw: bool) -> 
     except FeedError as exc:
         fix = exc.fix
         settings = opened.manifest.preprocessing
-        if settings is not None and raw:
-            fix = f"with --raw the samples are model tensors; leave it out for raw samples ({settings.layout})"
-        elif settings is not None:
-            fix = f"raw samples are {settings.layout}, and the bundle preprocesses them; give --raw with model tensors"
+        if settings is not None and samples.keys() == {spec.name for spec in opened.inputs}:
+            fix = (
+                f"with --raw the samples are model tensors; leave it out for raw samples ({settings.layout})"
+                if raw
+                else f"raw samples are {settings.layout}, the bundle preprocesses them; give --raw with model tensors"
+            )
         raise FeedError(f"{source}: {exc.problem}", found=exc.found, allowed=exc.allowed, fix=fix) from exc
 
 
