@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import SpecError, UnknownName, did_you_mean
+from edgekit.errors import EdgeKitError, SpecError, UnknownName, did_you_mean
 
 
 def resolve(
@@ -58,6 +59,14 @@ def _import(name: str, *, kind: str, base: Path | None, where: str | None) -> An
                 allowed=f"an installed module or one beside the recipe{folder}",
                 fix="check the spelling, or install the package it is in",
             ) from exc
+        except EdgeKitError:
+            raise
+        except Exception as exc:  # whatever the user's own module does while it is imported
+            raise SpecError(
+                f"{prefix}module {module_name!r} of {kind} {name!r} failed while it was imported",
+                found=f"{type(exc).__name__}: {exc}{_place(exc)}",
+                fix="mend the module; --debug shows the traceback",
+            ) from exc
     for part in attr.split("."):
         if not hasattr(found, part):
             public = [n for n in vars(found) if not n.startswith("_")] if hasattr(found, "__dict__") else []
@@ -69,6 +78,12 @@ def _import(name: str, *, kind: str, base: Path | None, where: str | None) -> An
             )
         found = getattr(found, part)
     return found
+
+
+def _place(exc: Exception) -> str:
+    """The last line of code that ran before an exception, as `` (file:line)``."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 
 @contextmanager

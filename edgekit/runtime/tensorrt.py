@@ -19,7 +19,7 @@ def missing() -> str | None:
     """Says why TensorRT plans cannot execute here."""
     if importlib.util.find_spec("tensorrt") is None:
         return (
-            "the package tensorrt is not installed: pip install tensorrt --extra-index-url https://pypi.nvidia.com "
+            "the package tensorrt is not installed: pip install 'edgekit[tensorrt]' with NVIDIA's package index "
             "(on a Jetson it comes with JetPack)"
         )
     if not any(path.exists() for path in _GPUS):
