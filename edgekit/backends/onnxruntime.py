@@ -9,22 +9,38 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgekit.artifact import Array, Artifact, Option, hash_files
+from edgekit.artifact import Array, Artifact, Option
+from edgekit.backends.calibration import (
+    CalibrationBatches,
+    calibration_batches,
+    check_float_groups,
+    require_float,
+    scheme_of,
+)
+from edgekit.backends.refusals import refusals, require_opens
 from edgekit.data import Batches
-from edgekit.errors import EngineError
+from edgekit.errors import ModelError
 from edgekit.quantization.schemes import Plan, Scheme
 from edgekit.specs import Target
 
-COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+if TYPE_CHECKING:
+    import onnx
+
+NAME = "onnxruntime"
+COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
 VNNI_TIERS = ("avx2-vnni", "avx512-vnni", "amx")
+# The first opset whose QuantizeLinear has an axis: one scale a channel.
+PER_CHANNEL_OPSET = 13
+FLOAT, OPTIMISED, QUANTISED = "float.onnx", "optimised.onnx", "quantised.onnx"
 
 
 def missing(target: Target) -> str | None:
     """Why it cannot prepare here."""
-    for module in ("onnx", "onnxruntime", "sympy"):
+    for module in ("onnx", "onnxruntime"):
         if importlib.util.find_spec(module) is None:
             return f"{module} is not installed: pip install 'edgekit[compress]'"
     return None
@@ -40,110 +56,146 @@ def scheme(target: Target) -> Scheme:
 
 
 def quantize(fp32: Artifact, data: Batches, plan: Plan, out: Path) -> Artifact:
-    """Post-training static quantisation with ``onnxruntime.quantization.quantize_static``."""
+    """Post-training static quantisation with ``onnxruntime.quantization.quantize_static``.
+
+    Returns:
+        An ONNX artifact with Q/DQ; its notes name the compute nodes that stayed in float.
+    """
+    from edgekit.conversion.clean import load_onnx
+    from edgekit.conversion.quiet import quiet
     from edgekit.runtime.onnxruntime import engine_errors
     from edgekit.runtime.quiet import silence_telemetry
 
     silence_telemetry()
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    import onnxruntime
 
-    scheme = _scheme_of(plan)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "model.onnx"
-    with tempfile.TemporaryDirectory() as folder, engine_errors("quantise the model"):
-        prepared = str(Path(folder) / "prepared.onnx")
-        quant_pre_process(str(fp32.path), prepared, skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            str(path),
-            _Reader(data),
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QInt8 if scheme.activation_signed else QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=scheme.per_channel,
-            reduce_range=scheme.reduce_range,
-            nodes_to_exclude=list(plan.float_groups),
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={
-                "ActivationSymmetric": scheme.activation_symmetric,
-                "WeightSymmetric": scheme.weight_symmetric,
-                "QuantizeBias": scheme.quantize_bias,
-            },
-        )
-    return _finish(path, fp32)
+    scheme, batches = scheme_of(plan), calibration_batches(data, fp32)
+    proto = load_onnx(fp32.path)
+    require_float(proto, fp32.model)
+    proto = _with_per_channel_opset(proto, fp32.model)
+    onnxruntime.set_default_logger_severity(3)  # errors; they are raised as well
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        refusals(NAME, fp32),
+        engine_errors("quantise the model"),
+        quiet(),
+    ):
+        _optimise(proto, Path(folder))
+        _quantise(Path(folder), batches, scheme, plan)
+        return _write(Path(folder) / QUANTISED, fp32, out)
 
 
 def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
     """Fixes the batch; the ONNX itself ships, because an optimised one is tied to the CPU that wrote it."""
-    import onnx
+    from edgekit.conversion.clean import with_fixed_batch
 
-    from edgekit.conversion.clean import describe_onnx, fix_shapes, load_onnx
-
-    proto = load_onnx(model.path)
-    fix_shapes(proto, batch)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "model.onnx"
-    large = proto.ByteSize() > 1_500_000_000
-    onnx.save(proto, str(path), save_as_external_data=large, location="model.onnx.data" if large else None)
-    described = describe_onnx(path, precision=model.precision)
     options: dict[str, Option] = {"provider": "CPUExecutionProvider", "inter_op_num_threads": 1}
     if target.threads:
         options["intra_op_num_threads"] = target.threads
-    return Artifact(
-        folder=out,
-        model=path.name,
-        files=described.files,
-        engine="onnxruntime",
-        precision=model.precision,
-        inputs=described.inputs,
-        outputs=described.outputs,
-        options=options | target.options.get("onnxruntime", {}),
-        parent=model.sha256,
-        notes=model.notes,
+    fixed = with_fixed_batch(model, batch, out)
+    built = replace(fixed, engine=NAME, options=options | target.options.get("onnxruntime", {}))
+    with refusals(NAME, model):
+        require_opens(built)
+    return built
+
+
+def _with_per_channel_opset(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Moves an older model up to the opset that has one scale a channel."""
+    import onnx
+    from onnx import version_converter
+
+    from edgekit.conversion.clean import free_constants
+
+    free_constants(proto)
+    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), PER_CHANNEL_OPSET)
+    if opset >= PER_CHANNEL_OPSET:
+        return proto
+    try:
+        return version_converter.convert_version(proto, PER_CHANNEL_OPSET)
+    except (RuntimeError, onnx.checker.ValidationError) as exc:
+        raise ModelError(
+            f"{name}: opset {opset} has no scales per channel, and the model cannot be moved up",
+            found=str(exc).strip().splitlines()[-1],
+            allowed=f"opset {PER_CHANNEL_OPSET} or newer",
+            fix=f"export the model at opset {PER_CHANNEL_OPSET} or newer",
+        ) from exc
+
+
+def _optimise(proto: onnx.ModelProto, folder: Path) -> None:
+    """Folds BatchNorms and constants with the engine's own portable rewrites, so that no quantiser stands between."""
+    import onnxruntime as ort
+
+    from edgekit.conversion.clean import is_large, save_onnx
+
+    save_onnx(proto, folder / FLOAT)
+    settings = ort.SessionOptions()
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    settings.optimized_model_filepath = str(folder / OPTIMISED)
+    if is_large(proto):
+        settings.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", f"{OPTIMISED}.data"
+        )
+    ort.InferenceSession(folder / FLOAT, settings, providers=["CPUExecutionProvider"])
+
+
+def _quantise(folder: Path, batches: CalibrationBatches, scheme: Scheme, plan: Plan) -> None:
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    optimised = onnx.load(str(folder / OPTIMISED), load_external_data=False)
+    check_float_groups(plan, {node.name for node in optimised.graph.node})
+    quantize_static(
+        folder / OPTIMISED,
+        folder / QUANTISED,
+        _Reader(batches),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QInt8 if scheme.activation_signed else QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=scheme.per_channel,
+        reduce_range=scheme.reduce_range,
+        nodes_to_exclude=list(plan.float_groups),
+        use_external_data_format=(folder / f"{OPTIMISED}.data").exists(),
+        calibrate_method=CalibrationMethod.MinMax,
+        extra_options={
+            "ActivationSymmetric": scheme.activation_symmetric,
+            "WeightSymmetric": scheme.weight_symmetric,
+            "QuantizeBias": scheme.quantize_bias,
+        },
     )
 
 
 class _Reader:
-    """ONNX Runtime's reader protocol over re-iterable batches."""
+    """ONNX Runtime's reader protocol: None after the last batch."""
 
-    def __init__(self, data: Batches) -> None:
-        self._batches: Iterator[dict[str, Array]] = iter(data)
+    def __init__(self, batches: CalibrationBatches) -> None:
+        self._left = iter(batches)
 
     def get_next(self) -> dict[str, Array] | None:
-        return next(self._batches, None)
-
-    def __iter__(self) -> Iterator[dict[str, Array]]:
-        return self._batches
+        return next(self._left, None)
 
 
-def _scheme_of(plan: Plan) -> Scheme:
-    if plan.scheme is None:
-        raise EngineError(f"{plan}: an int8 plan needs a scheme", fix="take it from the backend's scheme(target)")
-    return plan.scheme
+def _write(quantised: Path, fp32: Artifact, out: Path) -> Artifact:
+    """Drops the optimiser's unused operator sets, and notes which compute nodes stayed in float."""
+    from edgekit.conversion.clean import describe_onnx, load_onnx, save_onnx, strip_metadata
 
-
-def _finish(path: Path, fp32: Artifact) -> Artifact:
-    """Drops the optimiser's unused operator sets, then notes which compute nodes stayed in float."""
-    import onnx
-
-    proto = onnx.load(str(path))
-    used = {node.domain or "" for node in proto.graph.node}
-    kept = [entry for entry in proto.opset_import if (entry.domain or "") in used | {""}]
+    proto = load_onnx(quantised)
+    strip_metadata(proto)
+    used = {node.domain for node in proto.graph.node}
+    kept = [entry for entry in proto.opset_import if not entry.domain or entry.domain in used]
     del proto.opset_import[:]
     proto.opset_import.extend(kept)
-    onnx.save(proto, str(path))
-    quantised = {node.output[0] for node in proto.graph.node if node.op_type == "DequantizeLinear"}
-    left = [node.name for node in proto.graph.node if node.op_type in COMPUTE and not set(node.input[:2]) <= quantised]
+    out.mkdir(parents=True, exist_ok=True)
+    save_onnx(proto, out / "model.onnx")
+    written = describe_onnx(out / "model.onnx", precision="int8", parent=fp32.sha256)
+    left = _left_in_float(proto)
     notes = (f"left in float: {', '.join(left)}",) if left else ()
-    return Artifact(
-        folder=path.parent,
-        model=path.name,
-        files=hash_files(path.parent, [path.name]),
-        engine="onnx",
-        precision="int8",
-        inputs=fp32.inputs,
-        outputs=fp32.outputs,
-        parent=fp32.sha256,
-        notes=notes,
-    )
+    return replace(written, inputs=fp32.inputs, outputs=fp32.outputs, notes=notes)
+
+
+def _left_in_float(proto: onnx.ModelProto) -> list[str]:
+    quantised = {node.output[0] for node in proto.graph.node if node.op_type == "DequantizeLinear"}
+    return [
+        node.name or node.output[0]
+        for node in proto.graph.node
+        if node.op_type in COMPUTE and not quantised.issuperset(node.input[:2])
+    ]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
-import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgekit.artifact import Artifact, Option, TensorSpec, hash_files
+from edgekit.backends.calibration import calibration_batches, check_float_groups, require_float, scheme_of
 from edgekit.backends.onnxruntime import VNNI_TIERS
+from edgekit.backends.refusals import refusals, require_opens
 from edgekit.data import Batches
 from edgekit.quantization.schemes import Plan, Scheme
 from edgekit.specs import Target
+
+NAME = "openvino"
 
 
 def missing(target: Target) -> str | None:
@@ -40,42 +43,31 @@ def scheme(target: Target) -> Scheme:
 
 def quantize(fp32: Artifact, data: Batches, plan: Plan, out: Path) -> Artifact:
     """Post-training quantisation with ``nncf.quantize`` on the OpenVINO model."""
+    from edgekit.conversion.clean import load_onnx
+    from edgekit.conversion.quiet import quiet
     from edgekit.runtime.openvino import engine_errors
-    from edgekit.runtime.quiet import silence_telemetry
 
-    silence_telemetry()
-    # NNCF imports torch's extension builder, which warns of a CUDA compiler without a GPU.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    import nncf
-    import openvino as ov
-    from nncf.quantization.advanced_parameters import OverflowFix
-
-    nncf.set_log_level(logging.ERROR)
-    scheme = plan.scheme
-    overflow = OverflowFix.ENABLE if scheme and scheme.reduce_range else OverflowFix.DISABLE
-    out.mkdir(parents=True, exist_ok=True)
-    # NNCF draws its progress bars on stdout; ours is shown by the caller.
-    with engine_errors("quantise the model"), contextlib.redirect_stdout(io.StringIO()):
-        model = ov.Core().read_model(str(fp32.path))
+    scheme, batches = scheme_of(plan), calibration_batches(data, fp32)
+    require_float(load_onnx(fp32.path), fp32.model)
+    with refusals(NAME, fp32), engine_errors("quantise the model"), quiet():
+        nncf = _import_nncf()
+        graph = _read(fp32)
         quantised = nncf.quantize(
-            model,
-            nncf.Dataset(data),
-            preset=nncf.QuantizationPreset((scheme.preset if scheme else None) or "performance"),
+            graph,
+            nncf.Dataset(batches),
+            preset=nncf.QuantizationPreset(scheme.preset),
             target_device=nncf.TargetDevice.CPU,
-            subset_size=len(data),
-            ignored_scope=nncf.IgnoredScope(names=list(plan.float_groups), validate=False),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow),
+            subset_size=len(batches),
+            ignored_scope=nncf.IgnoredScope(names=_nodes_of_groups(graph, plan), validate=False),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=_overflow_fix(scheme)),
         )
-        return _save(quantised, out, "openvino", "int8", {}, fp32)
+        return _save(quantised, out, "int8", {}, fp32)
 
 
 def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
     """Fixes the batch and writes the IR (``model.xml`` and ``model.bin``)."""
+    from edgekit.conversion.clean import check_batch
     from edgekit.runtime.openvino import engine_errors
-    from edgekit.runtime.quiet import silence_telemetry
-
-    silence_telemetry()
-    import openvino as ov
 
     options: dict[str, Option] = {
         "device": "CPU",
@@ -86,45 +78,114 @@ def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
     }
     if target.threads:
         options["INFERENCE_NUM_THREADS"] = target.threads
+    check_batch(model.inputs, batch)
+    with refusals(NAME, model), engine_errors("compile the model"):
+        graph = _read(model)
+        _fix_batch(graph, batch)
+        built = _save(graph, out, model.precision, options | target.options.get("openvino", {}), model)
+        require_opens(built)
+    return built
+
+
+def _import_nncf() -> Any:
+    from edgekit.runtime.quiet import silence_telemetry
+
+    silence_telemetry()
+    import nncf
+
+    return nncf
+
+
+def _read(model: Artifact) -> Any:
+    from edgekit.runtime.external_data import check_external_data
+    from edgekit.runtime.quiet import silence_telemetry
+
+    silence_telemetry()
+    import openvino
+
+    if model.path.suffix == ".onnx":
+        check_external_data(model.path)
+    return openvino.Core().read_model(str(model.path))
+
+
+def _overflow_fix(scheme: Scheme) -> Any:
+    from nncf.quantization.advanced_parameters import OverflowFix
+
+    return OverflowFix.ENABLE if scheme.reduce_range else OverflowFix.DISABLE
+
+
+def _nodes_of_groups(graph: Any, plan: Plan) -> list[str]:
+    """Names of the OpenVINO nodes that became of the ONNX nodes left in float, e.g. ``conv1/WithoutBiases``."""
+    names = [node.get_friendly_name() for node in graph.get_ordered_ops() if node.get_type_name() != "Constant"]
+    check_float_groups(plan, {name.partition("/")[0] for name in names} | set(names))
+    return [name for name in names if any(name == g or name.startswith(f"{g}/") for g in plan.float_groups)]
+
+
+def _fix_batch(graph: Any, batch: int) -> None:
+    shapes = {}
+    for port in graph.inputs:
+        shape = port.get_partial_shape()
+        if shape.rank.is_static and len(shape) and shape[0].is_dynamic:
+            shape[0] = batch
+        shapes[port] = shape
+    graph.reshape(shapes)
+
+
+def _save(graph: Any, out: Path, precision: str, options: Mapping[str, Option], parent: Artifact) -> Artifact:
+    import openvino
+
+    _strip(graph)
     out.mkdir(parents=True, exist_ok=True)
-    with engine_errors("compile the model"):
-        graph = ov.Core().read_model(str(model.path))
-        shapes = {}
-        for port in graph.inputs:
-            shape = port.get_partial_shape()
-            if shape.rank.is_static and len(shape) and shape[0].is_dynamic:
-                shape[0] = ov.Dimension(batch)
-            shapes[port] = shape
-        graph.reshape(shapes)
-        return _save(graph, out, "openvino", model.precision, options | target.options.get("openvino", {}), model)
-
-
-def _save(
-    graph: Any, out: Path, engine: str, precision: str, options: Mapping[str, Option], parent: Artifact
-) -> Artifact:
-    import openvino as ov
-
-    ov.save_model(graph, str(out / "model.xml"), compress_to_fp16=False)
+    openvino.save_model(graph, str(out / "model.xml"), compress_to_fp16=False)
     return Artifact(
         folder=out,
         model="model.xml",
         files=hash_files(out, ["model.xml", "model.bin"]),
-        engine=engine,
+        engine=NAME,
         precision=precision,
-        inputs=_named(graph.inputs, parent.inputs),
-        outputs=_named(graph.outputs, parent.outputs),
+        inputs=_specs(graph.inputs, parent.inputs),
+        outputs=_specs(graph.outputs, parent.outputs),
         options=options,
         parent=parent.sha256,
         notes=parent.notes,
     )
 
 
-def _named(ports: Any, parents: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-    """Specs of a graph's ports under the parent's tensor names, in the graph's order."""
-    specs = []
-    for port, parent in zip(ports, parents, strict=True):
-        dims = [int(d.get_length()) if d.is_static else f"d{i}" for i, d in enumerate(port.get_partial_shape())]
-        names = port.get_names()
-        name = parent.name if parent.name in names or not names else sorted(names)[0]
-        specs.append(TensorSpec(name=name, dtype=parent.dtype, shape=tuple(dims)))
-    return tuple(specs)
+def _strip(graph: Any) -> None:
+    """Makes the IR the same on every run and machine.
+
+    What an ONNX file noted of itself goes (it may hold paths), and nodes without a name of their own are counted
+    anew: OpenVINO names them by a counter of the whole process.
+    """
+    notes = graph.get_rt_info()
+    if "framework" in notes.keys():  # noqa: SIM118  (the binding has no __contains__)
+        del notes["framework"]
+    renamed: dict[str, str] = {}
+    for node in _all_nodes(graph):
+        name, slash, rest = node.get_friendly_name().partition("/")
+        kind = re.fullmatch(r"([A-Z]\w*)_\d+", name)
+        # A folded constant keeps the name of what it was, e.g. ShapeOf_12.
+        if kind and node.get_type_name() in (kind.group(1), "Constant"):
+            renamed.setdefault(name, f"{kind.group(1)}_{len(renamed)}")
+        if name in renamed:
+            node.set_friendly_name(renamed[name] + slash + rest)
+
+
+def _all_nodes(graph: Any) -> Iterator[Any]:
+    for node in graph.get_ordered_ops():
+        yield node
+        bodies = {"If": 2, "Loop": 1, "TensorIterator": 1}.get(node.get_type_name(), 0)
+        for body in range(bodies):
+            yield from _all_nodes(node.get_function(body) if bodies == 2 else node.get_function())
+
+
+def _specs(ports: Any, parents: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """Specs of a graph's ports, which keep the parent's tensor names and order."""
+    return tuple(replace(parent, shape=_dims(port, parent)) for port, parent in zip(ports, parents, strict=True))
+
+
+def _dims(port: Any, parent: TensorSpec) -> tuple[int | str, ...]:
+    shape = port.get_partial_shape()
+    if shape.rank.is_dynamic:  # the CPU device refuses it, in better words, when it is opened
+        return parent.shape
+    return tuple(int(dim.get_length()) if dim.is_static else f"d{axis}" for axis, dim in enumerate(shape))

@@ -35,10 +35,17 @@ def quantize(fp32: Artifact, data: Batches, plan: Plan, out: Path) -> Artifact:
 
 
 def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
-    """Writes the ONNX with a fixed batch, and the build settings as options."""
-    from edgekit.backends import onnxruntime
+    """Writes the ONNX with a fixed batch, and the build settings as options.
 
-    written = onnxruntime.compile(model, target, batch, out)
+    Raises:
+        EngineError: The model is not in fp32.
+        ModelError: Its batch is fixed to something else.
+    """
+    from edgekit.conversion.clean import with_fixed_batch
+
+    if model.precision != "fp32":
+        raise _no_int8()
+    written = with_fixed_batch(model, batch, out)
     # A quarter of a shared memory is what NVIDIA's own tools leave to the workspace on Jetson.
     options: dict[str, Option] = {"precision": model.precision, "optimization_level": 3}
     if target.memory_mb:

@@ -1,16 +1,25 @@
-"""ONNX clean-ups: no build-machine metadata, a fixed batch, and an artifact's description of a file."""
+"""ONNX files: reading them safely, no build-machine metadata, a fixed batch, an artifact's description."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from edgekit.artifact import Artifact, TensorSpec, hash_files
 from edgekit.errors import ModelError
 from edgekit.runtime.external_data import check_external_data, external_files
+
+# Protobuf refuses messages of 2 GiB: larger weights go to a file beside the model.
+EXTERNAL_DATA_BYTES = 1_500_000_000
+_NOTES = ("doc_string", "metadata_props")
+# ONNX IR version 3 lists initialisers as inputs; from 4 on an initialiser that is no input is a constant.
+_CONSTANT_IR_VERSION = 4
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
@@ -18,57 +27,68 @@ def load_onnx(path: Path) -> onnx.ModelProto:
 
     Raises:
         ModelError: The file is missing or is not a valid ONNX model.
-        BundleError: External data points outside the file's folder.
+        BundleError: External data is missing or points outside the file's folder.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file", fix="check the path")
-    check_external_data(path)
     try:
-        proto = onnx.load(str(path))
+        proto = onnx.load(str(path), load_external_data=False)
+        check_external_data(path)
+        onnx.load_external_data_for_model(proto, str(path.parent))
         onnx.checker.check_model(str(path))
     except (DecodeError, onnx.checker.ValidationError, OSError) as exc:
+        lines = str(exc).strip().splitlines()
         raise ModelError(
             f"{path}: not a valid ONNX model",
-            found=str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__,
+            found=lines[0] if lines else type(exc).__name__,
             fix="export the model again, or run onnx.checker on it",
         ) from exc
     return proto
 
 
-def strip_metadata(proto: onnx.ModelProto) -> None:
-    """Removes what the exporter notes of the build machine: source paths, stack traces, signatures."""
-    del proto.metadata_props[:]
-    proto.doc_string = ""
-    for function in proto.functions:
-        function.doc_string = ""
-        del function.metadata_props[:]
-        for node in function.node:
-            _strip_node(node)
-    _strip_graph(proto.graph)
+def save_onnx(proto: onnx.ModelProto, path: Path) -> None:
+    """Writes an ONNX file; where its weights are too large for one message, they go to ``<name>.data`` beside it."""
+    large = is_large(proto)
+    onnx.save(proto, str(path), save_as_external_data=large, location=f"{path.name}.data" if large else None)
 
 
-def _strip_graph(graph: onnx.GraphProto) -> None:
-    graph.doc_string = ""
-    del graph.metadata_props[:]
+def is_large(proto: onnx.ModelProto) -> bool:
+    """Whether a model's weights are too large for one message; asked of shapes, as ``ByteSize`` serialises them."""
+    total = 0
+    for tensor in proto.graph.initializer:
+        total += math.prod(tensor.dims) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    return total > EXTERNAL_DATA_BYTES
+
+
+def strip_metadata(message: Message) -> None:
+    """Removes all free text, in place: exporters note source paths, stack traces and source lines there."""
+    for field in message.DESCRIPTOR.fields:
+        if field.name in _NOTES:
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            value: Any = getattr(message, field.name)
+            if not isinstance(value, Message):
+                for item in value:
+                    strip_metadata(item)
+            elif message.HasField(field.name):
+                strip_metadata(value)
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node of a graph and of the graphs inside its nodes (branches, loop bodies)."""
     for node in graph.node:
-        _strip_node(node)
-    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        value.doc_string = ""
-        del value.metadata_props[:]
-
-
-def _strip_node(node: onnx.NodeProto) -> None:
-    node.doc_string = ""
-    del node.metadata_props[:]
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            _strip_graph(attribute.g)
-        for graph in attribute.graphs:
-            _strip_graph(graph)
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from all_nodes(inner)
 
 
 def describe_onnx(path: Path, *, precision: str, parent: str | None = None) -> Artifact:
-    """Describes an ONNX file as an artifact of engine ``onnx``."""
+    """Describes an ONNX file as an artifact of engine ``onnx``.
+
+    Raises:
+        ModelError: An input or output is not a tensor.
+    """
     proto = onnx.load(str(path), load_external_data=False)
     names = [path.name, *external_files(path)]
     return Artifact(
@@ -78,7 +98,7 @@ def describe_onnx(path: Path, *, precision: str, parent: str | None = None) -> A
         engine="onnx",
         precision=precision,
         inputs=input_specs(proto),
-        outputs=tuple(_spec(value) for value in proto.graph.output),
+        outputs=_output_specs(proto),
         parent=parent,
     )
 
@@ -89,61 +109,92 @@ def input_specs(proto: onnx.ModelProto) -> tuple[TensorSpec, ...]:
     return tuple(_spec(value) for value in proto.graph.input if value.name not in constants)
 
 
+def _output_specs(proto: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+    """Output specs; sizes that the file leaves open and that follow from its inputs are filled in."""
+    sizes = {dim for spec in input_specs(proto) for dim in spec.shape}
+    outputs = proto.graph.output
+    if not sizes.issuperset(dim for value in outputs for dim in _dims(value) if isinstance(dim, str)):
+        outputs = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph.output
+    return tuple(_spec(value) for value in outputs)
+
+
+def _dims(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    dims = value.type.tensor_type.shape.dim
+    return tuple(d.dim_value if d.HasField("dim_value") else (d.dim_param or f"d{i}") for i, d in enumerate(dims))
+
+
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type"):
         raise ModelError(
             f"input or output {value.name!r} is not a tensor",
             found=value.type.WhichOneof("value"),
             allowed="tensors (no sequences, maps or optionals)",
         )
-    dims = [
-        d.dim_value if d.HasField("dim_value") else (d.dim_param or f"d{i}") for i, d in enumerate(tensor.shape.dim)
-    ]
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    return TensorSpec(name=value.name, dtype=dtype, shape=tuple(dims))
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+    return TensorSpec(name=value.name, dtype=dtype, shape=_dims(value))
 
 
-def fix_shapes(proto: onnx.ModelProto, batch: int, shapes: Mapping[str, tuple[int, ...]] | None = None) -> None:
-    """Gives every input a fixed batch (its dynamic axis 0), and the shapes named, in place.
-
-    Args:
-        proto: The model; other dynamic dimensions stay dynamic unless ``shapes`` fixes them.
-        batch: Samples a query.
-        shapes: Full shapes by input name, batch included.
+def check_batch(inputs: tuple[TensorSpec, ...], batch: int) -> None:
+    """Refuses inputs whose first axis is fixed to another size than the batch.
 
     Raises:
-        ModelError: The model's batch is fixed to something else, or a shape contradicts it.
+        ModelError: One is.
     """
-    fixed: dict[str, int] = {}
-    for value in proto.graph.input:
-        if value.name in {tensor.name for tensor in proto.graph.initializer}:
-            continue
-        dims = value.type.tensor_type.shape.dim
-        wanted = (shapes or {}).get(value.name)
-        if wanted is not None and len(wanted) != len(dims):
-            raise ModelError(f"input {value.name!r} has {len(dims)} dimensions", found=list(wanted))
-        for axis, dim in enumerate(dims):
-            size = wanted[axis] if wanted is not None else batch if axis == 0 else None
-            if size is None:
-                continue
-            if dim.HasField("dim_value"):
-                if axis > 0 and dim.dim_value != size:
-                    raise ModelError(
-                        f"input {value.name!r} is fixed to {dim.dim_value} on axis {axis}", found=str(size)
-                    )
-                if axis == 0 and wanted is None and dim.dim_value not in (batch, 0) and batch != 1:
-                    raise ModelError(
-                        f"input {value.name!r} has a fixed batch of {dim.dim_value}",
-                        found=f"the profile's batch {batch}",
-                        fix="export the model with a dynamic batch, or choose a profile with that batch",
-                    )
-                continue
-            if dim.dim_param:
-                fixed[dim.dim_param] = size
-            dim.dim_value = size
-    for value in proto.graph.output:
+    for spec in inputs:
+        if spec.shape and isinstance(spec.shape[0], int) and spec.shape[0] != batch:
+            raise ModelError(
+                f"input {spec.name!r} has a fixed batch of {spec.shape[0]}",
+                found=f"the profile's batch is {batch}",
+                allowed=f"a batch of {batch}, or a dynamic one",
+                fix="export the model with a dynamic batch, or choose a profile with that batch",
+            )
+
+
+def fix_batch(proto: onnx.ModelProto, batch: int) -> None:
+    """Gives every input a fixed batch (its axis 0), in place; other dynamic dimensions stay dynamic.
+
+    Dimensions that bear the batch's name become fixed with it, in inputs and outputs.
+
+    Args:
+        proto: The model.
+        batch: Samples a query.
+
+    Raises:
+        ModelError: The model's batch is fixed to something else.
+    """
+    free_constants(proto)
+    check_batch(input_specs(proto), batch)
+    first = [value.type.tensor_type.shape.dim[0] for value in proto.graph.input if _dims(value)]
+    names = {dim.dim_param for dim in first if dim.dim_param}
+    for dim in first:
+        dim.dim_value = batch
+    for value in (*proto.graph.input, *proto.graph.output):
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in fixed:
-                dim.dim_value = fixed[dim.dim_param]
-    del proto.graph.value_info[:]
+            if dim.dim_param in names:
+                dim.dim_value = batch
+    del proto.graph.value_info[:]  # engines infer them from the inputs
+
+
+def with_fixed_batch(model: Artifact, batch: int, out: Path) -> Artifact:
+    """Writes an ONNX artifact with a fixed batch and without metadata into ``out``.
+
+    Raises:
+        ModelError: The model's batch is fixed to something else.
+    """
+    proto = load_onnx(model.path)
+    fix_batch(proto, batch)
+    strip_metadata(proto)
+    out.mkdir(parents=True, exist_ok=True)
+    save_onnx(proto, out / "model.onnx")
+    written = describe_onnx(out / "model.onnx", precision=model.precision, parent=model.sha256)
+    return replace(written, notes=model.notes)
+
+
+def free_constants(proto: onnx.ModelProto) -> None:
+    """Takes initialisers off the list of inputs, in place: as inputs they are no constants to an engine's optimiser."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    kept = [value for value in proto.graph.input if value.name not in constants]
+    if len(kept) < len(proto.graph.input):
+        del proto.graph.input[:]
+        proto.graph.input.extend(kept)
+        proto.ir_version = max(proto.ir_version, _CONSTANT_IR_VERSION)

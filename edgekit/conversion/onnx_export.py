@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
+import os
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,153 +14,111 @@ import onnx
 import torch
 
 from edgekit.artifact import Array, Artifact
-from edgekit.conversion.clean import describe_onnx, strip_metadata
-from edgekit.distillation.forward import call, evaluating
+from edgekit.conversion.clean import all_nodes, describe_onnx, save_onnx, strip_metadata
+from edgekit.conversion.export_errors import untraceable, untranslated
+from edgekit.conversion.quiet import quiet
+from edgekit.distillation.forward import call, device_of, evaluating, to_torch
 from edgekit.errors import ExportError, ParityError
 from edgekit.runtime.numbers import run_batched, snr_db
 
 OPSET = 20
 PARITY_DB = 90.0
-# Protobuf refuses messages of 2 GiB: larger weights go to a file beside the model.
-EXTERNAL_DATA_BYTES = 1_500_000_000
+BATCH = "batch"
 
 
 def to_onnx(module: torch.nn.Module, example: Mapping[str, Array], out: Path) -> Artifact:
     """Exports a module with ``torch.onnx.export(dynamo=True)`` at opset 20 and checks its numbers.
 
-    The batch (axis 0 of every input) stays dynamic; BatchNorms are folded by the exporter; no path of
-    this machine and no source text stays in the file.
+    The batch (axis 0 of every input) stays dynamic and is named ``batch``; BatchNorms are folded by the exporter;
+    no path of this machine and no source text stays in the file.
 
     Args:
-        module: The module, called with the inputs in the order of ``example``.
+        module: The module; a single input is given by position, several by keyword.
         example: At least two real samples per input, stacked: arrays ``[n, …]`` by input name.
-        out: Folder to write ``model.onnx`` into.
+        out: Folder to write ``model.onnx`` into; nothing is left there when it fails.
 
     Returns:
-        The fp32 artifact, engine ``onnx``.
+        The fp32 artifact, engine ``onnx``; its outputs are named as by :func:`edgekit.distillation.forward.call`.
 
     Raises:
         ExportError: torch cannot trace or translate it; names the operator and the user's line.
+        TrainingError: The module does not take the example, or does not return tensors.
         ParityError: The ONNX file computes something else (under 90 dB on the example).
     """
-    tensors = {name: torch.tensor(array) for name, array in example.items()}
+    _check_example(example)
+    tensors = to_torch(example, device_of(module))
     with evaluating(module):
         with torch.no_grad():
-            expected = {name: output.numpy() for name, output in call(module, tensors).items()}
+            expected = {name: output.cpu().numpy() for name, output in call(module, tensors).items()}
+        _check_names(tensors, expected)
         program = _trace(module, tensors)
-    proto = _translate(program, list(example), list(expected))
+    proto = _translate(program, list(tensors), list(expected))
+    _check_inputs_used(proto)
     strip_metadata(proto)
-    _require_finite_graph(proto)
+    _name_batch(proto)
     out.mkdir(parents=True, exist_ok=True)
-    path = out / "model.onnx"
-    external = proto.ByteSize() > EXTERNAL_DATA_BYTES
-    onnx.save(proto, str(path), save_as_external_data=external, location="model.onnx.data" if external else None)
-    artifact = describe_onnx(path, precision="fp32")
-    _check_parity(artifact, example, expected)
-    return artifact
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=out) as folder:
+        path = Path(folder) / "model.onnx"
+        save_onnx(proto, path)
+        artifact = describe_onnx(path, precision="fp32")
+        _check_parity(artifact, example, expected)
+        for name in artifact.files:
+            os.replace(artifact.folder / name, out / name)
+    return replace(artifact, folder=out)
+
+
+def _check_example(example: Mapping[str, Array]) -> None:
+    fewest = min((len(array) if array.ndim else 0 for array in example.values()), default=0)
+    if fewest < 2:
+        raise ExportError(
+            "the example has too few samples",
+            found=f"{fewest} of an input",
+            allowed="2 or more of every input: with one, torch takes the batch for a constant",
+        )
+
+
+def _check_names(inputs: Iterable[str], outputs: Iterable[str]) -> None:
+    both = sorted(set(inputs) & set(outputs))
+    if both:
+        raise ExportError(
+            f"an input and an output are both named {both[0]!r}",
+            allowed="different names: in ONNX a name stands for one tensor",
+            fix="return it under another key",
+        )
 
 
 def _trace(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> torch.export.ExportedProgram:
-    batch = {0: torch.export.Dim("batch")}
+    batch = {0: torch.export.Dim(BATCH)}
     # As in distillation.forward.call: a single input by position, several by keyword.
     single = len(tensors) == 1
     args = tuple(tensors.values()) if single else ()
     kwargs = {} if single else dict(tensors)
     dynamic: Any = (batch,) if single else dict.fromkeys(tensors, batch)
-    with _quiet_torch():
-        try:
+    try:
+        with quiet():
             return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic)
-        except Exception as exc:  # torch.export raises dozens of unrelated types; all mean "not traceable"
-            raise ExportError(
-                f"torch.export cannot trace {type(module).__name__}",
-                found=_first_line(exc) + _user_line(str(exc)),
-                allowed="code without control flow on tensor values, and operators torch.export knows, "
-                "with any batch size",
-                fix="rewrite that line (e.g. torch.where instead of if), or export to .onnx yourself and give the file",
-            ) from exc
+    except Exception as exc:  # torch.export raises dozens of unrelated types; all mean "not traceable"
+        raise untraceable(module, exc) from exc
 
 
 def _translate(program: torch.export.ExportedProgram, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
-    with _quiet_torch():
-        try:
+    try:
+        with quiet():
             exported = torch.onnx.export(
-                program,
-                (),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=inputs,
-                output_names=outputs,
-                external_data=False,
-                verbose=False,
+                program, (), dynamo=True, opset_version=OPSET, input_names=inputs, output_names=outputs, verbose=False
             )
-        except torch.onnx.OnnxExporterError as exc:
-            operator, place = _blame(program, exc)
-            raise ExportError(
-                f"operator {operator} has no ONNX translation",
-                found=place or _first_line(exc),
-                allowed=f"operators of ONNX opset {OPSET}",
-                fix="replace the operator in the model, or move it out of the model into pre- or post-processing",
-            ) from exc
-    proto = exported.model_proto
-    if not isinstance(proto, onnx.ModelProto):
-        raise ExportError("torch.onnx.export returned no model", found=type(proto).__name__)
+            proto = exported.model_proto
+    except Exception as exc:  # likewise: translation runs code of every operator
+        raise untranslated(program, exc, OPSET) from exc
+    found = next(entry.version for entry in proto.opset_import if not entry.domain)
+    if found != OPSET:  # the exporter keeps another one silently where it cannot convert
+        raise ExportError("torch.onnx.export gave another opset", found=found, allowed=OPSET)
     return proto
 
 
-def _blame(program: torch.export.ExportedProgram, exc: BaseException) -> tuple[str, str | None]:
-    """The operator behind a failed translation, and where it stands in the user's code."""
-    text = "\n".join(str(cause) for cause in _chain(exc))
-    match = re.search(r"OpOverload\(op='([\w.]+)'", text) or re.search(r"target=torch\.ops\.([\w.]+)", text)
-    operator = match.group(1) if match else "unknown"
-    base = operator.rsplit(".", 1)[-1].strip("_")
-    decomposed = program.run_decompositions()
-    for graph in (program.graph, decomposed.graph):
-        for node in graph.nodes:
-            if base in str(node.target) and node.meta.get("stack_trace"):
-                return operator, _user_line(node.meta["stack_trace"]).removeprefix("; ")
-    return operator, None
-
-
-def _user_line(trace: str) -> str:
-    """The last frame of a stack trace that is not inside torch, as ``; file:line: code``."""
-    frames = re.findall(r'File "([^"]+)", line (\d+), in (\w+)\n\s*(.+)', trace)
-    own = [f for f in frames if "/torch/" not in f[0]]
-    if not own:
-        return ""
-    file, line, function, code = own[-1]
-    return f"; {file}:{line} in {function}: {code.strip()}"
-
-
-def _first_line(exc: BaseException) -> str:
-    lines = [line for line in str(exc).splitlines() if line.strip()]
-    return f"{type(exc).__name__}: {lines[0].strip()}" if lines else type(exc).__name__
-
-
-def _chain(exc: BaseException | None) -> Iterator[BaseException]:
-    while exc is not None:
-        yield exc
-        exc = exc.__cause__
-
-
-@contextlib.contextmanager
-def _quiet_torch() -> Iterator[None]:
-    """Keeps the exporter's chatter off the terminal: what matters of it is in the exception."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        sink = io.StringIO()
-        with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _require_finite_graph(proto: onnx.ModelProto) -> None:
-    """Refuses graphs whose inputs were folded away: the example would have become a constant."""
-    used = {name for node in proto.graph.node for name in node.input} | {o.name for o in proto.graph.output}
-    unused = [i.name for i in proto.graph.input if i.name not in used]
+def _check_inputs_used(proto: onnx.ModelProto) -> None:
+    used = {name for node in all_nodes(proto.graph) for name in node.input} | {o.name for o in proto.graph.output}
+    unused = [value.name for value in proto.graph.input if value.name not in used]
     if unused:
         raise ExportError(
             f"input {unused[0]!r} does not reach any output",
@@ -170,10 +127,17 @@ def _require_finite_graph(proto: onnx.ModelProto) -> None:
         )
 
 
+def _name_batch(proto: onnx.ModelProto) -> None:
+    """Gives the batch its name: the exporter calls it by an internal symbol, alone or in sums and products."""
+    symbol = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", BATCH, dim.dim_param)
+
+
 def _check_parity(artifact: Artifact, example: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
     # Imported here: opening a session loads an engine, which exporting alone does not need.
-    from dataclasses import replace
-
     from edgekit.runtime import open_artifact
 
     session = open_artifact(replace(artifact, engine="onnxruntime"))

@@ -75,6 +75,8 @@ _RECORD = ("primitiveType", "runtimePrecision", "layerType")
 _UNSUPPORTED = (
     re.compile(r"No conversion rule found for operations: ([^\s,]+(?:, [^\s,]+)*)"),
     re.compile(r"Unsupported operation of type: (\S+)"),
+    re.compile(r"plug-in doesn't support (\w+) operation with"),
+    re.compile(r"(\w+) node with name '[^']*' has unsupported"),
 )
 
 
