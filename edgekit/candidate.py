@@ -17,7 +17,7 @@ from edgekit.artifact import Array, Artifact, load_artifact, save_artifact, to_j
 from edgekit.backends import load_backend
 from edgekit.checking import Proof, References, check
 from edgekit.data import Samples
-from edgekit.errors import EdgeKitError, SpecError
+from edgekit.errors import DataError, EdgeKitError, SpecError
 from edgekit.metrics import Metric
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measure import measure_in_turns
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Candidate", "Plan", "Task", "choose", "measure_all", "plans_for", "prepare", "try_plan"]
 
 FEED_SAMPLES = 64
+CALIBRATION_FIX = "give data in the recipe, or --calibration DATA, or use --precision fp32"
 
 
 def hash_array(array: Array) -> str:
@@ -107,13 +108,7 @@ def plans_for(target: Target, engines: Sequence[str], precision: str) -> list[Pl
     Raises:
         SpecError: The target does not run the precision.
     """
-    if precision not in ("auto", *target.precisions):
-        raise SpecError(
-            f"target {target.name!r} does not run {precision}",
-            found=precision,
-            allowed=", ".join(("auto", *target.precisions)),
-            fix="choose another --precision",
-        )
+    check_precision(target, precision)
     precisions = [precision]
     if precision == "auto":
         measurable = mismatch(target, this_host()) is None
@@ -125,6 +120,21 @@ def plans_for(target: Target, engines: Sequence[str], precision: str) -> list[Pl
         # TensorRT has no int8 in this version: auto does not ask for it.
         if precision != "auto" or wanted == "fp32" or engine != "tensorrt"
     ]
+
+
+def check_precision(target: Target, precision: str) -> None:
+    """Refuses a precision that a target does not run; ``auto`` is always right.
+
+    Raises:
+        SpecError: The target does not run it.
+    """
+    if precision not in ("auto", *target.precisions):
+        raise SpecError(
+            f"target {target.name!r} does not run {precision}",
+            found=precision,
+            allowed=", ".join(("auto", *target.precisions)),
+            fix="choose another --precision",
+        )
 
 
 def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Candidate:
@@ -186,11 +196,7 @@ def export(module: Module, samples: Samples, out: Path) -> Artifact:
 def _quantize(fp32: Artifact, plan: Plan, task: Task, out: Path) -> Artifact:
     calibration = task.calibration
     if calibration is None:
-        raise EdgeKitError(
-            f"{plan}: int8 needs calibration samples",
-            found="no data",
-            fix="give data in the recipe, or --calibration DATA, or use --precision fp32",
-        )
+        raise DataError(f"{plan}: int8 needs calibration samples", found="no data", fix=CALIBRATION_FIX)
     backend = load_backend(plan.engine)
     fixed = [spec.shape[0] for spec in fp32.inputs if spec.shape and isinstance(spec.shape[0], int)]
     batches = calibration.batches(max(fixed, default=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from edgekit.runtime.session import Placement, Session
 PARITY_FLOOR_DB = {"fp32": 90.0, "fp16": 35.0, "bf16": 35.0}
 # Samples preprocessed at a time.
 CHUNK = 256
+_OUTPUT = "output/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -204,6 +206,18 @@ def run_samples(session: Session, samples: Samples) -> dict[str, Array]:
         for start in range(0, len(samples), CHUNK)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def save_outputs(outputs: Mapping[str, Array], path: Path) -> None:
+    """Writes outputs by name as ``.npz``."""
+    # Behind a prefix, because an output may be called as one of savez's own arguments.
+    np.savez(path, **{_OUTPUT + name: array for name, array in outputs.items()})  # type: ignore[arg-type]
+
+
+def load_outputs(path: Path) -> dict[str, Array]:
+    """Reads what :func:`save_outputs` wrote, in the same order."""
+    with np.load(path, allow_pickle=False) as archive:
+        return {name.removeprefix(_OUTPUT): archive[name] for name in archive.files}
 
 
 def runnable(built: Artifact) -> Artifact:

@@ -1,53 +1,29 @@
-"""From a recipe to loaded data and trained models; every training run is a resumable step."""
+"""A recipe's data: opened, split, and proven to share nothing between training and test."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from edgekit import __version__
-from edgekit._paths import expand_path
-from edgekit.artifact import (
-    Array,
-    Artifact,
-    Parent,
-    TensorSpec,
-    load_artifact,
-    read_json,
-    save_artifact,
-    write_json,
-)
+from edgekit.artifact import Parent, TensorSpec
+from edgekit.bundle import GOLDEN_SAMPLES
 from edgekit.data import (
     Samples,
     check_disjoint,
+    check_inputs,
     draw_calibration,
     load_samples,
     random_samples,
     renamed,
     split_validation,
 )
-from edgekit.errors import DataError, ModelError, SpecError
+from edgekit.errors import DataError, SpecError, did_you_mean
 from edgekit.metrics import Metric, load_metric
-from edgekit.models import (
-    count_parameters,
-    is_onnx,
-    load_module,
-    load_weights,
-    module_identity,
-    replace_head,
-    save_weights,
-)
-from edgekit.progress import Progress
-from edgekit.recipe import ModelSpec, Recipe
-from edgekit.steps import run_step
-
-if TYPE_CHECKING:
-    from torch.nn import Module
+from edgekit.recipe import DataSpec, Recipe
+from edgekit.runtime.session import fits
 
 DTYPES = {
     "f32": "float32",
@@ -69,6 +45,8 @@ class Ingredients:
         validation: Samples that choose the best epoch.
         calibration: Samples that calibrate a quantised model.
         test: Samples on which numbers and score are judged; random ones without data.
+        test_sha256: Hash of all of them.
+        held_out: Whether they are a test set, so that accuracy may be claimed on them.
         metric: The task metric; None without labels.
         metric_name: Its name.
         labels: Class names.
@@ -79,31 +57,12 @@ class Ingredients:
     validation: Samples | None
     calibration: Samples | None
     test: Samples
+    test_sha256: str
+    held_out: bool
     metric: Metric | None
     metric_name: str | None
     labels: tuple[str, ...]
     parents: tuple[Parent, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TrainedModel:
-    """A module, or a model from elsewhere, ready to be deployed.
-
-    Attributes:
-        name: As the recipe names it.
-        module: The torch module; None for an ``.onnx`` file.
-        onnx: Path of the ``.onnx`` file; None for a module.
-        sha256: Identity.
-        parameters: Count; None for an ``.onnx`` file.
-        training: How it was trained, as JSON; None when it was not.
-    """
-
-    name: str
-    module: Module | None = None
-    onnx: Path | None = None
-    sha256: str
-    parameters: int | None = None
-    training: Mapping[str, Any] | None = field(default=None)
 
 
 def load_data(recipe: Recipe, base: Path, specs: tuple[TensorSpec, ...] | None) -> Ingredients:
@@ -115,56 +74,88 @@ def load_data(recipe: Recipe, base: Path, specs: tuple[TensorSpec, ...] | None) 
         specs: Input specs of an ``.onnx`` model, or of ``[shapes]``; None when only the data say.
 
     Raises:
-        DataError: Samples are missing, mis-shaped, or shared between training and test.
+        SpecError: There is neither data nor a shape.
+        DataError: Samples are missing, mis-shaped, too few, or shared between training and test.
     """
     if recipe.data is None:
-        if specs is None:
-            raise SpecError(
-                "there is no data and no input shape, so nothing can be run",
-                found="neither [data] nor [shapes] in the recipe",
-                fix="give data, or the shape: --input NAME=f32[1,3,224,224]",
-            )
-        test = random_samples(specs, seed=recipe.seed)
-        return Ingredients(
-            train=None,
-            validation=None,
-            calibration=None,
-            test=test,
-            metric=None,
-            metric_name=None,
-            labels=(),
-            parents=(),
-        )
-    pre = recipe.input.preprocessing() if recipe.input else None
+        return _random(recipe, specs)
     single = specs[0].name if specs and len(specs) == 1 else None
-
-    def opened(spec: str, key: str, labels: tuple[str, ...] | None) -> Samples:
-        samples = load_samples(spec, base=base, preprocessing=pre, labels=labels, where=f"data.{key}")
-        return renamed(samples, single) if single else samples
-
-    train = opened(recipe.data.train, "train", recipe.data.labels)
+    train = _opened(recipe, base, recipe.data.train, "train", recipe.data.labels, single)
     labels = recipe.data.labels or train.classes
     parents = [Parent(kind="data", name="train", sha256=train.fingerprint())]
     kept, validation = split_validation(train, recipe.data.validation, recipe.seed)
-    calibration = draw_calibration(train, recipe.data.calibration, recipe.seed)
     if recipe.data.test is None:
-        # Numbers can be proven on any sample; accuracy may only be judged on held-out ones.
-        test = dataclasses.replace(validation, targets=None)
+        test = _unjudged(train, validation, recipe.seed)
+        test_sha256 = test.fingerprint()
     else:
-        test = opened(recipe.data.test, "test", labels or None)
+        test = _opened(recipe, base, recipe.data.test, "test", labels or None, single)
         check_disjoint(train, test, "training")
-        parents.append(Parent(kind="data", name="test", sha256=test.fingerprint()))
+        test_sha256 = test.fingerprint()
+        parents.append(Parent(kind="data", name="test", sha256=test_sha256))
+    _check_test(test, recipe.data)
+    if specs:
+        check_inputs(test, specs)
     labelled = test.targets is not None
     return Ingredients(
         train=kept,
         validation=validation,
-        calibration=calibration,
+        calibration=draw_calibration(train, recipe.data.calibration, recipe.seed),
         test=test,
+        test_sha256=test_sha256,
+        held_out=recipe.data.test is not None,
         metric=load_metric(recipe.metric, base, "metric") if labelled else None,
         metric_name=recipe.metric if labelled else None,
         labels=labels,
         parents=tuple(parents),
     )
+
+
+def _random(recipe: Recipe, specs: tuple[TensorSpec, ...] | None) -> Ingredients:
+    if specs is None:
+        raise SpecError(
+            "there is no data and no input shape, so nothing can be run",
+            found="neither [data] nor [shapes] in the recipe",
+            fix="give data, or the shape: --input NAME=f32[1,3,224,224]",
+        )
+    test = random_samples(specs, seed=recipe.seed)
+    return Ingredients(
+        train=None,
+        validation=None,
+        calibration=None,
+        test=test,
+        test_sha256=test.fingerprint(),
+        held_out=False,
+        metric=None,
+        metric_name=None,
+        labels=(),
+        parents=(),
+    )
+
+
+def _opened(
+    recipe: Recipe, base: Path, spec: str, key: str, labels: tuple[str, ...] | None, single: str | None
+) -> Samples:
+    """One set of the recipe; its single input is called as the model calls it."""
+    preprocessing = recipe.input.preprocessing() if recipe.input else None
+    samples = load_samples(spec, base=base, preprocessing=preprocessing, labels=labels, where=f"data.{key}")
+    return renamed(samples, single) if single else samples
+
+
+def _unjudged(train: Samples, validation: Samples, seed: int) -> Samples:
+    """Samples that prove numbers where there is no test set; without labels, for nothing may be claimed on them."""
+    chosen = validation if len(validation) >= GOLDEN_SAMPLES else draw_calibration(train, GOLDEN_SAMPLES, seed)
+    return dataclasses.replace(chosen, targets=None)
+
+
+def _check_test(test: Samples, data: DataSpec) -> None:
+    if len(test) < GOLDEN_SAMPLES:
+        key = "train" if data.test is None else "test"
+        raise DataError(
+            f"data.{key}: {test.name}: too few samples",
+            found=f"{len(test)} samples",
+            allowed=f"at least {GOLDEN_SAMPLES}: so many travel with a bundle as its golden samples",
+            fix="give more samples",
+        )
 
 
 def parse_shapes(shapes: Mapping[str, str]) -> tuple[TensorSpec, ...] | None:
@@ -175,172 +166,39 @@ def parse_shapes(shapes: Mapping[str, str]) -> tuple[TensorSpec, ...] | None:
     """
     specs = []
     for name, text in shapes.items():
-        match = re.fullmatch(r"(\w+)\[\s*(\d+(?:\s*,\s*\d+)*)\s*\]", text.strip())
+        match = re.fullmatch(r"(\w+)\[\s*([1-9]\d*(?:\s*,\s*[1-9]\d*)*)\s*\]", text.strip())
         if match is None or match.group(1) not in DTYPES:
             raise SpecError(
                 f"input {name!r}: not a shape",
                 found=repr(text),
-                allowed=f"DTYPE[N,…] with DTYPE one of {', '.join(DTYPES)}, e.g. f32[1,3,224,224]",
+                allowed=f"DTYPE[N,…] with DTYPE one of {', '.join(DTYPES)} and sizes of 1 or more, e.g. "
+                "f32[1,3,224,224]",
             )
         dims = tuple(int(d) for d in match.group(2).split(","))
         specs.append(TensorSpec(name=name, dtype=DTYPES[match.group(1)], shape=("batch", *dims[1:])))
     return tuple(specs) or None
 
 
-def make_teacher(recipe: Recipe, base: Path, data: Ingredients, steps: Path, progress: Progress) -> TrainedModel:
-    """Loads the teacher, and trains or fine-tunes it where the recipe says so."""
-    spec, settings = recipe.teacher, recipe.teacher.train
-    module = load_module(spec, base=base, seed=recipe.seed, where="teacher")
-    if settings is None:
-        if spec.weights is None and recipe.data is not None and data.metric is not None:
-            raise SpecError(
-                "the teacher has neither weights nor training",
-                found=f"teacher.model = {spec.model!r} alone: its weights would be random",
-                allowed="teacher.weights = FILE, or a [teacher.train] table",
-                fix="add one of the two",
-            )
-        return _trained(spec.model, module, module_identity(module, spec, base), None)
-    from edgekit.distillation.trainer import train
-
-    samples, validation = _training_data(data)
-
-    def fit(target: Module) -> object:
-        return train(target, samples, validation, settings, seed=recipe.seed, progress=progress, name="teacher")
-
-    return _train_step("teacher", spec, module, base, settings, recipe, data, steps, fit, None)
-
-
-def make_student(
-    recipe: Recipe, base: Path, teacher: TrainedModel, data: Ingredients, steps: Path, progress: Progress
-) -> TrainedModel:
-    """Distils the student from the teacher; without a student in the recipe, the teacher itself goes on."""
-    spec = recipe.student
-    if spec is None:
-        return teacher
-    if is_onnx(spec.model):
-        raise SpecError("student.model is an .onnx file, which cannot be trained", fix="give a torch factory")
-    if teacher.module is None:
-        raise SpecError(
-            "an .onnx teacher cannot teach in this version",
-            found=f"teacher.model = {teacher.name!r} and a [student] table",
-            fix="give the teacher as a torch factory, or drop [student] to deploy the .onnx itself",
-        )
-    from edgekit.distillation.students import distill
-
-    samples, validation = _training_data(data)
-    source, settings = teacher.module, recipe.distillation
-    module = load_module(spec, base=base, seed=recipe.seed, where="student")
-
-    def fit(target: Module) -> object:
-        return distill(source, target, samples, validation, settings, seed=recipe.seed, progress=progress)[1]
-
-    return _train_step("student", spec, module, base, settings, recipe, data, steps, fit, teacher.sha256)
-
-
-def _train_step(
-    name: str,
-    spec: ModelSpec,
-    module: Module,
-    base: Path,
-    settings: Any,
-    recipe: Recipe,
-    data: Ingredients,
-    steps: Path,
-    fit: Callable[[Module], object],
-    teacher: str | None,
-) -> TrainedModel:
-    """Trains ``module`` as a step: its weights and history lie in the step's folder."""
-    import torch
-
-    key = {
-        "edgekit": __version__,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "module": module_identity(module, spec, base),
-        "settings": settings.model_dump(),
-        "seed": recipe.seed,
-        "validation": recipe.data.validation if recipe.data else None,
-        "data": [parent.sha256 for parent in data.parents if parent.name == "train"],
-        "teacher": teacher,
-    }
-    fresh = False
-
-    def make(folder: Path) -> None:
-        nonlocal fresh
-        history = fit(module)
-        save_weights(module, folder / "model.safetensors")
-        write_json(folder / "history.json", history)
-        fresh = True
-
-    folder = run_step(steps, name, key, make)
-    if not fresh:
-        if settings.head is not None:
-            replace_head(module, settings.head.module, settings.head.classes, recipe.seed)
-        load_weights(module, folder / "model.safetensors", where=name)
-    history = read_json(folder / "history.json") | {"reused": not fresh}
-    return _trained(spec.model, module.eval(), module_identity(module, spec, base), history)
-
-
-def _trained(name: str, module: Module, identity: str, training: Mapping[str, Any] | None) -> TrainedModel:
-    return TrainedModel(
-        name=name, module=module, sha256=identity, parameters=count_parameters(module), training=training
-    )
-
-
-def onnx_model(spec: ModelSpec, base: Path) -> TrainedModel:
-    """Takes an ``.onnx`` file as the model to deploy.
+def shaped(specs: tuple[TensorSpec, ...], shapes: Mapping[str, str]) -> tuple[TensorSpec, ...]:
+    """Input specs of a model, with the sizes that it leaves open filled in from ``[shapes]``.
 
     Raises:
-        ModelError: It is missing or not valid ONNX.
-        SpecError: Arguments or weights are given with it.
+        SpecError: A shape is given for no input of the model, or contradicts it.
     """
-    from edgekit.conversion.clean import describe_onnx, load_onnx
-
-    if spec.args or spec.weights:
-        raise SpecError(
-            "an .onnx model takes neither args nor weights", found=f"model = {spec.model!r}", fix="remove them"
-        )
-    path = expand_path(spec.model, base=base, where="teacher.model", error=ModelError)
-    load_onnx(path)
-    return TrainedModel(name=path.name, onnx=path, sha256=describe_onnx(path, precision="fp32").sha256)
-
-
-def import_onnx(model: TrainedModel, steps: Path) -> Artifact:
-    """Takes an ``.onnx`` file in as the fp32 artifact, with its external data beside it."""
-    from edgekit.conversion.clean import describe_onnx
-
-    path = model.onnx
-    assert path is not None  # only called for files
-    described = describe_onnx(path, precision="fp32")
-
-    def make(folder: Path) -> None:
-        for name in described.files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path.parent / name, folder / name)
-        save_artifact(dataclasses.replace(described, folder=folder))
-
-    return load_artifact(run_step(steps, "import", {"edgekit": __version__, "files": described.files}, make))
-
-
-def _training_data(data: Ingredients) -> tuple[Samples, Samples]:
-    if data.train is None or data.validation is None:
-        raise DataError("training needs data", found="no [data] in the recipe", fix="add data.train")
-    return data.train, data.validation
-
-
-def run_reference(model: TrainedModel, artifact: Artifact | None, samples: Samples) -> dict[str, Array]:
-    """Outputs of a model on samples: the torch module itself, or an ``.onnx`` file in fp32."""
-    if model.module is not None:
-        from edgekit.distillation.forward import forward
-
-        return forward(model.module, samples)
-    assert artifact is not None  # a model is a module or an imported file
-    from edgekit.checking import run_samples
-    from edgekit.runtime import missing, open_artifact
-
-    engine = "onnxruntime" if missing("onnxruntime") is None else "openvino"
-    session = open_artifact(dataclasses.replace(artifact, engine=engine))
-    try:
-        return run_samples(session, samples)
-    finally:
-        session.close()
+    given = {spec.name: spec for spec in parse_shapes(shapes) or ()}
+    known = {spec.name: spec for spec in specs}
+    for name, spec in given.items():
+        if name not in known:
+            raise SpecError(
+                f"a shape is given for {name!r}, which is no input of the model",
+                found=str(spec),
+                allowed="; ".join(map(str, specs)),
+                fix=did_you_mean(name, known),
+            )
+        model = known[name]
+        sizes = tuple(int(dim) for dim in spec.shape[1:])  # parse_shapes names the batch only
+        if spec.dtype != model.dtype or not fits(sizes, model.shape[1:]):
+            raise SpecError(
+                f"the shape given for input {name!r} contradicts the model", found=str(spec), allowed=str(model)
+            )
+    return tuple(given.get(spec.name, spec) for spec in specs)

@@ -12,24 +12,14 @@ from typing import Any
 import numpy as np
 
 from edgekit import __version__
-from edgekit.artifact import Artifact, TensorSpec, to_json, write_json
+from edgekit.artifact import Artifact, to_json, write_json
 from edgekit.backends import load_backend
-from edgekit.candidate import Task, best, export, plans_for, try_plans
+from edgekit.bundle import check_replaceable
+from edgekit.candidate import CALIBRATION_FIX, Task, best, check_precision, export, plans_for, tool_versions, try_plans
 from edgekit.catalog import load_profile, load_target
-from edgekit.checking import References, make_references
-from edgekit.data import check_inputs
-from edgekit.errors import EngineMissing, SpecError, did_you_mean
-from edgekit.ingredients import (
-    Ingredients,
-    TrainedModel,
-    import_onnx,
-    load_data,
-    make_student,
-    make_teacher,
-    onnx_model,
-    parse_shapes,
-    run_reference,
-)
+from edgekit.checking import References, load_outputs, make_references, save_outputs
+from edgekit.errors import DataError, EngineMissing, SpecError, did_you_mean
+from edgekit.ingredients import Ingredients, load_data, parse_shapes, shaped
 from edgekit.metrics import paired_drop
 from edgekit.models import is_onnx, save_weights
 from edgekit.profiling.host import this_host
@@ -40,7 +30,17 @@ from edgekit.reporting.report import REPORT_JSON, REPORT_MD, REPORT_SCHEMA_VERSI
 from edgekit.reporting.tables import count, interval, percent
 from edgekit.runtime import engine_version, missing
 from edgekit.shipping import Job, Run, exit_code_of, ship, why_it_ships
-from edgekit.steps import locked, run_step
+from edgekit.steps import locked, run_step, whole
+from edgekit.teaching import (
+    TrainedModel,
+    check_roles,
+    import_onnx,
+    load_models,
+    onnx_model,
+    run_reference,
+    train_student,
+    train_teacher,
+)
 
 # Of several targets the worst counts: an error, then a limit not met, then a question left open.
 WORST_FIRST = (1, 3, 4, 0)
@@ -94,6 +94,8 @@ def deploy(
     jobs = _jobs(recipe, base, choices or Choices())
     if bundle is not None and len(jobs) > 1:
         raise SpecError("one bundle name for several targets", found=f"{len(jobs)} targets", allowed="one target")
+    for job in jobs:
+        check_replaceable(out / (bundle or job.target.name))
     with locked(out) as steps:
         data, teacher, student = train_models(recipe, base, steps, progress)
         fp32 = _cross(student, data, steps, progress)
@@ -108,49 +110,65 @@ def deploy(
             progress=progress,
         )
         results = [_deploy_target(job, run, out / (bundle or job.target.name)) for job in jobs]
-        report = {
-            "schema_version": REPORT_SCHEMA_VERSION,
-            "edgekit_version": __version__,
-            "name": recipe.name,
-            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - started, 1),
-            "command": command,
-            "seed": recipe.seed,
-            "host": to_json(this_host()),
-            "engines": {e: engine_version(e) for e in ("onnxruntime", "openvino") if missing(e) is None},
-            "models": {"teacher": _model_report(teacher), "student": _model_report(student)},
-            "same_model": student is teacher,
-            "data": {
-                "test_samples": len(data.test),
-                "random": data.train is None,
-                "metric": run.references.metric_name,
-            },
-            "targets": results,
-            "exit_code": worst([result["exit_code"] for result in results]),
-        }
-        prefix = f"{bundle}." if bundle else ""
-        write_json(out / (prefix + REPORT_JSON), report)
-        (out / (prefix + REPORT_MD)).write_text(to_markdown(report), encoding="utf-8")
+        report = _report(run, results, command) | {"seconds": round(time.perf_counter() - started, 1)}
+        _write_report(report, out, f"{bundle}." if bundle else "")
     return report
+
+
+def _report(run: Run, targets: list[dict[str, Any]], command: str | None) -> dict[str, Any]:
+    return {
+        "schema_version": REPORT_SCHEMA_VERSION,
+        "edgekit_version": __version__,
+        "name": run.recipe.name,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+        "seed": run.recipe.seed,
+        "host": to_json(this_host()),
+        "engines": {e: engine_version(e) for e in ("onnxruntime", "openvino") if missing(e) is None},
+        "models": {"teacher": _model_report(run.teacher), "student": _model_report(run.student)},
+        "same_model": run.student is run.teacher,
+        "data": {
+            "test_samples": len(run.data.test),
+            "random": run.data.train is None,
+            "held_out": run.data.held_out,
+            "metric": run.references.metric_name,
+        },
+        "targets": targets,
+        "exit_code": worst([target["exit_code"] for target in targets]),
+    }
+
+
+def _write_report(report: dict[str, Any], out: Path, prefix: str) -> None:
+    """Writes both files, each whole or not at all."""
+    with whole(out / (prefix + REPORT_JSON)) as path:
+        write_json(path, report)
+    with whole(out / (prefix + REPORT_MD)) as path:
+        path.write_text(to_markdown(report), encoding="utf-8")
 
 
 def train_models(
     recipe: Recipe, base: Path, steps: Path, progress: Progress = silent
 ) -> tuple[Ingredients, TrainedModel, TrainedModel]:
-    """Loads the data, then loads or trains teacher and student.
+    """Makes teacher and student, opens the data, then trains what is to be trained.
 
     Returns:
         The data, the teacher, and the student (the teacher itself where the recipe has no student).
+
+    Raises:
+        EdgeKitError: The recipe's models or data are wrong, or cannot be trained.
     """
+    check_roles(recipe)
     if is_onnx(recipe.teacher.model):
         teacher = onnx_model(recipe.teacher, base)
         specs = import_onnx(teacher, steps).inputs
-        data = load_data(recipe, base, _shaped(specs, recipe))
-        check_inputs(data.test, specs)
-    else:
-        data = load_data(recipe, base, parse_shapes(recipe.shapes))
-        teacher = make_teacher(recipe, base, data, steps, progress)
-    return data, teacher, make_student(recipe, base, teacher, data, steps, progress)
+        return load_data(recipe, base, shaped(specs, recipe.shapes)), teacher, teacher
+    given = parse_shapes(recipe.shapes)
+    teacher, student = load_models(recipe, base)
+    data = load_data(recipe, base, given)
+    teacher = train_teacher(recipe, teacher, data, steps, progress)
+    if student is None:
+        return data, teacher, teacher
+    return data, teacher, train_student(recipe, student, teacher, data, steps, progress)
 
 
 def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = silent) -> list[tuple[str, ...]]:
@@ -173,8 +191,9 @@ def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = s
             references = make_references(learned, known, data.test, data.metric, data.metric_name)
         for role, model in (("teacher", teacher), ("student", student)):
             weights = out / f"{role}.safetensors"
-            assert model.module is not None  # an .onnx teacher is refused before
-            save_weights(model.module, weights)
+            assert model.module is not None  # check_roles
+            with whole(weights) as path:
+                save_weights(model.module, path)
             scores = getattr(references, f"{role}_score") if references else None
             score = percent(None if scores is None else float(np.mean(scores)))
             lost = interval(_drop(references)) if role == "student" and references else ""
@@ -198,7 +217,9 @@ def _jobs(recipe: Recipe, base: Path, choices: Choices) -> list[Job]:
     """Reads and checks every target and the profile, so that a mistake is told before any training."""
     profile = load_profile(choices.profile or recipe.profile, (base,))
     precision = choices.precision or recipe.quantization.precision
-    jobs = []
+    if precision == "int8" and recipe.data is None:
+        raise DataError("int8 needs calibration samples", found="no data", fix=CALIBRATION_FIX)
+    jobs: list[Job] = []
     for name in choices.targets or recipe.targets:
         target = load_target(name, (base,))
         engines: Sequence[str] = target.engines
@@ -216,13 +237,9 @@ def _jobs(recipe: Recipe, base: Path, choices: Choices) -> list[Job]:
                 raise EngineMissing(
                     f"engine {choices.engine!r} was named and cannot prepare a model here", found=reason
                 )
-        if precision not in ("auto", *target.precisions):
-            raise SpecError(
-                f"target {target.name!r} does not run {precision}",
-                found=precision,
-                allowed=", ".join(("auto", *target.precisions)),
-                fix="choose another --precision",
-            )
+        check_precision(target, precision)
+        if target.name in {job.target.name for job in jobs}:
+            raise SpecError(f"two targets are called {target.name!r}", found=name, fix="name each once")
         jobs.append(Job(target=target, profile=profile, engines=tuple(engines), precision=precision))
     return jobs
 
@@ -240,22 +257,31 @@ def _cross(student: TrainedModel, data: Ingredients, steps: Path, progress: Prog
 def _references(
     teacher: TrainedModel, student: TrainedModel, fp32: Artifact, data: Ingredients, steps: Path
 ) -> References:
-    """Outputs of teacher and fp32 student on the check samples, from an earlier run where nothing changed."""
-    key = {"teacher": teacher.sha256, "student": student.sha256, "test": data.test.fingerprint()}
+    """Teacher and fp32 student scored on the check samples; their outputs are a step, the scores are not kept."""
+    key = {
+        "edgekit": __version__,
+        "tools": tool_versions("torch") if teacher.module else tool_versions("onnxruntime", "openvino"),
+        "teacher": teacher.sha256,
+        "student": student.sha256,
+        "test": data.test_sha256,
+    }
 
     def make(folder: Path) -> None:
         outputs = run_reference(teacher, fp32, data.test)
-        np.savez(folder / "teacher.npz", **outputs)  # type: ignore[arg-type]  # numpy's stubs forbid keyword arrays
+        save_outputs(outputs, folder / "teacher.npz")
         if student is not teacher:
             outputs = run_reference(student, fp32, data.test)
-        np.savez(folder / "student.npz", **outputs)  # type: ignore[arg-type]
+        save_outputs(outputs, folder / "student.npz")
 
     folder = run_step(steps, "references", key, make)
-    with np.load(folder / "teacher.npz", allow_pickle=False) as archive:
-        from_teacher = dict(archive)
-    with np.load(folder / "student.npz", allow_pickle=False) as archive:
-        from_student = dict(archive)
-    return make_references(from_student, from_teacher, data.test, data.metric, data.metric_name)
+    return make_references(
+        load_outputs(folder / "student.npz"),
+        load_outputs(folder / "teacher.npz"),
+        data.test,
+        data.metric,
+        data.metric_name,
+        held_out=data.held_out,
+    )
 
 
 def _deploy_target(job: Job, run: Run, out: Path) -> dict[str, Any]:
@@ -297,8 +323,3 @@ def _model_report(model: TrainedModel) -> dict[str, Any]:
         "parameters": model.parameters,
         "training": to_json(model.training),
     }
-
-
-def _shaped(specs: tuple[TensorSpec, ...], recipe: Recipe) -> tuple[TensorSpec, ...]:
-    given = {spec.name: spec for spec in parse_shapes(recipe.shapes) or ()}
-    return tuple(given.get(spec.name, spec) for spec in specs)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from edgekit.artifact import Artifact, Manifest, Parent, to_json
 from edgekit.bundle import BundleFacts, make_golden, write_bundle
 from edgekit.candidate import Candidate, Plan, Task, p50_bound_ms
 from edgekit.checking import References
-from edgekit.ingredients import Ingredients, TrainedModel
+from edgekit.ingredients import Ingredients
 from edgekit.profiling.host import this_host
 from edgekit.progress import Progress
 from edgekit.recipe import Recipe
 from edgekit.reporting.report import measured_report
 from edgekit.specs import Profile, Target
+from edgekit.teaching import TrainedModel
 from edgekit.verdict import EXIT_BY_STATUS
 
 
@@ -59,6 +61,7 @@ def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manif
         timings={
             "verdict": to_json(shipped.verdict),
             "profile": job.profile.model_dump(),
+            "target": job.target.model_dump(),
             "not_measured": task.not_measured,
             "host": to_json(this_host()),
             "measured": measured_report(shipped.measured),
@@ -92,12 +95,15 @@ def why_it_ships(job: Job, candidates: Sequence[Candidate], shipped: Candidate |
         beyond = any(c.verdict is not None and c.verdict.accuracy_failed for c in candidates)
         return "nothing ships: " + ("the accuracy limit is missed" if beyond else "every candidate failed")
     chosen = str(shipped.plan)
+    auto = job.precision == "auto" and "int8" in job.target.precisions
     if task.not_measured:
-        because = "auto ships fp32 where nothing can be measured" if job.precision == "auto" else "as asked"
+        because = "auto ships fp32 where nothing can be measured" if auto else "as asked"
         return f"{chosen}: {because} ({task.not_measured})"
-    if len(candidates) == 1:
-        return f"{chosen}: the only candidate"
+    note = "; int8 was not tried: there are no calibration samples" if auto and task.calibration is None else ""
+    left = [c for c in candidates if c.verdict is not None and not c.verdict.accuracy_failed]
+    if len(left) == 1:
+        return f"{chosen}: the only candidate{' left' if len(candidates) > 1 else ''}{note}"
     status = shipped.verdict.status if shipped.verdict else ""
     among = "of those that meet every limit" if status == "pass" else f"of the best there is ({status})"
-    note = "; int8 was not tried: there are no calibration samples" if task.calibration is None else ""
-    return f"{chosen}: lowest p50 bound ({p50_bound_ms(shipped):.3f} ms) {among}{note}"
+    bound = p50_bound_ms(shipped)
+    return f"{chosen}: lowest p50 bound ({f'{bound:.3f} ms' if bound < inf else 'unknown'}) {among}{note}"

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekit.artifact import GOLDEN_FILE, Array, Manifest, to_json
+from edgekit.artifact import GOLDEN_FILE, MANIFEST_FILE, Array, Manifest, to_json
+from edgekit.bundle import RAW
 from edgekit.catalog import load_profile, load_target
-from edgekit.errors import EngineMissing, SpecError, UnknownName
+from edgekit.checking import parse_proof
+from edgekit.errors import BundleError, EngineMissing, MeasurementError, SpecError
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measure import measure
 from edgekit.progress import Progress, silent
 from edgekit.reporting.report import limits_report, measured_report
 from edgekit.runtime import missing
 from edgekit.runtime.bundle import artifact_of
+from edgekit.runtime.golden import INPUT, load_golden
 from edgekit.runtime.manifest import read_manifest
 from edgekit.specs import Profile, Target, mismatch, parse
 from edgekit.verdict import EXIT_BY_STATUS, judge
@@ -28,12 +31,12 @@ def profile_bundle(
     """Measures a bundle here with its golden samples and judges it.
 
     Latencies are measured on any host that can run it, and are worth looking at; the verdict is given only where
-    the host is the bundle's target. Accuracy is the one proven when the bundle was made and is not judged again.
+    the host is the bundle's target. Accuracy is the one proven when the bundle was made, judged by the profile's limit.
 
     Args:
         path: The bundle's folder.
         name: A profile; None: the one the bundle was deployed with.
-        folders: Folders of the user's own targets and profiles.
+        folders: Folders of the user's own profiles, and of targets for a bundle that does not say its own.
         progress: Where it tells how far it is.
 
     Returns:
@@ -42,31 +45,35 @@ def profile_bundle(
     Raises:
         BundleError: The bundle is damaged.
         SpecError: The profile's batch is not the bundle's.
-        EngineMissing: Its engine cannot run here.
+        MeasurementError: The engine crashed, hung or gave NaN.
+        EngineMissing: The bundle's engine cannot execute here.
     """
     manifest = read_manifest(path)
-    profile = load_profile(name, folders) if name else _recorded_profile(manifest)
+    recorded = dict(manifest.timings)
+    profile = load_profile(name, folders) if name else _recorded_profile(recorded)
     if profile.load.batch != manifest.batch:
         raise SpecError(
             f"profile {profile.name!r} asks for batch {profile.load.batch}",
             found=f"a bundle compiled for batch {manifest.batch}",
             fix="choose a profile with that batch, or deploy again with this profile",
         )
-    reason = missing(manifest.engine)
-    if reason is not None:
-        raise EngineMissing(f"engine {manifest.engine!r} cannot run here", found=reason)
+    elsewhere = mismatch(_target(manifest.target, recorded, folders), this_host())
+    lacking = missing(manifest.engine)
+    if lacking is not None:
+        raise EngineMissing(f"engine {manifest.engine!r} cannot run here", found=lacking)
     artifact = artifact_of(path, manifest)
     measured = measure(
         artifact,
         profile.load_spec(),
-        _golden_inputs(path, manifest),
+        _golden_feeds(path, manifest),
+        preprocessing=manifest.preprocessing,
         progress=progress,
     )
-    target = _target(manifest, folders)
-    elsewhere = mismatch(target, this_host())
-    asked = profile.model_copy(update={"limits": profile.limits.model_copy(update={"max_drop_points": None})})
-    verdict = judge(None, measured, asked, size_mb=artifact.size_bytes / 1e6, not_measured=None)
-    status = "not measured" if elsewhere else verdict.status
+    if measured.status != "ok":
+        raise MeasurementError(f"{path}: the bundle did not run: {measured.status}", found=measured.reason)
+    verdict = judge(
+        parse_proof(manifest.accuracy), measured, profile, size_mb=artifact.size_bytes / 1e6, not_measured=elsewhere
+    )
     return {
         "bundle": {
             "name": manifest.name,
@@ -76,37 +83,37 @@ def profile_bundle(
         },
         "target": manifest.target,
         "profile": profile.name,
-        "status": status,
-        "reason": f"not measured on the target: {elsewhere}" if elsewhere else verdict.reason,
-        "exit_code": EXIT_BY_STATUS[status],
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "exit_code": EXIT_BY_STATUS[verdict.status],
         "limits": limits_report(verdict),
         "measured": measured_report(measured),
         "host": to_json(this_host()),
     }
 
 
-def _recorded_profile(manifest: Manifest) -> Profile:
-    raw = dict(manifest.timings).get("profile")
+def _recorded_profile(recorded: Mapping[str, Any]) -> Profile:
+    raw = recorded.get("profile")
     if not isinstance(raw, dict):
         raise SpecError("the bundle does not say what it was deployed for", fix="give --profile NAME")
-    return parse(Profile, raw | {"limits": {k: v for k, v in raw["limits"].items() if v is not None}}, "manifest.json")
+    return parse(Profile, raw, MANIFEST_FILE)
 
 
-def _target(manifest: Manifest, folders: Sequence[Path]) -> Target:
-    """The bundle's target; one this machine's catalogue does not know cannot be this machine."""
+def _target(name: str, recorded: Mapping[str, Any], folders: Sequence[Path]) -> Target:
+    """The target as it was when the bundle was made: ``local`` means that machine, not whichever one this is."""
+    raw = recorded.get("target")
+    return parse(Target, raw, MANIFEST_FILE) if isinstance(raw, dict) else load_target(name, folders)
+
+
+def _golden_feeds(path: Path, manifest: Manifest) -> dict[str, Array]:
+    """The golden inputs; raw where they are preprocessed, so that the application clock has all it should."""
+    golden = load_golden(path / GOLDEN_FILE, manifest)
+    feeds = {spec.name: golden[INPUT + spec.name] for spec in manifest.inputs}
+    if manifest.preprocessing is None:
+        return feeds
+    name = manifest.preprocessing.input
     try:
-        target = load_target(manifest.target, folders)
-    except UnknownName as exc:
-        exc.args = (f"the bundle's target: {exc}",)
-        raise
-    recorded = dict(manifest.timings).get("host")
-    if target.from_host and isinstance(recorded, dict):
-        # `local` means the machine the bundle was made for, not whichever one this is.
-        return target.model_copy(update={"cpu_model": recorded["cpu_model"], "isa": recorded["isa"]})
-    return target
-
-
-def _golden_inputs(path: Path, manifest: Manifest) -> dict[str, Array]:
-    prefix = "input/"
-    with np.load(path / GOLDEN_FILE, allow_pickle=False) as archive:
-        return {key.removeprefix(prefix): archive[key] for key in archive.files if key.startswith(prefix)}
+        with np.load(path / GOLDEN_FILE, allow_pickle=False) as archive:
+            return feeds | {name: archive[RAW + name]}
+    except KeyError as exc:
+        raise BundleError(f"{path}: {GOLDEN_FILE} has no raw samples to preprocess", found=str(exc)) from exc

@@ -29,7 +29,7 @@ LAYERS = [
     ["checking", "verdict", "bundle"],
     ["candidate"],
     ["reporting", "devices"],
-    ["pipeline", "ingredients", "shipping", "timing", "inspecting"],
+    ["pipeline", "ingredients", "teaching", "shipping", "timing", "inspecting"],
     ["cli", "__main__"],
 ]
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}

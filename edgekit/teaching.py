@@ -1,0 +1,286 @@
+"""A recipe's models: made and checked before any work, then trained, each training a resumable step."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit import __version__
+from edgekit._paths import expand_path
+from edgekit.artifact import Array, Artifact, hash_json, load_artifact, read_json, save_artifact, write_json
+from edgekit.candidate import tool_versions
+from edgekit.data import Samples
+from edgekit.errors import DataError, ModelError, SpecError
+from edgekit.ingredients import Ingredients
+from edgekit.models import (
+    class_sources,
+    count_parameters,
+    is_onnx,
+    load_module,
+    load_weights,
+    module_identity,
+    replace_head,
+    save_weights,
+    state_hash,
+)
+from edgekit.progress import Progress
+from edgekit.recipe import ModelSpec, Recipe, Training
+from edgekit.steps import run_step
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainedModel:
+    """A module, or a model from elsewhere, ready to be deployed.
+
+    Attributes:
+        name: As the recipe names it.
+        module: The torch module; None for an ``.onnx`` file.
+        onnx: Path of the ``.onnx`` file; None for a module.
+        sha256: Identity.
+        parameters: Count; None for an ``.onnx`` file.
+        training: How it was trained, as JSON; None when it was not.
+    """
+
+    name: str
+    module: Module | None = None
+    onnx: Path | None = None
+    sha256: str
+    parameters: int | None = None
+    training: Mapping[str, Any] | None = field(default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lesson:
+    """One training: everything it depends on, and the call that does it.
+
+    Attributes:
+        name: ``teacher`` or ``student``.
+        model: What is trained, as it was loaded.
+        settings: How.
+        seed: Seed of the recipe.
+        data: Hash of the training samples, and the share kept for validation.
+        teacher: Identity of the teacher, or None.
+        fit: Trains a module in place and returns how it went.
+    """
+
+    name: str
+    model: TrainedModel
+    settings: Training
+    seed: int
+    data: tuple[str, float]
+    teacher: str | None
+    fit: Callable[[Module], object]
+
+
+def check_roles(recipe: Recipe) -> None:
+    """Refuses a recipe whose models cannot play their parts, before anything is loaded.
+
+    Raises:
+        SpecError: An ``.onnx`` file is to be trained or to teach, or a teacher would have random weights.
+    """
+    teacher, student = recipe.teacher, recipe.student
+    if student is not None and is_onnx(student.model):
+        raise SpecError("student.model is an .onnx file, which cannot be trained", fix="give a torch factory")
+    if is_onnx(teacher.model):
+        if student is not None:
+            raise SpecError(
+                "an .onnx teacher cannot teach in this version",
+                found=f"teacher.model = {teacher.model!r} and a [student] table",
+                fix="give the teacher as a torch factory, or drop [student] to deploy the .onnx itself",
+            )
+        if teacher.args or teacher.weights or teacher.train:
+            raise SpecError(
+                "an .onnx model takes no args, weights or training",
+                found=f"teacher.model = {teacher.model!r}",
+                fix="remove them, or give a torch factory",
+            )
+    elif teacher.weights is None and teacher.train is None and recipe.data is not None:
+        raise SpecError(
+            "the teacher has neither weights nor training",
+            found=f"teacher.model = {teacher.model!r} alone: its weights would be random",
+            allowed="teacher.weights = FILE (--weights FILE), or a [teacher.train] table",
+            fix="add one of the two; weights that the factory loads by itself can be saved to a file once",
+        )
+    if recipe.data is None and (student is not None or teacher.train is not None):
+        raise SpecError(
+            "training needs data", found="no [data] in the recipe", allowed="data.train = …", fix="add a [data] table"
+        )
+
+
+def load_models(recipe: Recipe, base: Path) -> tuple[TrainedModel, TrainedModel | None]:
+    """Makes the torch teacher and student of a recipe, both before either is trained.
+
+    So a mistake in the student is told at once, and what identifies them does not hang on what training imports.
+
+    Raises:
+        ModelError: One cannot be made, or its weights do not fit.
+    """
+    specs = {"teacher": recipe.teacher, "student": recipe.student}
+    modules = {name: load_module(spec, base=base, seed=recipe.seed, where=name) for name, spec in specs.items() if spec}
+    teacher, *others = (
+        TrainedModel(
+            name=spec.model,
+            module=modules[name],
+            sha256=hash_json([module_identity(modules[name], spec, base), class_sources(modules[name])]),
+            parameters=count_parameters(modules[name]),
+        )
+        for name, spec in specs.items()
+        if spec
+    )
+    return teacher, others[0] if others else None
+
+
+def train_teacher(
+    recipe: Recipe, teacher: TrainedModel, data: Ingredients, steps: Path, progress: Progress
+) -> TrainedModel:
+    """Trains or fine-tunes the teacher where the recipe says so."""
+    settings = recipe.teacher.train
+    if settings is None:
+        return teacher
+    from edgekit.distillation.trainer import train
+
+    samples, validation, identity = _training_data(recipe, data)
+
+    def fit(target: Module) -> object:
+        return train(target, samples, validation, settings, seed=recipe.seed, progress=progress, name="teacher")
+
+    lesson = Lesson(
+        name="teacher", model=teacher, settings=settings, seed=recipe.seed, data=identity, teacher=None, fit=fit
+    )
+    return _learn(lesson, steps)
+
+
+def train_student(
+    recipe: Recipe, student: TrainedModel, teacher: TrainedModel, data: Ingredients, steps: Path, progress: Progress
+) -> TrainedModel:
+    """Distils the student from the teacher."""
+    from edgekit.distillation.students import distill
+
+    samples, validation, identity = _training_data(recipe, data)
+    source, settings = teacher.module, recipe.distillation
+    assert source is not None  # check_roles
+
+    def fit(target: Module) -> object:
+        return distill(source, target, samples, validation, settings, seed=recipe.seed, progress=progress)[1]
+
+    lesson = Lesson(
+        name="student",
+        model=student,
+        settings=settings,
+        seed=recipe.seed,
+        data=identity,
+        teacher=teacher.sha256,
+        fit=fit,
+    )
+    return _learn(lesson, steps)
+
+
+def _learn(lesson: Lesson, steps: Path) -> TrainedModel:
+    """Trains a model as a step: its weights and history lie in the step's folder."""
+    import torch
+
+    module, settings = lesson.model.module, lesson.settings
+    assert module is not None  # only torch models are trained
+    key = {
+        "edgekit": __version__,
+        "tools": tool_versions("torch"),
+        "threads": torch.get_num_threads(),
+        "module": lesson.model.sha256,
+        "settings": settings.model_dump(),
+        "seed": lesson.seed,
+        "data": lesson.data,
+        "teacher": lesson.teacher,
+    }
+    fresh = False
+
+    def make(folder: Path) -> None:
+        nonlocal fresh
+        history = lesson.fit(module)
+        save_weights(module, folder / "model.safetensors")
+        write_json(folder / "history.json", history)
+        fresh = True
+
+    folder = run_step(steps, lesson.name, key, make)
+    if not fresh:
+        if settings.head is not None:
+            replace_head(module, settings.head.module, settings.head.classes, lesson.seed)
+        load_weights(module, folder / "model.safetensors", where=lesson.name)
+    module.eval()
+    return dataclasses.replace(
+        lesson.model,
+        sha256=hash_json([lesson.model.sha256, state_hash(module)]),
+        parameters=count_parameters(module),
+        training=read_json(folder / "history.json") | {"reused": not fresh},
+    )
+
+
+def _training_data(recipe: Recipe, data: Ingredients) -> tuple[Samples, Samples, tuple[str, float]]:
+    if data.train is None or data.validation is None or recipe.data is None:
+        raise DataError("training needs data", found="no [data] in the recipe", fix="add data.train")
+    (train,) = (parent.sha256 for parent in data.parents if parent.name == "train")
+    return data.train, data.validation, (train, recipe.data.validation)
+
+
+def onnx_model(spec: ModelSpec, base: Path) -> TrainedModel:
+    """Takes an ``.onnx`` file as the model to deploy.
+
+    Raises:
+        ModelError: It is missing or not valid ONNX.
+    """
+    from edgekit.conversion.clean import describe_onnx, load_onnx
+
+    path = expand_path(spec.model, base=base, where="teacher.model", error=ModelError)
+    load_onnx(path)
+    return TrainedModel(name=path.name, onnx=path, sha256=describe_onnx(path, precision="fp32").sha256)
+
+
+def import_onnx(model: TrainedModel, steps: Path) -> Artifact:
+    """Takes an ``.onnx`` file in as the fp32 artifact, with its external data beside it.
+
+    Exporters note source paths in the file; none of them travels on.
+    """
+    import onnx
+
+    from edgekit.conversion.clean import describe_onnx, strip_metadata
+
+    path = model.onnx
+    assert path is not None  # only called for files
+    described = describe_onnx(path, precision="fp32")
+
+    def make(folder: Path) -> None:
+        for name in described.files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            if name != described.model:
+                shutil.copyfile(path.parent / name, folder / name)
+        proto = onnx.load(str(path), load_external_data=False)
+        strip_metadata(proto)
+        onnx.save(proto, str(folder / described.model))
+        save_artifact(describe_onnx(folder / described.model, precision="fp32"))
+
+    key = {"edgekit": __version__, "tools": tool_versions("onnx"), "files": described.files}
+    return load_artifact(run_step(steps, "import", key, make))
+
+
+def run_reference(model: TrainedModel, artifact: Artifact | None, samples: Samples) -> dict[str, Array]:
+    """Outputs of a model on samples: the torch module itself, or an ``.onnx`` file in fp32."""
+    if model.module is not None:
+        from edgekit.distillation.forward import forward
+
+        return forward(model.module, samples)
+    assert artifact is not None  # a model is a module or an imported file
+    from edgekit.checking import run_samples
+    from edgekit.runtime import missing, open_artifact
+
+    engine = "onnxruntime" if missing("onnxruntime") is None else "openvino"
+    session = open_artifact(dataclasses.replace(artifact, engine=engine))
+    try:
+        return run_samples(session, samples)
+    finally:
+        session.close()
