@@ -36,7 +36,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         check_external_data(path)
         onnx.load_external_data_for_model(proto, str(path.parent))
         onnx.checker.check_model(str(path))
-    except (DecodeError, onnx.checker.ValidationError, OSError) as exc:
+    except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as exc:
         lines = str(exc).strip().splitlines()
         raise ModelError(
             f"{path}: not a valid ONNX model",
