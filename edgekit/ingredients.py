@@ -93,8 +93,8 @@ def load_data(recipe: Recipe, base: Path, specs: tuple[TensorSpec, ...] | None) 
         test_sha256 = test.fingerprint()
         parents.append(Parent(kind="data", name="test", sha256=test_sha256))
     _check_test(test, recipe.data)
-    if specs:
-        check_inputs(test, specs)
+    for samples in (train, test):
+        check_inputs(samples, specs or _specs(train))
     labelled = test.targets is not None
     return Ingredients(
         train=kept,
@@ -145,6 +145,15 @@ def _unjudged(train: Samples, validation: Samples, seed: int) -> Samples:
     """Samples that prove numbers where there is no test set; without labels, for nothing may be claimed on them."""
     chosen = validation if len(validation) >= GOLDEN_SAMPLES else draw_calibration(train, GOLDEN_SAMPLES, seed)
     return dataclasses.replace(chosen, targets=None)
+
+
+def _specs(samples: Samples) -> tuple[TensorSpec, ...]:
+    """What the samples are once preprocessed, which the other set must be too."""
+    tensors = samples.tensors([0])
+    return tuple(
+        TensorSpec(name=name, dtype=str(array.dtype), shape=("batch", *array.shape[1:]))
+        for name, array in tensors.items()
+    )
 
 
 def _check_test(test: Samples, data: DataSpec) -> None:

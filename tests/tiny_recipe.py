@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from edgekit.cli.main import cli
@@ -103,6 +104,7 @@ def write_project(folder: Path) -> Path:
 
 def edgekit(*args: object) -> Result:
     """Runs the command line in this process; what is not an exit is a bug and is raised."""
+    torch.set_num_threads(1)  # as in a process of its own, so that both find each other's steps
     for name in [name for name, module in sys.modules.items() if _is_users(module)]:
         del sys.modules[name]  # another test's module of the same name, from another folder
     result = CliRunner().invoke(cli, [str(arg) for arg in args])
@@ -116,13 +118,16 @@ def _is_users(module: object) -> bool:
 
 
 def edgekit_process(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command line as a process of its own, in a terminal of 80 columns."""
+    """Runs the command line as a process of its own, in a terminal of 80 columns.
+
+    torch gets one thread: the networks are tiny, and threads that wait for each other cost most on a busy machine.
+    """
     return subprocess.run(
         [sys.executable, "-m", "edgekit", *map(str, args)],
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"COLUMNS": "80"} | environment,
+        env=os.environ | {"COLUMNS": "80", "OMP_NUM_THREADS": "1"} | environment,
     )
 
 

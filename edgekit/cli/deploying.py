@@ -70,7 +70,7 @@ def deploy(
         )
     print_report(report, console())
     click.echo(f"report: {folder / 'report.md'}")
-    return int(report["exit_code"])
+    return _ended(report)
 
 
 @click.command()
@@ -155,7 +155,7 @@ def export(
         )
     print_report(report, console())
     click.echo(f"report: {bundle}.report.md")
-    return int(report["exit_code"])
+    return _ended(report)
 
 
 @click.command()
@@ -182,6 +182,21 @@ def report(run: Path, as_json: bool, as_markdown: bool) -> int:
 
         print_report(found, console())
     return int(found["exit_code"])
+
+
+def _ended(report: dict[str, Any]) -> int:
+    """The exit code of a run; where every candidate of a target failed, their reasons are an error.
+
+    Raises:
+        EdgeKitError: Nothing ships for a target because no candidate came through.
+    """
+    from edgekit.errors import EdgeKitError
+
+    for target in report["targets"]:
+        if target["exit_code"] == EdgeKitError.exit_code:
+            tried = [f"{c['engine']} {c['precision']}: {c['failure']}" for c in target["candidates"] if c["failure"]]
+            raise EdgeKitError(f"nothing ships for {target['target']}: every candidate failed", found="\n".join(tried))
+    return int(report["exit_code"])
 
 
 def _report_of(run: Path) -> Path:
