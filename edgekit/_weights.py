@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -121,7 +122,9 @@ def _read_pickled(path: Path, at: str) -> dict[str, Tensor]:
                 fix="save the network's weights: torch.save(module.state_dict(), path)",
             )
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle's protocol: what cannot be read is told below
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
         raise ModelError(
             f"{at}: holds more than weights, and reading that could run code",
