@@ -31,6 +31,9 @@ def quantize(fp32: Artifact, data: Batches, plan: Plan, out: Path) -> Artifact:
 
 def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
     """Copies the model and fixes the batch of its specs."""
+    from edgekit.conversion.clean import check_batch
+
+    check_batch(model.inputs, batch)
     copied = _copy(model, out)
     options = dict(target.options.get("null", {})) | {"precision": model.precision}  # type: ignore[call-overload]
     return replace(
@@ -52,5 +55,6 @@ def _copy(model: Artifact, out: Path) -> Artifact:
 
 def _fixed(specs: tuple[TensorSpec, ...], batch: int) -> tuple[TensorSpec, ...]:
     return tuple(
-        replace(spec, shape=(batch, *spec.shape[1:])) if isinstance(spec.shape[0], str) else spec for spec in specs
+        replace(spec, shape=(batch, *spec.shape[1:])) if spec.shape and isinstance(spec.shape[0], str) else spec
+        for spec in specs
     )
