@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Candidate", "Plan", "Task", "choose", "measure_all", "plans_for", "prepare", "try_plan"]
 
 FEED_SAMPLES = 64
+# What a target is called and how fast it might be changes nothing of what is built for it.
+_NOT_BUILT_IN = ("name", "description", "peak_gops", "bandwidth_gb_s")
 CALIBRATION_FIX = "give data in the recipe, or --calibration DATA, or use --precision fp32"
 
 
@@ -166,8 +168,7 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
     key = {
         "parent": artifact.sha256,
         "engine": _version(plan.engine),
-        # How fast it might be changes nothing of what is built for it.
-        "target": task.target.model_dump(exclude={"name", "description", "peak_gops", "bandwidth_gb_s"}),
+        "target": {name: value for name, value in task.target if name not in _NOT_BUILT_IN},
         "batch": batch,
     }
     built = _artifact_step(out, "compile", key, lambda folder: backend.compile(artifact, task.target, batch, folder))

@@ -61,7 +61,7 @@ def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manif
         timings={
             "verdict": to_json(shipped.verdict),
             "profile": job.profile.model_dump(),
-            "target": job.target.model_dump(),
+            "target": to_json(dict(job.target)),
             "not_measured": task.not_measured,
             "host": to_json(this_host()),
             "measured": measured_report(shipped.measured),
