@@ -22,6 +22,7 @@ from edgekit.distillation.forward import device_of, forward, logits_of, to_torch
 from edgekit.distillation.inspection import count_batches, inspect_samples
 from edgekit.distillation.parameters import frozen, optimizer_for
 from edgekit.distillation.schedules import warmup_cosine
+from edgekit.distillation.selection import NOTHING, Score, better
 from edgekit.errors import TrainingError
 from edgekit.models import replace_head
 from edgekit.progress import Progress, silent
@@ -94,7 +95,8 @@ def train(
 ) -> History:
     """Trains a module in place and leaves its best weights loaded, in evaluation mode.
 
-    The best are those of the highest validation accuracy, at equal accuracy of the lowest validation cross-entropy.
+    The best are those of the highest validation accuracy; among accuracies that the validation samples cannot tell
+    apart, those of the lowest cross-entropy (see :func:`edgekit.distillation.selection.better`).
     The same seed, number of threads and machine give bit-identical weights; the caller's random state stays.
 
     Args:
@@ -141,25 +143,26 @@ def train(
 def _fit(run: _Run) -> History:
     """All epochs; whatever happens, the best weights until then are loaded at the end."""
     started = time.perf_counter()
-    best, best_epoch, best_rank = copy.deepcopy(run.module.state_dict()), 0, (-math.inf, -math.inf)
+    best, kept = copy.deepcopy(run.module.state_dict()), NOTHING
     scores: list[float] = []
     losses: list[float] = []
     try:
         for epoch in range(1, run.settings.epochs + 1):
             losses.append(_epoch(run, epoch, f"validation {scores[-1]:.1%}" if scores else ""))
-            accuracy, cross = _score(run, epoch)
-            scores.append(accuracy)
-            if (accuracy, -cross) > best_rank:
-                best, best_epoch, best_rank = copy.deepcopy(run.module.state_dict()), epoch, (accuracy, -cross)
-            if run.settings.patience is not None and epoch - best_epoch >= run.settings.patience:
+            score = _score(run, epoch)
+            scores.append(score.accuracy)
+            kept = better(score, kept, max(scores), len(run.validation))
+            if kept is score:
+                best = copy.deepcopy(run.module.state_dict())
+            elif run.settings.patience is not None and epoch - kept.epoch >= run.settings.patience:
                 break
     finally:
         run.module.load_state_dict(best)
         run.module.eval()
-    run.progress(f"train {run.name}", run.steps, run.steps, f"validation {scores[best_epoch - 1]:.1%}")
+    run.progress(f"train {run.name}", run.steps, run.steps, f"validation {kept.accuracy:.1%}")
     return History(
         epochs=len(scores),
-        best_epoch=best_epoch,
+        best_epoch=kept.epoch,
         scores=tuple(scores),
         losses=tuple(losses),
         seconds=time.perf_counter() - started,
@@ -217,8 +220,7 @@ def _not_finite(where: str, loss: float, inputs: Mapping[str, Tensor], logits: T
     return TrainingError(f"{where}: the loss is {loss}", found=found, allowed="a finite loss", fix=fix)
 
 
-def _score(run: _Run, epoch: int) -> tuple[float, float]:
-    """Accuracy and cross-entropy on the validation samples."""
+def _score(run: _Run, epoch: int) -> Score:
     logits = torch.from_numpy(next(iter(forward(run.module, run.validation).values())))
     if not torch.isfinite(logits).all():
         raise TrainingError(
@@ -227,7 +229,8 @@ def _score(run: _Run, epoch: int) -> tuple[float, float]:
         )
     labels = torch.tensor(run.validation.targets, dtype=torch.int64)
     accuracy = float((logits.argmax(dim=1) == labels).double().mean())
-    return accuracy, float(functional.cross_entropy(logits.double(), labels))
+    cross = float(functional.cross_entropy(logits.double(), labels))
+    return Score(epoch=epoch, accuracy=accuracy, cross_entropy=cross)
 
 
 @contextmanager
