@@ -95,7 +95,7 @@ def inspect(model: Path, as_json: bool) -> int:
         print_json(found)
         return 0
     for key, value in found["facts"].items():
-        click.echo(f"{key + ':':<16}{value}")
+        click.echo(f"{key + ':':<16} {value}")
     print_table(
         ("operator", "precision", "count"), [(o["op"], o["precision"], str(o["count"])) for o in found["operators"]]
     )
