@@ -175,7 +175,8 @@ def _undecided(name: str, allowed: float, measured: Measured | None, not_measure
     status: Status = (
         "not measured" if not_measured else "fail" if measured and measured.status != "ok" else "inconclusive"
     )
-    why = not_measured or (measured.reason if measured else None) or "not known on this system"
+    # Why nothing could be measured is the verdict's reason, and the same for every limit.
+    why = "" if not_measured else (measured.reason if measured else None) or "not known on this system"
     return LimitResult(limit=name, allowed=allowed, value=None, low=None, high=None, status=status, note=why)
 
 

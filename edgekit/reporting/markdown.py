@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgekit.reporting.tables import Table, candidates_table, facts, limits_table, scores_table, shipped_of
+from edgekit.reporting.tables import (
+    Table,
+    candidates_table,
+    facts,
+    latency_table,
+    limits_table,
+    remarks,
+    scores_table,
+    shipped_of,
+)
 
 
 def to_markdown(report: Mapping[str, Any]) -> str:
@@ -17,10 +26,9 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         parts.append(_table(candidates_table(target)))
         shipped = shipped_of(target)
         if shipped:
-            parts.append(_table(limits_table(shipped)))
-            parts.append(_table(scores_table(report, shipped)))
-        failures = [c for c in target["candidates"] if c["failure"]]
-        parts += [f"**{c['engine']} {c['precision']}** failed:\n\n```\n{c['failure']}\n```" for c in failures]
+            tables = (limits_table(shipped), latency_table(shipped["measured"]), scores_table(report, shipped))
+            parts += [_table(table) for table in tables if table[1]]
+        parts += [f"**{name}**:\n\n```\n{text}\n```" for name, text in remarks(target)]
         parts.append("\n".join(f"- {name}: {text}" for name, text in facts(report, target)))
     if report["command"]:
         parts.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Table = tuple[list[str], list[list[str]]]
@@ -17,15 +17,20 @@ LIMIT_NAMES = {
     "p99_ms": "p99",
     "p999_ms": "p99.9",
     "load_ms": "load",
-    "first_inference_ms": "first inference",
+    "first_inference_ms": "first query",
     "peak_memory_mb": "peak memory",
     "size_mb": "size",
     "max_drop_points": "accuracy drop",
 }
 
 
-def candidates_table(target: Mapping[str, Any]) -> Table:
-    """One row a candidate; the one that ships is marked. Latencies are point estimates of the application clock."""
+def candidates_table(target: Mapping[str, Any], *, narrow: bool = False) -> Table:
+    """One row a candidate; the one that ships is marked. Latencies are point estimates of the application clock.
+
+    Args:
+        target: One target of a report.
+        narrow: Without the dB, and with drops as points alone.
+    """
     header = ["", "candidate", "p50 ms", "p99 ms", "MB", "dB", "drop, points", "int8", "verdict"]
     rows = []
     for c in target["candidates"]:
@@ -38,11 +43,16 @@ def candidates_table(target: Mapping[str, Any]) -> Table:
                 percentile(c, 99.0),
                 number(c["size_mb"], 2),
                 number(proof.get("reference_db"), 0),
-                interval(proof.get("drop")),
+                points(proof.get("drop")) if narrow else interval(proof.get("drop")),
                 share(proof.get("int8_share")),
                 c["status"],
             ]
         )
+    return _without(header.index("dB"), header, rows) if narrow else (header, rows)
+
+
+def _without(column: int, header: list[str], rows: list[list[str]]) -> Table:
+    header, *rows = ([*row[:column], *row[column + 1 :]] for row in (header, *rows))
     return header, rows
 
 
@@ -52,12 +62,13 @@ def limits_table(candidate: Mapping[str, Any]) -> Table:
     rows = []
     for r in candidate["limits"]:
         unit = UNITS[r["limit"].rsplit("_", 1)[-1]]
+        show = milliseconds if unit == "ms" else hundredths
         rows.append(
             [
                 LIMIT_NAMES[r["limit"]],
-                f"≤ {r['allowed']:g} {unit}",
-                number(r["value"], 3),
-                bounds(r["low"], r["high"]),
+                f"≤ {r['allowed']:.5g} {unit}",
+                show(r["value"]),
+                bounds(r["low"], r["high"], show),
                 r["status"],
                 r["note"],
             ]
@@ -86,17 +97,17 @@ def scores_table(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> Tab
     return ["", "model", "parameters", proof.get("metric") or "score", "drop, points"], rows
 
 
-def latency_table(measured: Mapping[str, Any]) -> Table:
-    """Both clocks, every percentile the queries support."""
+def latency_table(measured: Mapping[str, Any] | None) -> Table:
+    """Both clocks, every percentile the queries support; no rows where nothing was measured."""
     header = ["clock", "n", "mean ms", "p50 ms", "p90 ms", "p95 ms", "p99 ms", "p99.9 ms"]
     rows = []
     for clock in ("application", "engine"):
-        summary = measured[clock]
+        summary = measured[clock] if measured else None
         if summary is None:
             continue
         known = {float(q): found["ms"] for q, found in summary["percentiles"].items()}
-        cells = [number(known.get(q), 3) for q in (50.0, 90.0, 95.0, 99.0, 99.9)]
-        rows.append([clock, str(summary["n"]), number(summary["mean_ms"], 3), *cells])
+        cells = [milliseconds(known.get(q)) for q in (50.0, 90.0, 95.0, 99.0, 99.9)]
+        rows.append([clock, str(summary["n"]), milliseconds(summary["mean_ms"]), *cells])
     return header, rows
 
 
@@ -117,13 +128,15 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
             (
                 "measured",
                 f"{measured['application']['n']} queries in {measured['turns']} turns, {measured['started_at']}; "
-                f"load {number(measured['load_ms'], 0)} ms, "
-                f"first inference {number(measured['first_inference_ms'], 2)} ms, "
+                f"load {milliseconds(measured['load_ms'])} ms, "
+                f"first query {milliseconds(measured['first_inference_ms'])} ms, "
                 f"peak memory {number(measured['highest_memory_mb'], 0)} MB",
             )
         )
     if report["data"]["random"]:
         lines.append(("data", "random inputs: nothing is known of the accuracy"))
+    elif not report["data"]["held_out"]:
+        lines.append(("data", "there is no test set: numbers are proven on training samples, accuracy is not"))
     return lines
 
 
@@ -139,12 +152,22 @@ def percentile(candidate: Mapping[str, Any], q: float) -> str:
         return NONE
     # Keys are text once the report has been through JSON.
     found = {float(k): v for k, v in measured["application"]["percentiles"].items()}.get(q)
-    return number(found["ms"], 3) if found else NONE
+    return milliseconds(found["ms"]) if found else NONE
 
 
 def number(value: float | None, digits: int) -> str:
     """A number, or a dash."""
     return NONE if value is None else f"{value:.{digits}f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """A time to four figures, three decimals at most: 0.027, 1.234, 12.34, 123.4."""
+    return NONE if value is None else f"{value:.{max(0, 4 - len(str(int(abs(value)))))}f}"
+
+
+def hundredths(value: float | None) -> str:
+    """A number with two decimals."""
+    return number(value, 2)
 
 
 def percent(value: float | None) -> str:
@@ -167,8 +190,26 @@ def interval(drop: Mapping[str, Any] | None) -> str:
     return NONE if not drop else f"{drop['points']:.2f} [{drop['low']:.2f}, {drop['high']:.2f}]"
 
 
-def bounds(low: float | None, high: float | None) -> str:
+def points(drop: Mapping[str, Any] | None) -> str:
+    """A drop in points."""
+    return NONE if not drop else f"{drop['points']:.2f}"
+
+
+def bounds(low: float | None, high: float | None, show: Callable[[float | None], str]) -> str:
     """An interval, one end of it, or nothing."""
-    if low is None and high is None:
-        return ""
-    return f"{number(low, 3)} to {number(high, 3)}"
+    if low is None or high is None:
+        return (f"≥ {show(low)}" if low is not None else "") + (f"≤ {show(high)}" if high is not None else "")
+    return f"[{show(low)}, {show(high)}]"
+
+
+def remarks(target: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Why candidates failed, and where nothing ships why each may not: name and text."""
+    shipped = shipped_of(target)
+    found = []
+    for c in target["candidates"]:
+        name = f"{c['engine']} {c['precision']}"
+        if c["failure"]:
+            found.append((f"{name} failed", c["failure"]))
+        elif shipped is None:
+            found.append((name, c["reason"]))
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich import box
@@ -16,11 +16,14 @@ from edgekit.reporting.tables import (
     facts,
     latency_table,
     limits_table,
+    remarks,
     scores_table,
     shipped_of,
 )
 
 COLOURS = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow", "not measured": "bold yellow"}
+
+WIDE = 90  # columns from which the widest table is shown whole
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
@@ -32,32 +35,34 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
             (target["status"].upper(), COLOURS[target["status"]]),
         )
         console.print(title)
-        console.print(_table(candidates_table(target), without=("dB",) if console.width < 90 else ()))
+        _print_table(candidates_table(target, narrow=console.width < WIDE), console)
         shipped = shipped_of(target)
         if shipped:
-            console.print(_table(limits_table(shipped)))
-            console.print(_table(scores_table(report, shipped)))
-        for c in target["candidates"]:
-            if c["failure"]:
-                console.print(Text(f"{c['engine']} {c['precision']} failed: {c['failure']}", style="red"))
+            _print_table(limits_table(shipped), console)
+            _print_table(latency_table(shipped["measured"]), console)
+            _print_table(scores_table(report, shipped), console)
+        for name, text in remarks(target):
+            console.print(Text(f"{name}: {text}", style="red"))
         for name, text in facts(report, target):
             console.print(Text.assemble((f"{name}: ", "dim"), text))
-        console.print(Text.assemble(("ships: ", "bold"), target["why"]))
+        console.print(Text.assemble(("ships: " if shipped else "", "bold"), target["why"]))
         if target["bundle"]:
             console.print(f"bundle: {target['bundle']['path']} ({target['bundle']['id'][:16]})")
         console.print()
 
 
-def _table(table: Table, without: Sequence[str] = ()) -> RichTable:
+def _print_table(table: Table, console: Console) -> None:
+    """Prints a table that has rows."""
     header, rows = table
+    if not rows:
+        return
     made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    kept = [i for i, name in enumerate(header) if name not in without]
-    for i in kept:
+    for i, name in enumerate(header):
         numeric = all(row[i][:1] in "-0123456789" for row in rows)
-        made.add_column(header[i], overflow="fold", no_wrap=i < 2, justify="right" if numeric else "left")
+        made.add_column(name, overflow="fold", no_wrap=i < 2, justify="right" if numeric else "left")
     for row in rows:
-        made.add_row(*(Text(row[i], style=COLOURS.get(row[i], "")) for i in kept))
-    return made
+        made.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
+    console.print(made)
 
 
 def print_profile(found: Mapping[str, Any], console: Console) -> None:
@@ -70,6 +75,6 @@ def print_profile(found: Mapping[str, Any], console: Console) -> None:
             (found["status"].upper(), COLOURS[found["status"]]),
         )
     )
-    console.print(_table(limits_table(found)))
-    console.print(_table(latency_table(found["measured"])))
+    _print_table(limits_table(found), console)
+    _print_table(latency_table(found["measured"]), console)
     console.print(found["reason"])

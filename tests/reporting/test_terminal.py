@@ -1,0 +1,110 @@
+import io
+
+import pytest
+from fake_line import quick_profile
+
+from edgekit.cli._output import console
+from edgekit.reporting.report import limits_report, measured_report
+from edgekit.reporting.terminal import print_profile, print_report
+
+
+@pytest.fixture
+def printed(monkeypatch):
+    """Prints as the command line does, on so many columns."""
+
+    def show(printer, found, columns=80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        stream = io.StringIO()
+        printer(found, console(stream))
+        return stream.getvalue()
+
+    return show
+
+
+def cells(text, start):
+    """The rows of the table whose header starts with ``start``, until its end."""
+    lines = text.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.strip().startswith(start))
+    rows = lines[first + 2 :]
+    return rows[: next(i for i, row in enumerate(rows) if not row.strip())]
+
+
+def wide(report, candidate):
+    """Every engine and precision, one of them failed, one that misses."""
+    return report(
+        candidate("openvino", "fp32", latency_ms=987.6, drop=(-0.1, 0.1)),
+        candidate("openvino", "int8", latency_ms=25.5),
+        candidate("onnxruntime", "fp32", drop=(-4.55, 12.34)),
+        candidate("onnxruntime", "int8"),
+        candidate("tensorrt", "fp32", failure="engine 'tensorrt' cannot prepare a model here"),
+        shipped=3,
+    )
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_no_cell_is_folded_for_the_usual_names(printed, report, candidate, columns):
+    text = printed(print_report, wide(report, candidate), columns)
+    assert max(map(len, text.splitlines())) <= columns
+    for start, rows in (("candidate", 5), ("limit", 5), ("clock", 2), ("model", 3)):
+        assert len(cells(text, start)) == rows, f"{start}: a cell is folded\n{text}"
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_no_cell_is_folded_where_nothing_was_measured(printed, report, candidate, columns):
+    text = printed(print_report, report(candidate(latency_ms=None), candidate("openvino", latency_ms=None)), columns)
+    assert len(cells(text, "candidate")) == 2
+    assert len(cells(text, "limit")) == 5
+    assert "clock" not in text
+    assert "NOT MEASURED" in text
+
+
+def test_the_verdict_what_ships_and_why(printed, report, candidate):
+    text = printed(print_report, wide(report, candidate))
+    assert text.startswith("digits on local, profile quick: PASS\n")
+    assert "ships: onnxruntime int8: lowest p50 bound (12.345 ms)" in text
+    assert "bundle: local (0123456789abcdef)" in text
+    assert "tensorrt fp32 failed: engine 'tensorrt' cannot prepare a model here" in text
+    assert [row.strip()[0] == "*" for row in cells(text, "candidate")] == [False, False, False, True, False]
+
+
+def test_where_nothing_ships_it_says_why_of_each(printed, report, candidate):
+    text = printed(
+        print_report, report(candidate(drop=(3.0, 5.0)), candidate("openvino", drop=(2.0, 5.0)), shipped=None)
+    )
+    assert text.startswith("digits on local, profile quick: FAIL\n")
+    assert "onnxruntime int8: not met: max_drop_points" in text
+    assert "openvino int8: not met: max_drop_points" in text
+    assert "\nnothing ships: the accuracy limit is missed\n" in text
+    assert "bundle:" not in text
+
+
+def test_a_profile_without_limits_has_no_table_of_them(printed, report, candidate):
+    none = quick_profile()
+    text = printed(print_report, report(candidate(profile=none), profile=none))
+    assert "allowed" not in text
+
+
+def test_text_of_users_is_no_markup(printed, report, candidate):
+    text = printed(
+        print_report, report(candidate(), candidate(failure="[bold]bad[/bold] :smile:"), name="[red]mine[/red]")
+    )
+    assert "[red]mine[/red] on local" in text
+    assert "[bold]bad[/bold] :smile:" in text
+
+
+def test_what_profile_found(printed, candidate):
+    one = candidate()
+    found = {
+        "bundle": {"name": "digits", "id": "0" * 64, "engine": "onnxruntime", "precision": "int8"},
+        "target": "local",
+        "profile": "quick",
+        "status": "pass",
+        "reason": "every limit is met",
+        "limits": limits_report(one.verdict),
+        "measured": measured_report(one.measured),
+    }
+    text = printed(print_profile, found)
+    assert text.startswith("digits (onnxruntime int8) on local, profile quick: PASS\n")
+    assert len(cells(text, "limit")) == 5
+    assert len(cells(text, "clock")) == 2
+    assert text.endswith("every limit is met\n")
