@@ -225,6 +225,10 @@ BAD_NETS = {
         "return torch.linalg.eigvals(x[:, 0])[:, :3].real",
         ["linalg_eig", "tinynets.py", "torch.linalg.eigvals(x[:, 0])"],
     ),
+    "outputs that are NaN": (
+        "return (x.mean((2, 3)) - 100).log()",
+        ["the torch model itself gives NaN", "2 of 2 values"],
+    ),
     "control flow on values": (
         "return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))",
         ["cannot trace Net", "tinynets.py", "if x.sum() > 0"],

@@ -126,7 +126,7 @@ def _bars(stream: TextIO) -> Iterator[Progress]:
 
     def progress(step: str, done: int, total: int, note: str = "") -> None:
         if step not in tasks:
-            tasks[step] = bars.add_task(step, note=note)
+            tasks[step] = bars.add_task(step, total=total, note=note)
         bars.update(tasks[step], completed=done, total=total, note=note)
 
     with bars:

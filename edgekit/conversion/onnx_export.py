@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 
@@ -146,6 +147,12 @@ def _check_parity(artifact: Artifact, example: Mapping[str, Array], expected: Ma
     finally:
         session.close()
     for name, reference in expected.items():
+        if reference.dtype.kind == "f" and not np.isfinite(reference).all():
+            raise ParityError(
+                f"the torch model itself gives NaN or infinity at output {name!r}",
+                found=f"{int((~np.isfinite(reference)).sum())} of {reference.size} values",
+                fix="mend the model or its weights: the samples are finite",
+            )
         db = snr_db(reference, actual[name])
         if db < PARITY_DB:
             raise ParityError(
