@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import venv
@@ -132,7 +133,7 @@ print(json.dumps({
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_device_runs_verifies_and_measures_a_bundle_with_numpy_and_one_engine(engine, bare, deployed, tmp_path):
-    bundle = tmp_path / "run" / "local"
+    bundle = shutil.copytree(deployed.out, tmp_path / "run") / "local"
     made = edgekit("deploy", deployed.project, "--out", tmp_path / "run", "--engine", engine, "--precision", "int8")
     assert made.exit_code == 0, made.stderr
     images, labels = stripes(30, seed=7)

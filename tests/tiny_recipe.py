@@ -118,17 +118,22 @@ def _is_users(module: object) -> bool:
 
 
 def edgekit_process(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command line as a process of its own, in a terminal of 80 columns.
-
-    torch gets one thread: the networks are tiny, and threads that wait for each other cost most on a busy machine.
-    """
+    """Runs the command line as a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "edgekit", *map(str, args)],
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"COLUMNS": "80", "OMP_NUM_THREADS": "1"} | environment,
+        env=process_environment() | environment,
     )
+
+
+def process_environment() -> dict[str, str]:
+    """A terminal of 80 columns, and one thread for torch.
+
+    The networks are tiny, and threads that wait for each other cost most on a busy machine.
+    """
+    return dict(os.environ) | {"COLUMNS": "80", "OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +153,7 @@ class Deployed:
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     """The tiny recipe distilled, then deployed on both CPU engines; nobody may change what is in it."""
-    project = write_project(tmp_path_factory.mktemp("deployed"))
+    project = write_project(tmp_path_factory.mktemp("déployed") / "a run")  # names as users have them
     out = project / "out"
     runs = [edgekit_process(command, project, "--out", out) for command in ("distill", "deploy")]
     assert [run.returncode for run in runs] == [0, 0], "\n".join(run.stderr for run in runs)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 from safetensors.torch import load_file
-from tiny_recipe import edgekit, edgekit_process
+from tiny_recipe import edgekit, edgekit_process, process_environment
 
 from edgekit.artifact import read_json
 
@@ -76,7 +80,9 @@ def test_distill_says_what_was_learned_and_where_it_is(deployed):
     for role, channels in (("teacher", 16), ("student", 8)):
         assert f"{role}: {deployed.out}/{role}.safetensors" in printed
         assert load_file(deployed.out / f"{role}.safetensors")["0.weight"].shape[0] == channels
-    assert f"next: edgekit deploy {deployed.project} --out {deployed.out}" in printed
+    assert (
+        f"next: edgekit deploy {shlex.quote(str(deployed.project))} --out {shlex.quote(str(deployed.out))}" in printed
+    )
 
 
 def test_a_second_deploy_does_nothing_again_and_says_the_same(deployed, run):
@@ -146,7 +152,29 @@ def test_set_overrides_a_key_and_only_what_depends_on_it_is_done_again(deployed,
     assert "train" not in done.stderr
 
 
-def test_a_run_that_was_killed_goes_on(deployed, run):
+def test_a_run_that_is_killed_while_it_trains_goes_on_from_there(project):
+    args = ("deploy", project, "--out", project / "out", "--target", "raspberry-pi-4", "--engine", "onnxruntime")
+    args += ("--precision", "fp32", "--set", "distillation.epochs=10")
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgekit", *map(str, args)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=process_environment(),
+    ) as process:
+        assert process.stderr is not None
+        assert any(line.startswith("train student: 1/") for line in process.stderr)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert list(project.glob("out/.steps/*partial*student*"))
+    done = edgekit(*args)
+    assert done.exit_code == 4, done.stderr
+    assert "train teacher" not in done.stderr
+    assert "train student" in done.stderr
+    assert not list(project.rglob("*partial*"))
+
+
+def test_what_a_kill_between_two_renames_leaves_is_mended(deployed, run):
     """What a kill leaves: a lock file, half a step, half a bundle, and the old bundle moved aside."""
     (run / ".steps" / ".edgekit-partial-compile-0").mkdir()
     (run / ".edgekit-partial-local").mkdir()
