@@ -182,3 +182,40 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 def leftovers(folder: Path) -> list[Path]:
     """What is half-written under a folder."""
     return [path for path in folder.rglob("*") if "partial" in path.name]
+
+
+NETS = """
+import torch
+from torch import nn
+
+
+def teacher(hidden=8, classes=3):
+    return nn.Sequential(nn.Linear(4, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+
+
+def student(classes=3):
+    return nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, classes))
+"""
+
+
+def write_torch_project(folder: Path) -> Path:
+    """A folder with two tiny torch networks and three separable classes, whose module is called as the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{folder.name}.py").write_text(NETS)
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 96), ("test", 48)):
+        y = np.arange(count) % CLASSES
+        x = (np.eye(CLASSES, FEATURES)[y] * 3 + rng.standard_normal((count, FEATURES)) * 0.3).astype(np.float32)
+        np.savez(folder / f"{name}.npz", x=x, y=y)
+    return folder
+
+
+def torch_recipe(project: Path, **fields: Any) -> Recipe:
+    """The recipe of such a folder: the teacher is trained, the student distilled."""
+    quick = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05}
+    known: dict[str, Any] = {
+        "teacher": {"model": f"{project.name}:teacher", "train": quick},
+        "student": {"model": f"{project.name}:student"},
+        "distillation": quick,
+    }
+    return make_recipe(**known | fields)

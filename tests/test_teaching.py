@@ -1,0 +1,284 @@
+import json
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from fake_line import (
+    ZEROS,
+    leftovers,
+    make_recipe,
+    torch_recipe,
+    write_model,
+    write_project,
+    write_torch_project,
+)
+
+from edgekit.errors import DataError, ModelError, SpecError, TrainingError
+from edgekit.ingredients import load_data
+from edgekit.models import load_module, save_weights, state_hash
+from edgekit.progress import silent
+from edgekit.teaching import (
+    check_roles,
+    import_onnx,
+    load_models,
+    onnx_model,
+    run_reference,
+    train_student,
+    train_teacher,
+)
+
+QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05}
+
+
+@pytest.fixture
+def project(tmp_path):
+    folder = write_torch_project(tmp_path / "teaching_nets")
+    yield folder
+    sys.modules.pop("teaching_nets", None)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    counted = []
+    from edgekit.distillation import students, trainer
+
+    def count(owner, function, role):
+        original = getattr(owner, function)
+
+        def counting(*args, **kwargs):
+            counted.append(role)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, function, counting)
+
+    count(trainer, "train", "teacher")
+    count(students, "distill", "student")
+    return counted
+
+
+def taught(recipe, project, steps):
+    """Teacher and student, as a deployment gets them."""
+    check_roles(recipe)
+    teacher, student = load_models(recipe, project)
+    data = load_data(recipe, project, None)
+    teacher = train_teacher(recipe, teacher, data, steps, silent)
+    return teacher, None if student is None else train_student(recipe, student, teacher, data, steps, silent)
+
+
+# ---- roles ----
+
+ONNX = {"model": "model.onnx"}
+TORCH = {"model": "nets:teacher"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"teacher": ONNX, "student": {"model": "small.ONNX"}}, "student.model is an .onnx file"),
+        ({"teacher": ONNX, "student": TORCH}, "an .onnx teacher cannot teach"),
+        ({"teacher": ONNX | {"train": QUICK}}, "an .onnx model takes no args, weights or training"),
+        ({"teacher": ONNX | {"weights": "w.safetensors"}}, "an .onnx model takes no args, weights or training"),
+        ({"teacher": ONNX | {"args": {"depth": 3}}}, "an .onnx model takes no args, weights or training"),
+        ({"teacher": TORCH}, "the teacher has neither weights nor training"),
+        ({"teacher": TORCH, "student": TORCH}, "the teacher has neither weights nor training"),
+        ({"teacher": TORCH, "student": TORCH, "data": None}, "training needs data"),
+        ({"teacher": TORCH | {"train": QUICK}, "data": None}, "training needs data"),
+    ],
+)
+def test_models_that_cannot_play_their_part_are_refused(fields, message):
+    with pytest.raises(SpecError, match=message):
+        check_roles(make_recipe(**fields))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"teacher": ONNX},
+        {"teacher": ONNX, "data": None},
+        {"teacher": TORCH, "data": None},  # how fast an architecture is needs no weights
+        {"teacher": TORCH | {"weights": "w.safetensors"}},
+        {"teacher": TORCH | {"weights": "w.safetensors", "train": QUICK}, "student": TORCH},
+        {"teacher": TORCH | {"train": QUICK}},
+    ],
+)
+def test_models_that_can(fields):
+    check_roles(make_recipe(**fields))
+
+
+def test_both_models_are_made_before_one_is_trained(project):
+    recipe = torch_recipe(project, student={"model": "teaching_nets:student", "args": {"depth": 3}})
+    with pytest.raises(ModelError, match="student: teaching_nets:student: wrong arguments"):
+        load_models(recipe, project)
+
+
+# ---- training ----
+
+
+def test_a_teacher_is_trained_and_a_student_distilled_once(project, tmp_path, calls):
+    recipe, steps = torch_recipe(project), tmp_path / "steps"
+    first = taught(recipe, project, steps)
+    again = taught(recipe, project, steps)
+    assert calls == ["teacher", "student"]
+    for model, resumed in zip(first, again, strict=True):
+        assert (model.training["reused"], resumed.training["reused"]) == (False, True)
+        assert model.training["epochs"] == resumed.training["epochs"] == 2
+        assert state_hash(model.module) == state_hash(resumed.module)
+        assert model.sha256 == resumed.sha256
+        assert not model.module.training
+        assert not resumed.module.training
+    assert sorted(p.name.split("-")[0] for p in steps.iterdir()) == ["student", "teacher"]
+
+
+@pytest.mark.parametrize(
+    ("change", "repeated"),
+    [
+        ({"distillation": QUICK | {"temperature": 2.0}}, ["student"]),
+        ({"distillation": QUICK | {"epochs": 3}}, ["student"]),
+        ({"student": {"model": "teaching_nets:student", "args": {"classes": 3}}}, ["student"]),
+        ({"teacher": {"model": "teaching_nets:teacher", "train": QUICK | {"epochs": 3}}}, ["teacher", "student"]),
+        ({"seed": 1}, ["teacher", "student"]),
+        ({"data": {"train": "train.npz", "test": "test.npz", "validation": 0.2}}, ["teacher", "student"]),
+        ({"data": {"train": "train.npz", "test": "test.npz", "calibration": 20}}, []),
+        ({"data": {"train": "train.npz"}}, []),
+        ({"metric": "top5", "profile": "other", "name": "other", "quantization": {"precision": "fp32"}}, []),
+    ],
+)
+def test_a_change_trains_only_what_depends_on_it(project, tmp_path, calls, change, repeated):
+    steps = tmp_path / "steps"
+    taught(torch_recipe(project), project, steps)
+    calls.clear()
+    taught(torch_recipe(project, **change), project, steps)
+    assert calls == repeated
+
+
+def test_other_training_data_train_again_and_other_test_data_do_not(project, tmp_path, calls):
+    steps, recipe = tmp_path / "steps", torch_recipe(project)
+    taught(recipe, project, steps)
+    for name, repeated in (("test", []), ("train", ["teacher", "student"])):
+        calls.clear()
+        arrays = dict(np.load(project / f"{name}.npz"))
+        np.savez(project / f"{name}.npz", x=arrays["x"] + 0.001, y=arrays["y"])
+        taught(recipe, project, steps)
+        assert calls == repeated
+
+
+def test_another_source_of_the_networks_trains_again(project, tmp_path, calls):
+    steps, recipe = tmp_path / "steps", torch_recipe(project)
+    taught(recipe, project, steps)
+    calls.clear()
+    source = project / "teaching_nets.py"
+    source.write_text(source.read_text() + "# the forward pass may be another one\n")
+    taught(recipe, project, steps)
+    assert calls == ["teacher", "student"]
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_head_is_replaced_on_resuming_too(project, tmp_path, calls, resumed):
+    steps = tmp_path / "steps"
+    head = QUICK | {"head": {"module": "2", "classes": 3}, "freeze": ["0"], "rates": {"2": 2.0}}
+    recipe = torch_recipe(
+        project, student=None, teacher={"model": "teaching_nets:teacher", "args": {"classes": 7}, "train": head}
+    )
+    if resumed:
+        taught(recipe, project, steps)
+    teacher, student = taught(recipe, project, steps)
+    assert student is None
+    assert teacher.training["reused"] == resumed
+    assert teacher.module[2].out_features == 3
+    assert teacher.parameters == 4 * 8 + 8 + 8 * 3 + 3
+
+
+def test_weights_are_fine_tuned_from(project, tmp_path, calls):
+    weights = project / "w.safetensors"
+    untrained = torch_recipe(project).teacher
+    save_weights(load_module(untrained, base=project, seed=9, where="teacher"), weights)
+    still = torch_recipe(project, student=None, teacher={"model": "teaching_nets:teacher", "weights": "w.safetensors"})
+    teacher, _ = taught(still, project, tmp_path / "steps")
+    assert (calls, teacher.training) == ([], None)
+    tuned = torch_recipe(
+        project, student=None, teacher={"model": "teaching_nets:teacher", "weights": "w.safetensors", "train": QUICK}
+    )
+    tuned_teacher, _ = taught(tuned, project, tmp_path / "steps")
+    assert calls == ["teacher"]
+    assert tuned_teacher.sha256 != teacher.sha256
+
+
+def test_training_that_fails_leaves_nothing(project, tmp_path):
+    recipe = torch_recipe(project, teacher={"model": "teaching_nets:teacher", "train": QUICK | {"freeze": ["9"]}})
+    with pytest.raises(TrainingError, match="has no module '9'"):
+        taught(recipe, project, tmp_path / "steps")
+    assert list((tmp_path / "steps").iterdir()) == []
+
+
+def test_training_needs_labels(project, tmp_path):
+    arrays = dict(np.load(project / "train.npz"))
+    np.savez(project / "train.npz", x=arrays["x"])
+    with pytest.raises(DataError, match="no labels"):
+        taught(torch_recipe(project), project, tmp_path / "steps")
+    assert leftovers(tmp_path) == []
+
+
+# ---- models from elsewhere ----
+
+
+def test_an_onnx_file_is_taken_in_without_what_its_exporter_noted(tmp_path):
+    project = write_project(tmp_path / "project")
+    proto = onnx.load(project / "model.onnx")
+    proto.doc_string = "written at /home/me/secret"
+    proto.graph.node[0].metadata_props.add(key="pkg.torch.onnx.stack_trace", value="/home/me/secret/nets.py")
+    onnx.save(proto, project / "model.onnx")
+    model = onnx_model(make_recipe().teacher, project)
+    artifact = import_onnx(model, tmp_path / "steps")
+    assert (artifact.engine, artifact.precision, artifact.model) == ("onnx", "fp32", "model.onnx")
+    assert b"secret" not in artifact.path.read_bytes()
+    assert (model.name, model.parameters, model.module) == ("model.onnx", None, None)
+    assert import_onnx(model, tmp_path / "steps").folder == artifact.folder
+
+
+def test_external_data_come_along(tmp_path):
+    path = write_model(tmp_path / "project" / "model.onnx", ZEROS)
+    proto = onnx.load(path)
+    (weights,) = proto.graph.initializer
+    weights.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights), weights.name))
+    onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    artifact = import_onnx(onnx_model(make_recipe().teacher, path.parent), tmp_path / "steps")
+    assert sorted(artifact.files) == ["model.onnx", "weights.bin"]
+    assert (artifact.folder / "weights.bin").read_bytes() == (path.parent / "weights.bin").read_bytes()
+
+
+def test_an_onnx_file_that_is_none_is_told(tmp_path):
+    with pytest.raises(ModelError, match="no such file"):
+        onnx_model(make_recipe().teacher, tmp_path)
+    (tmp_path / "model.onnx").write_text("{}")
+    with pytest.raises(ModelError, match="not a valid ONNX model"):
+        onnx_model(make_recipe().teacher, tmp_path)
+
+
+def test_the_reference_of_an_onnx_file_is_itself_in_fp32(tmp_path):
+    project = write_project(tmp_path / "project")
+    model = onnx_model(make_recipe().teacher, project)
+    artifact = import_onnx(model, tmp_path / "steps")
+    data = load_data(make_recipe(), project, artifact.inputs)
+    outputs = run_reference(model, artifact, data.test)
+    assert {name: array.shape for name, array in outputs.items()} == {"logits": (64, 3)}
+    assert not outputs["logits"].any()
+
+
+def test_the_reference_of_a_module_is_torchs(project, tmp_path):
+    recipe = torch_recipe(project)
+    teacher, _ = load_models(recipe, project)
+    data = load_data(recipe, project, None)
+    outputs = run_reference(teacher, None, data.test)
+    with torch.no_grad():
+        expected = teacher.module(torch.from_numpy(data.test.tensors(np.arange(48))["input"]))
+    assert np.allclose(outputs["output"], expected.numpy(), atol=1e-6)
+
+
+def test_history_is_kept_beside_the_weights(project, tmp_path):
+    taught(torch_recipe(project), project, tmp_path / "steps")
+    for folder in (tmp_path / "steps").iterdir():
+        assert sorted(p.name for p in folder.iterdir()) == ["history.json", "model.safetensors", "step.json"]
+        assert json.loads((folder / "history.json").read_text())["best_epoch"] in (1, 2)
+        assert "torch" in json.loads((folder / "step.json").read_text())["tools"]
