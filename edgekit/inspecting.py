@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from edgekit.artifact import MANIFEST_FILE, Manifest, to_json
+from edgekit.artifact import MANIFEST_FILE, Manifest, Preprocessing, to_json
 from edgekit.errors import BundleError
 from edgekit.runtime.manifest import read_manifest
 
@@ -49,11 +49,19 @@ def _bundle_facts(manifest: Manifest, path: Path) -> dict[str, str]:
         "golden": f"{golden.samples} {'random' if golden.random else 'real'} samples, {golden.reference_db:.1f} dB",
     }
     if manifest.preprocessing:
-        facts["preprocessing"] = str(manifest.preprocessing).removeprefix("Preprocessing")
+        facts["preprocessing"] = _described(manifest.preprocessing)
     if manifest.labels:
         facts["labels"] = ", ".join(manifest.labels)
     facts |= {f"{p.kind} {p.name}": p.sha256[:16] for p in manifest.parents}
     return facts
+
+
+def _described(steps: Preprocessing) -> str:
+    """What happens to a raw sample, in the order in which it happens."""
+    resize = f"resize to {steps.resize[0]} x {steps.resize[1]}, " if steps.resize else ""
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (steps.mean, steps.std))
+    layout = "" if steps.layout == "any" else f", {steps.layout} to {steps.model_layout}"
+    return f"{steps.input}: {resize}scale {steps.scale:g}, mean {mean}, std {std}{layout}"
 
 
 def _inspect_onnx(path: Path) -> dict[str, Any]:

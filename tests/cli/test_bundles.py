@@ -202,6 +202,7 @@ def test_inspect_says_what_a_bundle_is(deployed):
         assert parent["sha256"][:16] in done.output
     assert all(name in done.output for name in CLASSES)
     assert "Conv" in done.output
+    assert "input: scale 0.00392157, mean 0.5, std 0.5, NHWC to NCHW\n" in done.output
     raw = json.loads(edgekit("inspect", deployed.bundle, "--json").output)
     assert raw["manifest"] == manifest
     assert {parent["kind"] for parent in raw["manifest"]["parents"]} >= {"data", "teacher", "student", "fp32"}
