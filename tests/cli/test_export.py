@@ -94,11 +94,26 @@ def test_a_factory_with_calibration_data(here):
     assert (manifest["precision"], manifest["inputs"][0]["shape"]) == ("int8", [1, 1, 12, 12])
 
 
-def test_a_network_of_timm(here):
-    pytest.importorskip("timm", reason="timm is not installed: pip install 'edgekit[vision]'")
-    done = edgekit("export", "timm:test_vit", *ELSEWHERE, "--input", "input=f32[1,3,160,160]", "--out", "vit")
+@pytest.fixture
+def timm():
+    return pytest.importorskip("timm", reason="timm is not installed: pip install 'edgekit[vision]'")
+
+
+def test_a_network_of_timm(here, timm):
+    done = edgekit("export", "timm:test_resnet", *ELSEWHERE, "--input", "x=f32[1,3,64,64]", "--out", "net")
     assert done.exit_code == 4, done.stderr
-    assert manifest_of(here / "vit")["inputs"][0]["shape"] == [1, 3, 160, 160]
+    assert manifest_of(here / "net")["inputs"] == [{"name": "x", "dtype": "float32", "shape": [1, 3, 64, 64]}]
+
+
+def test_a_network_of_timm_with_calibration_data(here, timm):
+    from safetensors.torch import save_model
+
+    save_model(timm.create_model("test_resnet"), "net.safetensors")
+    np.savez("images.npz", x=np.random.default_rng(0).normal(size=(20, 3, 64, 64)).astype(np.float32))
+    data = ("--calibration", "images.npz", "--weights", "net.safetensors")
+    done = edgekit("export", "timm:test_resnet", *ELSEWHERE, *data, "--precision", "int8", "--out", "net")
+    assert done.exit_code == 4, done.stderr
+    assert (manifest_of(here / "net")["precision"], manifest_of(here / "net")["golden"]["random"]) == ("int8", False)
 
 
 @pytest.fixture
