@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_line import catalogue  # noqa: F401  # a fixture
 from tiny_recipe import deployed, project  # noqa: F401  # fixtures
 
 from edgekit.artifact import Artifact, TensorSpec, hash_files, save_artifact
