@@ -36,11 +36,25 @@ class Backend(Protocol):
         ...
 
     def quantize(self, fp32: Artifact, data: Batches, plan: Plan, out: Path) -> Artifact:
-        """Calibrates and quantises an fp32 ONNX artifact in the engine's own dialect, into ``out``."""
+        """Calibrates and quantises an fp32 ONNX artifact in the engine's own dialect, into ``out``.
+
+        Raises:
+            DataError: There are no calibration samples, or they do not fit the model or are not finite.
+            ModelError: The model is quantised already, or too old to be.
+            EngineError: The engine refuses the model, or has no int8; names an engine that takes it.
+            UnknownName: The plan names a method or a node that there is not.
+        """
         ...
 
     def compile(self, model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
-        """Turns a model into what the engine loads: fixed batch, engine options of the target, into ``out``."""
+        """Turns a model into what the engine loads: fixed batch, engine options of the target, into ``out``.
+
+        The engine opens it once, so that a refusal is told here.
+
+        Raises:
+            ModelError: The model's batch is fixed to something else.
+            EngineError: The engine refuses the model; names an engine that takes it.
+        """
         ...
 
 

@@ -101,12 +101,13 @@ def require_float(proto: onnx.ModelProto, name: str) -> None:
         )
 
 
-def check_float_groups(plan: Plan, known: set[str]) -> None:
+def check_float_groups(plan: Plan, proto: onnx.ModelProto) -> None:
     """Refuses a plan that leaves nodes in float which the model does not have.
 
     Raises:
         UnknownName: It does.
     """
+    known = {node.name for node in proto.graph.node if node.name}
     for name in plan.float_groups:
         if name not in known:
             raise UnknownName("node", name, known, where=f"{plan}: float groups")

@@ -69,9 +69,9 @@ def quantize(fp32: Artifact, data: Batches, plan: Plan, out: Path) -> Artifact:
     silence_telemetry()
     import onnxruntime
 
-    scheme, batches = scheme_of(plan), calibration_batches(data, fp32)
-    proto = load_onnx(fp32.path)
+    scheme, batches, proto = scheme_of(plan), calibration_batches(data, fp32), load_onnx(fp32.path)
     require_float(proto, fp32.model)
+    check_float_groups(plan, proto)
     proto = _with_per_channel_opset(proto, fp32.model)
     onnxruntime.set_default_logger_severity(3)  # errors; they are raised as well
     with (
@@ -139,11 +139,8 @@ def _optimise(proto: onnx.ModelProto, folder: Path) -> None:
 
 
 def _quantise(folder: Path, batches: CalibrationBatches, scheme: Scheme, plan: Plan) -> None:
-    import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    optimised = onnx.load(str(folder / OPTIMISED), load_external_data=False)
-    check_float_groups(plan, {node.name for node in optimised.graph.node})
     quantize_static(
         folder / OPTIMISED,
         folder / QUANTISED,

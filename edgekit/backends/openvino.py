@@ -46,11 +46,17 @@ def quantize(fp32: Artifact, data: Batches, plan: Plan, out: Path) -> Artifact:
     from edgekit.conversion.clean import load_onnx
     from edgekit.conversion.quiet import quiet
     from edgekit.runtime.openvino import engine_errors
+    from edgekit.runtime.quiet import silence_telemetry
 
-    scheme, batches = scheme_of(plan), calibration_batches(data, fp32)
-    require_float(load_onnx(fp32.path), fp32.model)
+    scheme, batches, proto = scheme_of(plan), calibration_batches(data, fp32), load_onnx(fp32.path)
+    require_float(proto, fp32.model)
+    check_float_groups(plan, proto)
+    silence_telemetry()
     with refusals(NAME, fp32), engine_errors("quantise the model"), quiet():
-        nncf = _import_nncf()
+        import nncf
+        from nncf.quantization.advanced_parameters import OverflowFix
+
+        overflow = OverflowFix.ENABLE if scheme.reduce_range else OverflowFix.DISABLE
         graph = _read(fp32)
         quantised = nncf.quantize(
             graph,
@@ -59,7 +65,7 @@ def quantize(fp32: Artifact, data: Batches, plan: Plan, out: Path) -> Artifact:
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(batches),
             ignored_scope=nncf.IgnoredScope(names=_nodes_of_groups(graph, plan), validate=False),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=_overflow_fix(scheme)),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow),
         )
         return _save(quantised, out, "int8", {}, fp32)
 
@@ -87,15 +93,6 @@ def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
     return built
 
 
-def _import_nncf() -> Any:
-    from edgekit.runtime.quiet import silence_telemetry
-
-    silence_telemetry()
-    import nncf
-
-    return nncf
-
-
 def _read(model: Artifact) -> Any:
     from edgekit.runtime.external_data import check_external_data
     from edgekit.runtime.quiet import silence_telemetry
@@ -108,16 +105,9 @@ def _read(model: Artifact) -> Any:
     return openvino.Core().read_model(str(model.path))
 
 
-def _overflow_fix(scheme: Scheme) -> Any:
-    from nncf.quantization.advanced_parameters import OverflowFix
-
-    return OverflowFix.ENABLE if scheme.reduce_range else OverflowFix.DISABLE
-
-
 def _nodes_of_groups(graph: Any, plan: Plan) -> list[str]:
     """Names of the OpenVINO nodes that became of the ONNX nodes left in float, e.g. ``conv1/WithoutBiases``."""
     names = [node.get_friendly_name() for node in graph.get_ordered_ops() if node.get_type_name() != "Constant"]
-    check_float_groups(plan, {name.partition("/")[0] for name in names} | set(names))
     return [name for name in names if any(name == g or name.startswith(f"{g}/") for g in plan.float_groups)]
 
 

@@ -19,7 +19,7 @@ HEAD = '<ir_version: 9, opset_import: ["" : 20]>\n'
 NOTE = "/home/somebody/project/secret.py"
 
 
-def conv_net(convs: int = 3, channels: int = 8, batch: str = '"batch"', size: int = 16) -> onnx.ModelProto:
+def conv_net(convs: int = 3, channels: int = 8, batch: str = '"batch"', size: int | str = 16) -> onnx.ModelProto:
     """A chain of named convolutions and ReLUs with a residual addition and a linear layer, in ONNX text."""
     rng = np.random.default_rng(0)
     body = "\n".join(

@@ -14,6 +14,7 @@ from edgekit.artifact import TensorSpec
 from edgekit.backends import BACKENDS, load_backend, refusals
 from edgekit.backends.refusals import require_opens
 from edgekit.catalog import load_target
+from edgekit.data import Samples
 from edgekit.errors import EngineError, ModelError, UnknownName
 from edgekit.quantization.schemes import Plan
 from edgekit.runtime import open_artifact
@@ -102,6 +103,20 @@ def test_what_was_built_is_opened_without_the_targets_own_options(float_net, tmp
     built = load_backend("onnxruntime").compile(float_net, target, 1, tmp_path)
     assert built.options["provider"] == "CUDAExecutionProvider"
     require_opens(built)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_dimensions_other_than_the_batch_stay_open(engine, tmp_path):
+    fp32 = save(conv_net(size='"side"'), tmp_path / "float")
+    images = np.random.default_rng(0).normal(size=(4, 3, 12, 12)).astype(np.float32)
+    samples = Samples(name="images", count=4, fetch=lambda i: {"image": images[i]})
+    backend, target = load_backend(engine), load_target("x86-vnni")
+    plan = Plan(engine=engine, precision="int8", method="minmax", scheme=backend.scheme(target))
+    quantised = backend.quantize(fp32, samples.batches(1), plan, tmp_path / "int8")
+    session = open_artifact(backend.compile(quantised, target, 1, tmp_path / "built"))
+    for side in (12, 9):
+        assert session.run({"image": images[:1, :, :side, :side].copy()})["logits"].shape == (1, 5)
+    session.close()
 
 
 # TensorRT: prepared here, built on the device
