@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # By what they are for; the names are those of the distributions.
 PACKAGES = {
     "base": ("numpy", "click", "pydantic", "rich"),
-    "compress": ("torch", "onnx", "onnxscript", "safetensors", "nncf", "sympy", "pillow"),
+    "compress": ("torch", "onnx", "onnxscript", "safetensors", "nncf", "pillow"),
     "engines": ("onnxruntime", "openvino", "tensorrt", "cuda-bindings"),
     "vision": ("torchvision", "timm"),
     "examples": ("scikit-learn",),
