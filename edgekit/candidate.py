@@ -172,7 +172,8 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
         "batch": batch,
     }
     built = _artifact_step(out, "compile", key, lambda folder: backend.compile(artifact, task.target, batch, folder))
-    return Candidate(plan=plan, artifact=built, proof=check(task.references, built, task.test, task.metric))
+    proof = check(task.references, built, task.test, task.metric, task.progress)
+    return Candidate(plan=plan, artifact=built, proof=proof)
 
 
 def export(module: Module, samples: Samples, out: Path) -> Artifact:

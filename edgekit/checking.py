@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgekit.apart import opened_apart
 from edgekit.artifact import Array, Artifact
 from edgekit.data import RANDOM, Samples
 from edgekit.errors import BundleError, EngineError
 from edgekit.metrics import Drop, Metric, agreement, paired_drop, paired_drop_aggregate, score
-from edgekit.runtime import missing, open_artifact
-from edgekit.runtime.numbers import max_error, run_batched, snr_db
-from edgekit.runtime.session import Placement, Session
+from edgekit.progress import Progress, silent
+from edgekit.runtime import missing
+from edgekit.runtime.numbers import max_error, snr_db
+from edgekit.runtime.session import Placement
 
 # Below this an artifact computes something else; int8 has no floor but NaN: its loss is judged by the metric.
 PARITY_FLOOR_DB = {"fp32": 90.0, "fp16": 35.0, "bf16": 35.0}
@@ -138,8 +140,10 @@ def make_references(
     )
 
 
-def check(references: References, built: Artifact, samples: Samples, metric: Metric | None) -> Proof:
-    """Runs a built artifact on the check samples and compares it with its references.
+def check(
+    references: References, built: Artifact, samples: Samples, metric: Metric | None, progress: Progress = silent
+) -> Proof:
+    """Runs a built artifact on the check samples, in a process of its own, and compares it with its references.
 
     An artifact whose engine cannot execute here is run by ONNX Runtime when it is an ONNX file (a TensorRT
     bundle made on a laptop); ``Proof.engine`` says which engine ran.
@@ -149,19 +153,18 @@ def check(references: References, built: Artifact, samples: Samples, metric: Met
         built: A compiled artifact.
         samples: The check samples.
         metric: The task metric, as for :func:`make_references`.
+        progress: Told of every chunk of samples.
 
     Raises:
-        EngineError: The engine refuses the artifact, cannot execute here, or gives other outputs than the student.
+        EngineError: The engine refuses the artifact, cannot execute here, crashes, hangs, or gives other outputs than
+            the student.
         ParityError: An output has another shape than the student's.
         DataError: The outputs do not fit the metric.
     """
     executed = runnable(built)
-    session = open_artifact(executed)
-    try:
-        outputs = run_samples(session, samples)
+    with opened_apart(executed) as session:
+        outputs = run_samples(session.run, samples, progress, f"check {built.engine} {built.precision}")
         placement = session.placement()
-    finally:
-        session.close()
     if set(outputs) != set(references.student):
         raise EngineError(
             f"{built.engine} gives other outputs than the fp32 model",
@@ -199,12 +202,26 @@ def parse_proof(raw: Mapping[str, Any]) -> Proof:
         ) from exc
 
 
-def run_samples(session: Session, samples: Samples) -> dict[str, Array]:
-    """Runs all samples through a session in chunks, so that memory holds outputs, not inputs."""
-    parts = [
-        run_batched(session, samples.tensors(np.arange(start, min(start + CHUNK, len(samples)))))
-        for start in range(0, len(samples), CHUNK)
-    ]
+def run_samples(
+    run: Callable[[Mapping[str, Array]], Mapping[str, Array]],
+    samples: Samples,
+    progress: Progress = silent,
+    step: str = "run",
+) -> dict[str, Array]:
+    """Runs all samples in chunks, so that memory holds outputs, not inputs.
+
+    Args:
+        run: From model tensors of any number of samples to outputs by name.
+        samples: The samples.
+        progress: Told of every chunk.
+        step: What it is called there.
+    """
+    parts = []
+    progress(step, 0, len(samples))
+    for start in range(0, len(samples), CHUNK):
+        end = min(start + CHUNK, len(samples))
+        parts.append(run(samples.tensors(np.arange(start, end))))
+        progress(step, end, len(samples), "samples")
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgekit import __version__
-from edgekit.artifact import Artifact, to_json, write_json
+from edgekit.artifact import Array, Artifact, to_json, write_json
 from edgekit.backends import load_backend
 from edgekit.bundle import check_replaceable
 from edgekit.candidate import CALIBRATION_FIX, Task, best, check_precision, export, plans_for, tool_versions, try_plans
@@ -105,7 +105,7 @@ def deploy(
             teacher=teacher,
             student=student,
             fp32=fp32,
-            references=_references(teacher, student, fp32, data, steps),
+            references=_references(teacher, student, fp32, data, steps, progress),
             steps=steps,
             progress=progress,
         )
@@ -255,7 +255,7 @@ def _cross(student: TrainedModel, data: Ingredients, steps: Path, progress: Prog
 
 
 def _references(
-    teacher: TrainedModel, student: TrainedModel, fp32: Artifact, data: Ingredients, steps: Path
+    teacher: TrainedModel, student: TrainedModel, fp32: Artifact, data: Ingredients, steps: Path, progress: Progress
 ) -> References:
     """Teacher and fp32 student scored on the check samples; their outputs are a step, the scores are not kept."""
     key = {
@@ -267,11 +267,14 @@ def _references(
     }
 
     def make(folder: Path) -> None:
-        outputs = run_reference(teacher, fp32, data.test)
-        save_outputs(outputs, folder / "teacher.npz")
-        if student is not teacher:
-            outputs = run_reference(student, fp32, data.test)
-        save_outputs(outputs, folder / "student.npz")
+        models = {"teacher": teacher, "student": student}
+        outputs: dict[str, Array] = {}
+        for done, (role, model) in enumerate(models.items()):
+            progress("run teacher and student", done, len(models), f"{len(data.test)} samples")
+            if model is not teacher or not outputs:
+                outputs = run_reference(model, fp32, data.test)
+            save_outputs(outputs, folder / f"{role}.npz")
+        progress("run teacher and student", len(models), len(models))
 
     folder = run_step(steps, "references", key, make)
     return make_references(

@@ -275,12 +275,10 @@ def run_reference(model: TrainedModel, artifact: Artifact | None, samples: Sampl
 
         return forward(model.module, samples)
     assert artifact is not None  # a model is a module or an imported file
+    from edgekit.apart import opened_apart
     from edgekit.checking import run_samples
-    from edgekit.runtime import missing, open_artifact
+    from edgekit.runtime import missing
 
     engine = "onnxruntime" if missing("onnxruntime") is None else "openvino"
-    session = open_artifact(dataclasses.replace(artifact, engine=engine))
-    try:
-        return run_samples(session, samples)
-    finally:
-        session.close()
+    with opened_apart(dataclasses.replace(artifact, engine=engine)) as session:
+        return run_samples(session.run, samples)

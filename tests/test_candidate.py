@@ -241,6 +241,14 @@ def test_an_engine_that_is_missing_is_a_row(model, steps, monkeypatch):
     assert best([row]) is None
 
 
+def test_a_candidate_that_crashes_while_checked_is_a_row(model, steps, monkeypatch):
+    compiled_with(monkeypatch, int8={"crash_at": 5})
+    fp32, int8 = try_plans(model, [FP32, INT8], make_task(), steps)
+    assert fp32.verdict.status == "pass"
+    assert (int8.artifact, int8.failure) == (None, "null died of SIGABRT while running the samples")
+    assert best([fp32, int8]) is fp32
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -12,14 +12,12 @@ from edgekit.checking import (
     load_outputs,
     make_references,
     parse_proof,
-    run_samples,
     runnable,
     save_outputs,
 )
 from edgekit.data import Samples, random_samples
 from edgekit.errors import BundleError, DataError, EngineError, ParityError
 from edgekit.metrics import accuracy
-from edgekit.runtime import open_artifact
 from edgekit.runtime.numbers import snr_db
 
 
@@ -53,7 +51,7 @@ def test_parity_floors(tmp_path, monkeypatch, precision, distance):
     floor = PARITY_FLOOR_DB.get(precision, 20.0)
     own = np.random.default_rng(1).standard_normal((40, CLASSES))
     student = with_noise(own, floor + distance)
-    monkeypatch.setattr("edgekit.checking.run_samples", lambda session, samples: {"logits": own})
+    monkeypatch.setattr("edgekit.checking.run_samples", lambda *args: {"logits": own})
     references = references_of(samples)
     references = dataclasses.replace(references, student={"logits": student})
     proof = check(references, null_artifact(tmp_path / "a", precision=precision), samples, accuracy)
@@ -84,7 +82,7 @@ def test_nan_breaks_every_precision(tmp_path, precision):
 def test_the_worst_output_counts(tmp_path, monkeypatch):
     samples = make_samples(20)
     ones = np.ones((20, 2), np.float32)
-    monkeypatch.setattr("edgekit.checking.run_samples", lambda session, samples: {"a": ones, "b": ones * 1.1})
+    monkeypatch.setattr("edgekit.checking.run_samples", lambda *args: {"a": ones, "b": ones * 1.1})
     references = References(
         student={"a": ones, "b": ones}, teacher={"a": ones}, metric_name=None, teacher_score=None, student_score=None
     )
@@ -109,32 +107,29 @@ def test_another_shape_than_the_students_is_refused(tmp_path):
         check(references, null_artifact(tmp_path / "a"), samples, None)
 
 
-def test_the_session_is_closed_when_a_sample_fails(tmp_path, monkeypatch):
-    closed = []
-    artifact = null_artifact(tmp_path / "a")
-
-    class Failing:
-        inputs = artifact.inputs
-
-        def run(self, feeds):
-            raise EngineError("no memory")
-
-        def close(self):
-            closed.append(True)
-
-    monkeypatch.setattr("edgekit.checking.open_artifact", lambda artifact: Failing())
+def test_an_engine_that_crashes_or_refuses_is_an_error(tmp_path):
     samples = make_samples(20)
-    with pytest.raises(EngineError, match="no memory"):
-        check(references_of(samples), artifact, samples, accuracy)
-    assert closed == [True]
+    with pytest.raises(EngineError, match="null died of SIGABRT"):
+        check(references_of(samples), null_artifact(tmp_path / "a", crash_at=9), samples, accuracy)
+    gone = dataclasses.replace(null_artifact(tmp_path / "b"), model="gone.null")
+    with pytest.raises(EngineError, match=r"null could not open gone.null"):
+        check(references_of(samples), gone, samples, accuracy)
 
 
 def test_more_samples_than_fit_in_memory_at_once_are_read_in_chunks(tmp_path):
     sizes = []
     samples = make_samples(600)
     counted = dataclasses.replace(samples, fetch=lambda i: sizes.append(len(i)) or samples.fetch(i))
-    session = open_artifact(null_artifact(tmp_path / "a", batch=7))
-    assert run_samples(session, counted)["logits"].shape == (600, CLASSES)
+    told = []
+    proof = check(
+        references_of(samples),
+        null_artifact(tmp_path / "a", batch=7),
+        counted,
+        accuracy,
+        lambda step, done, total, note="": told.append((step, done, total)),
+    )
+    assert proof.samples == 600
+    assert told == [("check null fp32", done, 600) for done in (0, 256, 512, 600)]
     assert max(sizes) == 256
     assert sum(sizes) == 600
 
@@ -174,7 +169,7 @@ def test_agreement_is_of_the_same_output_in_whatever_order_an_engine_gives_them(
     outputs = {"logits": perfect(labelled), "features": constant(samples, 1.0)}
     references = make_references(outputs, outputs, samples, None, None)
     swapped = dict(reversed(outputs.items()))
-    monkeypatch.setattr("edgekit.checking.run_samples", lambda session, samples: swapped)
+    monkeypatch.setattr("edgekit.checking.run_samples", lambda *args: swapped)
     proof = check(references, null_artifact(tmp_path / "a"), samples, None)
     assert (proof.metric, proof.artifact, proof.drop.disagreements) == ("agreement", 1.0, 0)
 
@@ -182,7 +177,7 @@ def test_agreement_is_of_the_same_output_in_whatever_order_an_engine_gives_them(
 def test_outputs_that_are_no_class_scores_are_proven_in_db_alone(tmp_path, monkeypatch):
     samples = make_samples(20, labelled=False)
     images = np.ones((20, 3, 4, 4), np.float32)
-    monkeypatch.setattr("edgekit.checking.run_samples", lambda session, samples: {"image": images})
+    monkeypatch.setattr("edgekit.checking.run_samples", lambda *args: {"image": images})
     references = make_references({"image": images}, {"image": images}, samples, None, None)
     assert (references.metric_name, references.teacher_score) == (None, None)
     proof = check(references, null_artifact(tmp_path / "a"), samples, None)
@@ -226,7 +221,7 @@ def test_an_aggregate_metric_gets_an_interval_too(tmp_path):
 def test_a_metric_of_several_outputs_sees_them_by_name(tmp_path, monkeypatch):
     samples = make_samples(20)
     both = {"logits": perfect(samples), "features": constant(samples, 1.0)}
-    monkeypatch.setattr("edgekit.checking.run_samples", lambda session, samples: both)
+    monkeypatch.setattr("edgekit.checking.run_samples", lambda *args: both)
 
     def metric(outputs, targets):
         return (outputs["logits"].argmax(axis=1) == targets).astype(float)

@@ -26,7 +26,7 @@ LAYERS = [
     ],
     ["quantization"],
     ["backends", "conversion", "distillation", "pruning"],
-    ["checking", "verdict", "bundle"],
+    ["apart", "checking", "verdict", "bundle"],
     ["candidate"],
     ["reporting", "devices"],
     ["pipeline", "ingredients", "teaching", "shipping", "timing", "inspecting"],

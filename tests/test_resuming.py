@@ -109,7 +109,10 @@ def test_progress_names_what_is_going_on(project, tmp_path, catalogue):
     catalogue()
     told = []
     deploy(make_recipe(), project, tmp_path / "run", progress=lambda step, done, total, note="": told.append(step))
-    assert list(dict.fromkeys(told)) == ["prepare for fake", "quantise for null", "measure"]
+    assert list(dict.fromkeys(told)) == [
+        *("run teacher and student", "prepare for fake", "check null fp32"),
+        *("quantise for null", "check null int8", "measure"),
+    ]
 
 
 # ---- a killed run goes on ----

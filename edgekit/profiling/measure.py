@@ -113,7 +113,7 @@ def _started(job: Job) -> Iterator[_Child]:
             stdout=subprocess.PIPE,
             stderr=stderr,
             cwd=job.folder,
-            env=_environment(),
+            env=child_environment(),
             start_new_session=True,  # a Ctrl-C reaches the parent, which ends its children in order
         )
     assert process.stdin is not None
@@ -131,8 +131,8 @@ def _started(job: Job) -> Iterator[_Child]:
             process.stdin.close()
 
 
-def _environment() -> dict[str, str]:
-    """This process's environment, without telemetry, and with this very edgekit importable."""
+def child_environment() -> dict[str, str]:
+    """This process's environment for a child, without telemetry, and with this very edgekit importable."""
     environment = dict(os.environ) | {"ORT_DISABLE_TELEMETRY": "1"}
     root = str(Path(__file__).resolve().parents[2])
     if root not in [*site.getsitepackages(), site.getusersitepackages()]:
