@@ -125,16 +125,17 @@ def plans_for(target: Target, engines: Sequence[str], precision: str) -> list[Pl
 
 
 def check_precision(target: Target, precision: str) -> None:
-    """Refuses a precision that a target does not run; ``auto`` is always right.
+    """Refuses a precision that a target does not run or that cannot be made; ``auto`` is always right.
 
     Raises:
         SpecError: The target does not run it.
     """
-    if precision not in ("auto", *target.precisions):
+    runs = ("auto", *(known for known in ("fp32", "int8") if known in target.precisions))
+    if precision not in runs:
         raise SpecError(
             f"target {target.name!r} does not run {precision}",
             found=precision,
-            allowed=", ".join(("auto", *target.precisions)),
+            allowed=", ".join(runs),
             fix="choose another --precision",
         )
 

@@ -290,8 +290,9 @@ def _scored(
 
 
 def _for_metric(outputs: Mapping[str, Array]) -> Array | dict[str, Array]:
-    """A metric sees the array of a single output, or all outputs by name."""
-    return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
+    """A metric sees the array of a single output, or all outputs by name; copies, for it may work in place."""
+    copies = {name: array.copy() for name, array in outputs.items()}
+    return next(iter(copies.values())) if len(copies) == 1 else copies
 
 
 def _tally(placement: Placement) -> tuple[PlacedOperator, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgekit._lookup import resolve
 from edgekit.artifact import Array
-from edgekit.errors import DataError, ParityError, SpecError
+from edgekit.errors import DataError, EdgeKitError, ParityError, SpecError
 
 Outputs = Array | Mapping[str, Array]
 Metric = Callable[[Any, Array], Any]
@@ -125,16 +125,27 @@ def score(metric: Metric, outputs: Outputs, targets: Array) -> Array | float:
     Raises:
         ParityError: An output holds NaN.
         DataError: Outputs and targets differ in number, or do not suit the metric.
-        SpecError: The metric returns something else than finite scores.
+        SpecError: The metric fails, or returns something else than finite scores.
     """
     bare = _bare(outputs)
     n = _count(bare)
+    name_of_metric = getattr(metric, "__name__", "metric")
     if len(targets) != n:
         raise DataError("outputs and targets differ in number", found=f"{n} outputs, {len(targets)} targets")
     for name, array in (bare if isinstance(bare, Mapping) else {"output": bare}).items():
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise ParityError(f"the model's {name!r} holds NaN", fix="check the model's numbers before its accuracy")
-    return _checked(metric(bare, targets), n, getattr(metric, "__name__", "metric"))
+    try:
+        found = metric(bare, targets)
+    except EdgeKitError:
+        raise
+    except Exception as exc:  # whatever the user's own code raises
+        raise SpecError(
+            f"the metric {name_of_metric!r} failed",
+            found=f"{type(exc).__name__}: {exc}",
+            fix="--debug shows where in your code",
+        ) from exc
+    return _checked(found, n, name_of_metric)
 
 
 def _checked(found: Any, n: int, name: str) -> Array | float:

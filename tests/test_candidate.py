@@ -106,6 +106,8 @@ def test_a_precision_the_target_does_not_run_is_an_error():
     with pytest.raises(SpecError, match="target 'fake' does not run int8") as caught:
         plans_for(fake_target(precisions=("fp32",)), ["null"], "int8")
     assert caught.value.allowed == "auto, fp32"
+    with pytest.raises(SpecError, match="does not run fp16"):
+        plans_for(fake_target(precisions=("fp32", "fp16")), ["null"], "fp16")  # nothing makes fp16 in this version
 
 
 # ---- one candidate ----

@@ -16,7 +16,7 @@ from edgekit.checking import (
     save_outputs,
 )
 from edgekit.data import Samples, random_samples
-from edgekit.errors import BundleError, DataError, EngineError, ParityError
+from edgekit.errors import BundleError, DataError, EngineError, ParityError, SpecError
 from edgekit.metrics import accuracy
 from edgekit.runtime.numbers import snr_db
 
@@ -216,6 +216,30 @@ def test_an_aggregate_metric_gets_an_interval_too(tmp_path):
     assert proof.drop.points == pytest.approx(100 * 20 / 60)
     assert proof.drop.low < proof.drop.points < proof.drop.high
     assert proof.drop_from_fp32.low < 0 < proof.drop_from_fp32.high
+
+
+def test_a_metric_that_works_in_place_changes_nothing(tmp_path):
+    samples = make_samples(20)
+
+    def careless(outputs, targets):
+        outputs -= 9.0
+        return (outputs.argmax(axis=1) == targets).astype(float)
+
+    zeros = {"logits": constant(samples, 0)}
+    references = make_references(zeros, {"logits": perfect(samples)}, samples, careless, "mine:careless")
+    assert references.teacher["logits"].max() == 1.0
+    assert check(references, null_artifact(tmp_path / "a"), samples, careless).reference_db == 300.0
+
+
+def test_a_metric_that_fails_is_told_as_the_users(tmp_path):
+    samples = make_samples(20)
+    with pytest.raises(SpecError, match="the metric 'broken' failed") as caught:
+        make_references({"logits": constant(samples, 0)}, {"logits": perfect(samples)}, samples, broken, "mine:broken")
+    assert caught.value.found == "KeyError: 'boxes'"
+
+
+def broken(outputs, targets):
+    return {}["boxes"]
 
 
 def test_a_metric_of_several_outputs_sees_them_by_name(tmp_path, monkeypatch):

@@ -84,13 +84,13 @@ def test_unlabelled_test_samples_have_no_metric_and_are_held_out(project):
 
 
 def test_a_metric_of_the_users_own(project):
-    (project / "own_metric.py").write_text("def score(outputs, targets):\n    return (outputs[:, 0] > targets) * 1.0\n")
-    data = load_data(make_recipe(metric="own_metric:score"), project, SPECS)
-    assert data.metric_name == "own_metric:score"
+    (project / "metric_of_ingredients.py").write_text("def score(outputs, targets):\n    return (outputs[:, 0] > targets) * 1.0\n")
+    data = load_data(make_recipe(metric="metric_of_ingredients:score"), project, SPECS)
+    assert data.metric_name == "metric_of_ingredients:score"
     assert list(data.metric(np.ones((2, 3)), np.array([0, 1]))) == [1.0, 0.0]
 
 
-def test_an_unknown_metric_is_told_with_the_nearest(project):
+def test_an_unknmetric_of_ingredients_is_told_with_the_nearest(project):
     with pytest.raises(UnknownName, match="unknown metric 'acuracy'") as caught:
         load_data(make_recipe(metric="acuracy"), project, SPECS)
     assert caught.value.fix == "did you mean 'accuracy'?"
