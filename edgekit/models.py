@@ -60,8 +60,14 @@ def load_module(spec: ModelSpec, *, base: Path, seed: int, where: str) -> Module
     """
     factory = _factory(spec.model, base, where)
     module = _make(factory, spec, base, seed, where)
-    if spec.weights is not None:
-        path = expand_path(spec.weights, base=base, where=f"{where}.weights", error=ModelError)
+    if spec.weights == "factory" and spec.model.startswith(TIMM):
+        raise ModelError(
+            f"{where}: timm gives {spec.model} random weights, because nothing is downloaded",
+            found='weights = "factory"',
+            fix="give a file of weights, or train it",
+        )
+    if spec.weights_file is not None:
+        path = expand_path(spec.weights_file, base=base, where=f"{where}.weights", error=ModelError)
         load_weights(module, path, where=f"{where}.weights")
     check_finite(module, f"{where}: {spec.weights or spec.model}")
     return module.eval()

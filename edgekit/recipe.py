@@ -72,12 +72,18 @@ class ModelSpec(Strict):
     Attributes:
         model: ``package.module:factory``, ``timm:NAME`` or a path to an ``.onnx`` file.
         args: Keyword arguments of the factory.
-        weights: ``.safetensors``, or ``.pt`` read with weights only; relative to the recipe.
+        weights: ``.safetensors``, or ``.pt`` read with weights only, relative to the recipe; or ``factory`` where the
+            factory itself gives the module trained weights.
     """
 
     model: str
     args: dict[str, Any] = Field(default_factory=dict)
     weights: str | None = None
+
+    @property
+    def weights_file(self) -> str | None:
+        """The file of weights; None where there is none to read."""
+        return None if self.weights == "factory" else self.weights
 
 
 class Teacher(ModelSpec):

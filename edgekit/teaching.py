@@ -106,7 +106,7 @@ def check_roles(recipe: Recipe) -> None:
             "the teacher has neither weights nor training",
             found=f"teacher.model = {teacher.model!r} alone: its weights would be random",
             allowed="teacher.weights = FILE (--weights FILE), or a [teacher.train] table",
-            fix="add one of the two; weights that the factory loads by itself can be saved to a file once",
+            fix='add one of the two; where the factory itself loads trained weights, say weights = "factory"',
         )
     if recipe.data is None and (student is not None or teacher.train is not None):
         raise SpecError(

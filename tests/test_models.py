@@ -157,6 +157,12 @@ def _weights(recipe: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def test_weights_that_the_factory_gives_are_its_own(recipe: Path) -> None:
+    assert state_hash(_load(recipe, seed=5, weights="factory")) == state_hash(_load(recipe, seed=5))
+    with pytest.raises(ModelError, match="timm gives timm:resnet18 random weights"):
+        _load(recipe, "timm:resnet18", weights="factory")
+
+
 def test_weights_round_trip_as_safetensors(recipe: Path) -> None:
     module = _load(recipe, seed=5)
     save_weights(module, recipe / "w.safetensors")

@@ -107,7 +107,7 @@ def distill(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> int:
 @PRECISION
 @click.option("--calibration", metavar="DATA", help="Samples for int8: .npz, images by class, or module:attr.")
 @click.option("--test", metavar="DATA", help="Held-out samples to judge accuracy on.")
-@click.option("--weights", metavar="FILE", help=".safetensors, or .pt read with weights only.")
+@click.option("--weights", metavar="FILE", help=".safetensors, or .pt read with weights only; or `factory`: its own.")
 @click.option(
     "--input",
     "inputs",

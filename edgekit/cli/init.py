@@ -25,7 +25,7 @@ profile = "interactive"           # `edgekit profiles` lists them; a path to a .
 [teacher]
 model = "model:teacher"           # "package.module:factory", "timm:NAME" or a path to an .onnx file
 #args = {}                        # keyword arguments of the factory
-#weights = "teacher.safetensors"  # .safetensors, or .pt read with weights only; default: none, it is trained first
+#weights = "teacher.safetensors"  # .safetensors, .pt (read with weights only), or "factory": those the factory gives it
 
 # How a teacher without weights is trained, or one with weights is fine-tuned. Leave it out to use it as it is.
 #[teacher.train]
