@@ -51,16 +51,8 @@ def profile_bundle(
     manifest = read_manifest(path)
     recorded = dict(manifest.timings)
     profile = load_profile(name, folders) if name else _recorded_profile(recorded)
-    if profile.load.batch != manifest.batch:
-        raise SpecError(
-            f"profile {profile.name!r} asks for batch {profile.load.batch}",
-            found=f"a bundle compiled for batch {manifest.batch}",
-            fix="choose a profile with that batch, or deploy again with this profile",
-        )
     elsewhere = mismatch(_target(manifest.target, recorded, folders), this_host())
-    lacking = missing(manifest.engine)
-    if lacking is not None:
-        raise EngineMissing(f"engine {manifest.engine!r} cannot run here", found=lacking)
+    _check_ready(manifest, profile)
     artifact = artifact_of(path, manifest)
     measured = measure(
         artifact,
@@ -90,6 +82,18 @@ def profile_bundle(
         "measured": measured_report(measured),
         "host": to_json(this_host()),
     }
+
+
+def _check_ready(manifest: Manifest, profile: Profile) -> None:
+    if profile.load.batch != manifest.batch:
+        raise SpecError(
+            f"profile {profile.name!r} asks for batch {profile.load.batch}",
+            found=f"a bundle compiled for batch {manifest.batch}",
+            fix="choose a profile with that batch, or deploy again with this profile",
+        )
+    lacking = missing(manifest.engine)
+    if lacking is not None:
+        raise EngineMissing(f"engine {manifest.engine!r} cannot run here", found=lacking)
 
 
 def _recorded_profile(recorded: Mapping[str, Any]) -> Profile:

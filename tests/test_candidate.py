@@ -259,9 +259,7 @@ def test_a_candidate_that_crashes_while_checked_is_a_row(model, steps, monkeypat
         ({"nan_at": 30}, "output 'logits' holds NaN or infinity"),
     ],
 )
-def test_a_candidate_that_crashes_hangs_or_gives_nan_while_measured_is_a_row(
-    model, steps, monkeypatch, calls, options, said
-):
+def test_a_candidate_that_crashes_hangs_or_gives_nan_while_measured_is_a_row(model, steps, monkeypatch, options, said):
     compiled_with(monkeypatch, int8=options)
     load_spec = Profile.load_spec
     monkeypatch.setattr(Profile, "load_spec", lambda self: dataclasses.replace(load_spec(self), timeout_s=5.0))
@@ -274,10 +272,6 @@ def test_a_candidate_that_crashes_hangs_or_gives_nan_while_measured_is_a_row(
     assert best([fp32, int8]) is fp32
     # A measurement that failed is not kept: there may be more memory the next time.
     assert not [p for p in steps.iterdir() if p.name.startswith("measure-")]
-    calls.clear()
-    compiled_with(monkeypatch)
-    try_plans(model, [FP32, INT8], task, steps)
-    assert "measure_in_turns" in calls
 
 
 def test_broken_numbers_are_never_measured(model, steps, calls):

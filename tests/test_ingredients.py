@@ -84,7 +84,9 @@ def test_unlabelled_test_samples_have_no_metric_and_are_held_out(project):
 
 
 def test_a_metric_of_the_users_own(project):
-    (project / "metric_of_ingredients.py").write_text("def score(outputs, targets):\n    return (outputs[:, 0] > targets) * 1.0\n")
+    (project / "metric_of_ingredients.py").write_text(
+        "def score(outputs, targets):\n    return (outputs[:, 0] > targets) * 1.0\n"
+    )
     data = load_data(make_recipe(metric="metric_of_ingredients:score"), project, SPECS)
     assert data.metric_name == "metric_of_ingredients:score"
     assert list(data.metric(np.ones((2, 3)), np.array([0, 1]))) == [1.0, 0.0]
