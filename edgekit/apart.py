@@ -82,6 +82,7 @@ def opened_apart(artifact: Artifact, *, silence_s: float = SILENCE_S) -> Iterato
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                cwd=artifact.folder,  # python -m looks here first: a user's random.py must not be found
                 env=child_environment(),
                 start_new_session=True,  # a Ctrl-C reaches the parent, which ends its child in order
             )

@@ -56,6 +56,12 @@ def test_an_artifact_in_a_relative_folder(tmp_path, monkeypatch):
         assert apart.run({"input": ONES})["logits"].shape == (5, 3)
 
 
+def test_modules_beside_the_user_are_not_taken_for_pythons(tmp_path, monkeypatch):
+    (tmp_path / "socket.py").write_text("raise RuntimeError('mine')\n")
+    monkeypatch.chdir(tmp_path)
+    assert run(null_artifact(tmp_path / "a"))["logits"].shape == (5, 3)
+
+
 # ---- what goes wrong ----
 
 
