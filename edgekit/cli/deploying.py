@@ -135,8 +135,8 @@ def export(
     """Make a bundle from MODEL without a recipe.
 
     MODEL is package.module:factory (also of the working folder), timm:NAME, or an .onnx file. Without --calibration
-    only fp32 is made, and nothing is known of its accuracy; without --test agreement with MODEL is shown, not judged. The
-    report lies beside the bundle.
+    only fp32 is made, and nothing is known of its accuracy; without --test agreement with MODEL is shown, not judged.
+    The report lies beside the bundle.
     """
     from edgekit.cli._output import console, show_progress
     from edgekit.pipeline import Choices
