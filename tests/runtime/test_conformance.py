@@ -41,11 +41,11 @@ def image(batch=2, seed=0):
 
 def expected_conv(images):
     """The conv model's output, by numpy."""
-    from conftest import _HEAD, MODELS
     from onnx import numpy_helper
     from onnx.parser import parse_model
+    from tiny_models import HEAD, MODELS
 
-    model = parse_model(_HEAD.format(domain="") + MODELS["conv"])
+    model = parse_model(HEAD.format(domain="") + MODELS["conv"])
     kernel = numpy_helper.to_array(model.graph.initializer[0])
     padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))

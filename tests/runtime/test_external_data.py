@@ -130,7 +130,7 @@ def test_a_missing_file_is_named(saved):
 def test_external_data_inside_the_folder_runs(saved, engine, tiny_artifact):
     from dataclasses import replace
 
-    from conftest import onnx_specs
+    from tiny_models import onnx_specs
 
     path = saved(in_initialiser("sub/weights.bin"))
     (path.parent / "sub").mkdir()
