@@ -98,7 +98,7 @@ def deploy(
         check_replaceable(out / (bundle or job.target.name))
     with locked(out) as steps:
         data, teacher, student = train_models(recipe, base, steps, progress)
-        fp32 = _cross(student, data, steps, progress)
+        fp32 = _cross(recipe, student, data, steps, progress)
         run = Run(
             recipe=recipe,
             data=data,
@@ -244,9 +244,9 @@ def _jobs(recipe: Recipe, base: Path, choices: Choices) -> list[Job]:
     return jobs
 
 
-def _cross(student: TrainedModel, data: Ingredients, steps: Path, progress: Progress) -> Artifact:
+def _cross(recipe: Recipe, student: TrainedModel, data: Ingredients, steps: Path, progress: Progress) -> Artifact:
     if student.onnx is not None:
-        return import_onnx(student, steps)
+        return import_onnx(student, steps, parse_shapes(recipe.shapes) or ())
     assert student.module is not None  # a model is a module or a file
     progress("export to ONNX", 0, 1)
     artifact = export(student.module, data.test, steps)

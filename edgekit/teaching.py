@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit import __version__
 from edgekit._paths import expand_path
-from edgekit.artifact import Array, Artifact, hash_json, load_artifact, read_json, save_artifact, write_json
+from edgekit.artifact import (
+    Array,
+    Artifact,
+    TensorSpec,
+    hash_json,
+    load_artifact,
+    read_json,
+    save_artifact,
+    write_json,
+)
 from edgekit.candidate import tool_versions
 from edgekit.data import Samples
 from edgekit.errors import DataError, ModelError, SpecError
@@ -241,14 +250,19 @@ def onnx_model(spec: ModelSpec, base: Path) -> TrainedModel:
     return TrainedModel(name=path.name, onnx=path, sha256=describe_onnx(path, precision="fp32").sha256)
 
 
-def import_onnx(model: TrainedModel, steps: Path) -> Artifact:
+def import_onnx(model: TrainedModel, steps: Path, shapes: Sequence[TensorSpec] = ()) -> Artifact:
     """Takes an ``.onnx`` file in as the fp32 artifact, with its external data beside it.
 
     Exporters note source paths in the file; none of them travels on.
+
+    Args:
+        model: The file.
+        steps: Root of the step folders.
+        shapes: Inputs whose open dimensions, the batch left out, get these sizes.
     """
     import onnx
 
-    from edgekit.conversion.clean import describe_onnx, strip_metadata
+    from edgekit.conversion.clean import describe_onnx, fix_sizes, strip_metadata
 
     path = model.onnx
     assert path is not None  # only called for files
@@ -261,10 +275,11 @@ def import_onnx(model: TrainedModel, steps: Path) -> Artifact:
                 shutil.copyfile(path.parent / name, folder / name)
         proto = onnx.load(str(path), load_external_data=False)
         strip_metadata(proto)
+        fix_sizes(proto, shapes)
         onnx.save(proto, str(folder / described.model))
         save_artifact(describe_onnx(folder / described.model, precision="fp32"))
 
-    key = {"edgekit": __version__, "tools": tool_versions("onnx"), "files": described.files}
+    key = {"edgekit": __version__, "tools": tool_versions("onnx"), "files": described.files, "shapes": shapes}
     return load_artifact(run_step(steps, "import", key, make))
 
 

@@ -16,7 +16,7 @@ from fake_line import (
 )
 
 from edgekit.errors import DataError, ModelError, SpecError, TrainingError
-from edgekit.ingredients import load_data
+from edgekit.ingredients import load_data, parse_shapes
 from edgekit.models import load_module, save_weights, state_hash
 from edgekit.progress import silent
 from edgekit.teaching import (
@@ -246,6 +246,17 @@ def test_external_data_come_along(tmp_path):
     artifact = import_onnx(onnx_model(make_recipe().teacher, path.parent), tmp_path / "steps")
     assert sorted(artifact.files) == ["model.onnx", "weights.bin"]
     assert (artifact.folder / "weights.bin").read_bytes() == (path.parent / "weights.bin").read_bytes()
+
+
+def test_open_sizes_are_fixed_where_they_are_given(tmp_path):
+    text = """<ir_version: 9, opset_import: ["" : 17]>
+    open (float["b", "t", 8] x, float["b", "t", 1] m) => (float["b", "t", 8] y) { y = Mul(x, m) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
+    model = onnx_model(make_recipe().teacher, tmp_path)
+    left = import_onnx(model, tmp_path / "steps")
+    assert [spec.shape for spec in left.inputs] == [("b", "t", 8), ("b", "t", 1)]
+    fixed = import_onnx(model, tmp_path / "steps", parse_shapes({"x": "f32[1,16,8]"}) or ())
+    assert [spec.shape for spec in (*fixed.inputs, *fixed.outputs)] == [("b", 16, 8), ("b", 16, 1), ("b", 16, 8)]
 
 
 def test_an_onnx_file_that_is_none_is_told(tmp_path):

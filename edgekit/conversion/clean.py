@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -173,6 +173,31 @@ def fix_batch(proto: onnx.ModelProto, batch: int) -> None:
             if dim.dim_param in names:
                 dim.dim_value = batch
     del proto.graph.value_info[:]  # engines infer them from the inputs
+
+
+def fix_sizes(proto: onnx.ModelProto, specs: Sequence[TensorSpec]) -> None:
+    """Gives open dimensions other than the batch the sizes asked for, in place.
+
+    A size holds for every dimension of that name, in inputs and outputs.
+
+    Args:
+        proto: The model.
+        specs: Inputs with sizes from axis 1 on, which fit the model's (see ``ingredients.shaped``).
+    """
+    wanted = {spec.name: spec.shape for spec in specs}
+    sizes: dict[str, int] = {}
+    for value in proto.graph.input:
+        for dim, size in zip(value.type.tensor_type.shape.dim[1:], wanted.get(value.name, ())[1:], strict=False):
+            if not dim.HasField("dim_value"):
+                sizes[dim.dim_param] = int(size)
+                dim.dim_value = int(size)
+    sizes.pop("", None)  # no name, so no other dimension is meant
+    for value in (*proto.graph.input, *proto.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
+    if specs:
+        del proto.graph.value_info[:]  # engines infer them from the inputs
 
 
 def with_fixed_batch(model: Artifact, batch: int, out: Path) -> Artifact:
