@@ -127,6 +127,7 @@ def _report(run: Run, targets: list[dict[str, Any]], command: str | None) -> dic
         "engines": {e: engine_version(e) for e in ("onnxruntime", "openvino") if missing(e) is None},
         "models": {"teacher": _model_report(run.teacher), "student": _model_report(run.student)},
         "same_model": run.student is run.teacher,
+        "untrained": run.teacher.module is not None and not (run.recipe.teacher.weights or run.recipe.teacher.train),
         "data": {
             "test_samples": len(run.data.test),
             "random": run.data.train is None,

@@ -79,10 +79,11 @@ def test_the_report_on_disk_is_the_one_returned_and_clean_json(run, catalogue):
     assert (run.out / "report.md").read_text() == to_markdown(json.loads(text))
     assert set(report) == {
         *("schema_version", "edgekit_version", "name", "created", "seconds", "command", "seed", "host", "engines"),
-        *("models", "same_model", "data", "targets", "exit_code"),
+        *("models", "same_model", "untrained", "data", "targets", "exit_code"),
     }
     assert report["data"] == {"test_samples": 64, "random": False, "held_out": True, "metric": "accuracy"}
     assert report["same_model"]
+    assert not report["untrained"]
 
 
 def test_a_bundle_can_be_traced_to_its_teacher_and_its_data(run, catalogue):

@@ -133,6 +133,8 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
                 f"peak memory {number(measured['highest_memory_mb'], 0)} MB",
             )
         )
+    if report["untrained"]:
+        lines.append(("weights", "none were given: they are as the factory made them"))
     if target["not_measured"]:
         lines.append(("int8", "the share is of this host's run, not of the target's"))
     if report["data"]["random"]:

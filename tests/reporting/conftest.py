@@ -134,6 +134,7 @@ def report() -> Callable[..., dict[str, Any]]:
                 "student": {"name": "digits:Student", "sha256": "2" * 64, "parameters": 98_765, "training": None},
             },
             "same_model": False,
+            "untrained": False,
             "data": {"test_samples": 10_000, "random": random, "held_out": True, "metric": "accuracy"},
             "targets": [target],
             "exit_code": target["exit_code"],

@@ -130,6 +130,16 @@ def test_facts_say_what_the_figures_rest_on(report, candidate, data, said):
     assert said is None or said in found["data"]
 
 
+def test_facts_say_what_could_mislead(report, candidate):
+    whole = report(candidate())
+    plain = dict(facts(whole, whole["targets"][0]))
+    assert not {"weights", "int8"} & plain.keys()
+    whole["untrained"], whole["targets"][0]["not_measured"] = True, "this host is x86_64"
+    told = dict(facts(whole, whole["targets"][0]))
+    assert told["weights"] == "none were given: they are as the factory made them"
+    assert told["int8"] == "the share is of this host's run, not of the target's"
+
+
 def test_remarks_say_why_candidates_failed_and_why_nothing_ships(report, candidate):
     beyond, refused = candidate(drop=(3.0, 5.0)), candidate("openvino", failure="cannot run operator Foo")
     assert remarks(report(beyond, refused, shipped=None)["targets"][0]) == [
