@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -159,6 +160,7 @@ def train_models(
         EdgeKitError: The recipe's models or data are wrong, or cannot be trained.
     """
     check_roles(recipe)
+    _require("onnx" if is_onnx(recipe.teacher.model) else "torch")
     if is_onnx(recipe.teacher.model):
         teacher = onnx_model(recipe.teacher, base)
         specs = import_onnx(teacher, steps).inputs
@@ -170,6 +172,15 @@ def train_models(
     if student is None:
         return data, teacher, teacher
     return data, teacher, train_student(recipe, student, teacher, data, steps, progress)
+
+
+def _require(package: str) -> None:
+    """Refuses early, and with the mending command, what would fail at an import of the recipe's own module."""
+    if importlib.util.find_spec(package) is None:
+        raise EngineMissing(
+            f"preparing a model needs {package}, which is not installed here",
+            fix="pip install 'edgekit[compress]' (Python 3.11 or newer); a device that only runs bundles does without",
+        )
 
 
 def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = silent) -> list[tuple[str, ...]]:

@@ -288,6 +288,14 @@ def test_a_missing_engine_that_was_named_is_an_error_before_any_work(project, wi
     assert_nothing_half_written(project)
 
 
+def test_without_torch_the_message_says_what_installs_it(project, without):
+    done = edgekit_process("deploy", project, "--out", project / "out", **without("torch"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: preparing a model needs torch, which is not installed here\n")
+    assert "pip install 'edgekit[compress]'" in done.stderr
+    assert_nothing_half_written(project)
+
+
 def test_a_missing_engine_that_was_not_named_is_a_row_in_the_report(deployed, tmp_path, without):
     out = shutil.copytree(deployed.out, tmp_path / "out")
     done = edgekit_process(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,11 @@ def test_folders_of_the_environment(mine, tmp_path_factory, monkeypatch):
 def test_a_folder_given_twice_or_the_checkout_itself_is_no_conflict(mine):
     assert load_target("my-board", [mine, mine]).name == "my-board"
     assert len(list_targets([ROOT])) == len(list_targets())
+
+
+def test_a_copy_of_a_shipped_file_is_no_conflict(mine):
+    shutil.copyfile(ROOT / "targets" / "x86-vnni.toml", mine / "targets" / "x86-vnni.toml")
+    assert load_target("x86-vnni", [mine]) == load_target("x86-vnni")
 
 
 def test_an_unknown_name_gives_the_nearest():
