@@ -104,7 +104,9 @@ def test_models_that_cannot_play_their_part_are_refused(fields, message):
     ],
 )
 def test_models_that_can(fields):
-    check_roles(make_recipe(**fields))
+    recipe = make_recipe(**fields)
+    check_roles(recipe)
+    assert recipe.teacher.model == fields["teacher"]["model"]
 
 
 def test_both_models_are_made_before_one_is_trained(project):

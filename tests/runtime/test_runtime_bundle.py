@@ -157,13 +157,18 @@ def test_timings_are_not_part_of_the_id(make_bundle):
     folder = make_bundle()
     raw = read_json(folder / "manifest.json")
     write_json(folder / "manifest.json", raw | {"timings": {"p50_ms": 1.0}})
-    open_bundle(folder).close()
+    with open_bundle(folder) as bundle:
+        assert bundle.manifest.id == raw["id"]
+        assert bundle.manifest.timings == {"p50_ms": 1.0}
 
 
 def test_without_check_only_paths_are_checked(make_bundle):
     folder = make_bundle()
     (folder / GOLDEN_FILE).write_bytes(b"damaged")
-    open_bundle(folder, check=False).close()
+    with pytest.raises(BundleError, match="damaged or was changed"):
+        open_bundle(folder)
+    with open_bundle(folder, check=False) as bundle:
+        assert bundle.manifest.files[GOLDEN_FILE]
 
 
 @pytest.mark.parametrize("field", ["model", "files"])
