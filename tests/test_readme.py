@@ -1,0 +1,37 @@
+"""What the README tells people to write and to run is right."""
+
+import re
+from pathlib import Path
+
+from edgekit.catalog import load_profile, load_target
+from edgekit.cli.main import COMMANDS
+from edgekit.recipe import load_recipe
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_its_files_are_read(tmp_path):
+    recipe, target, profile = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    for name, text in (
+        ("edgekit.toml", recipe),
+        ("targets/press-line-camera.toml", target),
+        ("profiles/press-line.toml", profile),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert load_recipe(tmp_path).name == "flowers"
+    assert load_target("press-line-camera", [tmp_path]).isa == "avx2-vnni"
+    assert load_profile("press-line", [tmp_path]).limits.p99_ms == 25.0
+
+
+def test_its_two_commands_are_there():
+    setup = [line for line in TEXT.splitlines() if line.startswith("python3 -m venv ")]
+    assert [line.rsplit("/", 1)[-1] for line in setup] == ["digits", "pytest"]
+    assert (ROOT / "examples/digits/edgekit.toml").is_file()
+
+
+def test_it_names_only_commands_that_exist():
+    named = set(re.findall(r"`edgekit (\w+)", TEXT)) | set(re.findall(r"^\$? ?edgekit (\w+)", TEXT, re.MULTILINE))
+    assert named
+    assert named <= set(COMMANDS)
