@@ -106,13 +106,17 @@ class Load(Strict):
         scenario: ``single_stream`` (one query after another) or ``batch`` (the same with full batches).
         batch: Samples a query.
         min_seconds: Shortest measurement of a candidate.
+        max_seconds: Longest; a percentile that needs more is refused before the timed run.
         min_count: Fewest queries; raised where a limit's percentile needs more.
+        max_other_load: Share of the CPUs' time, 0 to 1, that others may use before a run is called spoiled.
     """
 
     scenario: Literal["single_stream", "batch"] = "single_stream"
     batch: PositiveInt = 1
     min_seconds: PositiveFloat = 3.0
+    max_seconds: PositiveFloat = 60.0
     min_count: PositiveInt = 700
+    max_other_load: Annotated[float, Field(ge=0, le=1)] = 0.10
 
 
 class Profile(Strict):
@@ -129,7 +133,9 @@ class Profile(Strict):
             scenario=self.load.scenario,
             batch=self.load.batch,
             min_seconds=self.load.min_seconds,
+            max_seconds=self.load.max_seconds,
             min_count=self.load.min_count,
+            max_other_load=self.load.max_other_load,
             percentiles=tuple(self.limits.percentiles()),
         )
 
