@@ -7,6 +7,7 @@
     JOB/artifact/        the artifact, as `edgekit.artifact.save_artifact` writes it
     JOB/result.json      written last: how it went, resources, queries of each turn
     JOB/latencies.npy    int64 nanoseconds [n, 2]: application clock, engine clock; every query of every turn
+    JOB/warm_up.npy      int64 nanoseconds [w]: application clock; queries after the first and before the turns
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from edgekit.artifact import (
 )
 from edgekit.errors import DataError, FeedError, MeasurementError, did_you_mean
 from edgekit.profiling.load import LoadSpec
-from edgekit.profiling.measured import LATENCIES_FILE, Measured, parse_host, read_latencies, split_turns
+from edgekit.profiling.measured import LATENCIES_FILE, WARM_UP_FILE, Measured, parse_fields, read_latencies, split_turns
 
 JOB_FILE = "job.json"
 FEEDS_FILE = "feeds.npz"
@@ -175,12 +176,18 @@ def read_feeds(job: Job) -> dict[str, Array]:
     return feeds
 
 
-def write_result(folder: Path, result: Mapping[str, Any], latencies_ns: npt.NDArray[np.int64]) -> None:
-    """Writes ``latencies.npy``, then ``result.json``, each made whole by a rename."""
-    part = folder / f"{LATENCIES_FILE}.part"
-    with part.open("wb") as stream:
-        np.save(stream, latencies_ns)
-    os.replace(part, folder / LATENCIES_FILE)
+def write_result(
+    folder: Path,
+    result: Mapping[str, Any],
+    latencies_ns: npt.NDArray[np.int64],
+    warm_up_ns: npt.NDArray[np.int64],
+) -> None:
+    """Writes ``latencies.npy`` and ``warm_up.npy``, then ``result.json``, each made whole by a rename."""
+    for name, array in ((LATENCIES_FILE, latencies_ns), (WARM_UP_FILE, warm_up_ns)):
+        part = folder / f"{name}.part"
+        with part.open("wb") as stream:
+            np.save(stream, array)
+        os.replace(part, folder / name)
     part = folder / f"{RESULT_FILE}.part"
     write_json(part, result)
     os.replace(part, folder / RESULT_FILE)
@@ -194,10 +201,11 @@ def read_result(folder: Path) -> Measured:
         MeasurementError: The result is not one, or does not fit the latencies.
     """
     raw = dict(read_json(folder / RESULT_FILE))
-    latencies = read_latencies(folder / LATENCIES_FILE)
+    latencies = read_latencies(folder / LATENCIES_FILE, columns=2)
+    warm_up = {"warm_up_ms": read_latencies(folder / WARM_UP_FILE) / 1e6}
     try:
         queries = tuple(raw.pop("queries"))
-        return Measured(**raw | {"host": parse_host(raw["host"])} | split_turns(latencies, queries))
+        return Measured(**parse_fields(raw) | warm_up | split_turns(latencies, queries))
     except (KeyError, TypeError) as exc:
         raise MeasurementError(
             f"{folder / RESULT_FILE}: not the result of a measuring process", found=f"{type(exc).__name__}: {exc}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from edgekit.artifact import Array
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.statistics import queries_needed
 
@@ -33,8 +34,14 @@ class Pace:
         lasting = math.ceil(SHORTEST_TURN_S / max(self.query_s, 1e-9))
         return max(load.turn_queries, min(lasting, MOST_TURN_QUERIES))
 
-    def took(self, queries: int, seconds: float) -> None:
-        """Notes a finished turn."""
+    def took(self, queries: int, seconds: float, application_ms: Array | None = None) -> None:
+        """Notes a finished turn.
+
+        Args:
+            queries: How many it had.
+            seconds: How long it took.
+            application_ms: Their latencies, the first one's too, shape [queries]; None where they are not at hand.
+        """
         self.kept += queries - 1
         self.seconds += seconds
         mean_s = seconds / queries

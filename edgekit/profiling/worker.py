@@ -213,4 +213,4 @@ def _write(job: Job, found: Findings, reason: str | None) -> None:
         "queries": [len(turn) for turn in found.turns],
     }
     latencies: Array = np.concatenate([np.empty((0, 2), dtype=np.int64), *found.turns])
-    write_result(job.folder, to_json(result), latencies)
+    write_result(job.folder, to_json(result), latencies, np.empty(0, dtype=np.int64))

@@ -18,11 +18,18 @@ def measured() -> Measured:
         status="ok",
         artifact_sha256="ab" * 32,
         load_ms=12.5,
+        cold_load_ms=(12.5, 11.0),
+        cached_load_ms=(4.0, 4.5),
         first_inference_ms=3.25,
+        first_inferences_ms=(3.25, 3.0),
+        warm_up_ms=np.array([5.0, 1 / 7, 1.0]),
+        warm_up_queries=1,
+        warm_up_settled=False,
         application_ms=np.array([1.000001, 2.5, 0.1 + 0.2]),
         engine_ms=np.array([0.9, 2.4, 0.25]),
         dropped_ms=np.array([7.0, 1 / 3]),
         turn_sizes=(2, 1),
+        turn_started_s=(0.0, 0.75),
         peak_memory_mb={"load": 33.5, "steady": None},
         size_mb=0.0025,
         host=this_host(),
@@ -51,7 +58,7 @@ def test_a_crash_is_saved_too(tmp_path: Path) -> None:
     save_measured(crash, tmp_path)
     again = load_measured(tmp_path)
     assert (again.status, again.reason, again.load_ms) == ("crashed", "died of SIGSEGV", None)
-    assert again.application_ms.shape == (0,)
+    assert again.application_ms.shape == again.warm_up_ms.shape == (0,)
 
 
 def test_the_first_query_of_each_turn_is_dropped_and_kept_aside() -> None:
@@ -89,4 +96,8 @@ def test_damage_is_told(measured: Measured, tmp_path: Path) -> None:
         load_measured(tmp_path)
     np.save(tmp_path / "latencies.npy", np.zeros(3))
     with pytest.raises(MeasurementError, match="not latencies"):
+        load_measured(tmp_path)
+    save_measured(measured, tmp_path)
+    (tmp_path / "warm_up.npy").unlink()
+    with pytest.raises(MeasurementError, match=r"warm_up\.npy: cannot be read"):
         load_measured(tmp_path)
