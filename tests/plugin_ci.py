@@ -11,6 +11,7 @@ MUST_RUN = (
     "tests/conversion/",
     "tests/profiling/",
     "tests/cli/",
+    "tests/reporting/",
     "tests/test_no_",
 )
 # Hardware that no CI machine has may still be skipped; the reason says which.

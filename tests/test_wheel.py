@@ -77,6 +77,9 @@ def test_the_wheel_holds_the_whole_catalogue_and_the_types_marker(wheel):
     assert "edgekit/py.typed" in names
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "edgekit").rglob("*.py")}
     assert modules <= names
+    page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "edgekit" / "reporting" / "page").iterdir()}
+    assert page
+    assert page <= names
     strangers = {name.partition("/")[0] for name in names} - {"edgekit"}
     assert all(name.endswith(".dist-info") for name in strangers), strangers
 
@@ -89,7 +92,7 @@ def test_the_wheel_says_what_it_needs(wheel):
         for line in text.splitlines()
         if line.startswith("Requires-Dist") and "extra" not in line
     }
-    assert base == {"numpy", "click", "pydantic", "rich", "tomli"}
+    assert base == {"numpy", "click", "pydantic", "rich", "jinja2", "tomli", "typing-extensions"}
     assert "Requires-Python: >=3.10" in text
 
 
