@@ -11,7 +11,7 @@ from edgekit.errors import EdgeKitError
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 
-def expand_path(text: str, *, base: Path, where: str, error: type[EdgeKitError]) -> Path:
+def expand_path(text: str, *, base: Path, where: str, error: type[EdgeKitError], hint: str | None = None) -> Path:
     """Turns a path as written into one that can be opened.
 
     Args:
@@ -19,6 +19,7 @@ def expand_path(text: str, *, base: Path, where: str, error: type[EdgeKitError])
         base: What a relative path is relative to.
         where: Where it was written, for the message.
         error: The class of the error.
+        hint: What else helps where a variable is not set.
 
     Raises:
         EdgeKitError: A variable in it is not set.
@@ -30,7 +31,7 @@ def expand_path(text: str, *, base: Path, where: str, error: type[EdgeKitError])
             raise error(
                 f"{where}: the environment variable {name} is not set",
                 found=text,
-                fix=f"set it: export {name}=/path/to/folder",
+                fix=f"set it: export {name}=/path/to/folder" + (f"; {hint}" if hint else ""),
             )
         return os.environ[name]
 

@@ -122,6 +122,7 @@ def load_samples(
     input_name: str | None = None,
     labels: tuple[str, ...] | None = None,
     where: str = "data",
+    origin: str | None = None,
 ) -> Samples:
     """Opens a set of samples.
 
@@ -134,6 +135,7 @@ def load_samples(
         input_name: Name of a single input; None: the preprocessing's, else ``input``.
         labels: Class names in order. Give the training set's to the test set, so that both count alike.
         where: Where the set was named, e.g. ``edgekit.toml: data.train``, for messages.
+        origin: Where the samples can be had, told where they are missing.
 
     Raises:
         DataError: It is missing, empty, mis-shaped, damaged, or holds NaN or wrong labels.
@@ -143,7 +145,7 @@ def load_samples(
         source = read_dataset(spec, base=base, input_name=name, labels=labels, where=where)
         preprocessing = None
     else:
-        source = _read_files(spec, base, preprocessing, name, labels, where)
+        source = _read_files(spec, base, preprocessing, name, labels, where, origin)
     if preprocessing is not None:
         preprocessing = _bind(preprocessing, list(source.fetch(np.arange(1))), f"{where}: {spec}", input_name)
     samples = Samples(
@@ -173,12 +175,14 @@ def _read_files(
     name: str | None,
     labels: tuple[str, ...] | None,
     where: str,
+    origin: str | None,
 ) -> Source:
+    hint = f"the samples can be had from {origin}" if origin else None
     text, mark, inner = spec.partition("!")
-    path = expand_path(text, base=base, where=where, error=DataError)
+    path = expand_path(text, base=base, where=where, error=DataError, hint=hint)
     if not path.exists():
         near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
-        raise DataError(f"{where}: {path}: no such file or folder", found=spec, allowed=KINDS, fix=near)
+        raise DataError(f"{where}: {path}: no such file or folder", found=spec, allowed=KINDS, fix=near or hint)
     archive = path.is_file() and path.name.endswith(ARCHIVES)
     if mark and not archive:
         raise DataError(f"{where}: {path} is not an archive", found=spec, allowed=f"a path in {', '.join(ARCHIVES)}")

@@ -137,7 +137,14 @@ def _opened(
 ) -> Samples:
     """One set of the recipe; its single input is called as the model calls it."""
     preprocessing = recipe.input.preprocessing() if recipe.input else None
-    samples = load_samples(spec, base=base, preprocessing=preprocessing, labels=labels, where=f"data.{key}")
+    samples = load_samples(
+        spec,
+        base=base,
+        preprocessing=preprocessing,
+        labels=labels,
+        where=f"data.{key}",
+        origin=recipe.data.source if recipe.data else None,
+    )
     return renamed(samples, single) if single else samples
 
 

@@ -105,6 +105,7 @@ class DataSpec(Strict):
         validation: Share of the training samples kept for validation.
         calibration: How many samples calibrate a quantised model.
         labels: Class names, in order; None: taken from the data where it has them.
+        source: Where the samples can be had, told where they are missing; nothing is downloaded.
     """
 
     train: str
@@ -112,6 +113,7 @@ class DataSpec(Strict):
     validation: Share = 0.1
     calibration: PositiveInt = 300
     labels: Names | None = None
+    source: str | None = None
 
 
 class InputSpec(Strict):

@@ -58,6 +58,14 @@ def test_environment_variables_in_paths(tmp_path: Path, monkeypatch: pytest.Monk
         _load("${NO_FOLDER}/d.npz", tmp_path)
 
 
+@pytest.mark.parametrize("spec", ["$NO_FOLDER/d.npz", "d.npz"])
+def test_missing_samples_say_where_they_can_be_had(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_FOLDER", raising=False)
+    with pytest.raises(DataError, match=r"the samples can be had from https://example\.org") as told:
+        _load(spec, tmp_path, origin="https://example.org")
+    assert ("export NO_FOLDER=" in str(told.value)) == spec.startswith("$")
+
+
 def test_the_name_holds_no_absolute_path(tmp_path: Path) -> None:
     assert _load(_npz(tmp_path / "d.npz", **_digits()), tmp_path).name == "d.npz"
 

@@ -67,6 +67,7 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #validation = 0.1                 # share of the training samples kept for validation
 #calibration = 300                # samples that calibrate a quantised model
 #labels = ["cat", "dog"]          # class names, in order; default: those of the data, where it has them
+#source = "https://example.org"   # where the samples can be had, told where they are missing; nothing is downloaded
 
 # From a raw sample to a model tensor: resize, scale, (x - mean) / std, layout. Leave it out if samples are tensors.
 #[input]
