@@ -16,7 +16,7 @@ PACKAGE = Path(edgekit.__file__).parent
 
 # Lowest first; a module may import from its own line and from those above it.
 LAYERS = [
-    ["__init__", "errors", "progress"],
+    ["__init__", "errors", "progress", "disk"],
     ["artifact"],
     ["runtime"],
     ["profiling"],
@@ -28,14 +28,14 @@ LAYERS = [
     ["backends", "conversion", "distillation", "pruning"],
     ["apart", "checking", "verdict", "bundle"],
     ["candidate"],
-    ["reporting", "devices"],
+    ["reporting", "schemas", "devices"],
     ["pipeline", "ingredients", "teaching", "shipping", "timing", "inspecting"],
     ["cli", "__main__"],
 ]
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 
 # What is sent to a device may need, besides numpy and the standard library, one engine.
-ON_DEVICE = ["errors", "artifact", "runtime", "profiling"]
+ON_DEVICE = ["errors", "disk", "artifact", "runtime", "profiling"]
 ENGINES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt", "cuda": "tensorrt"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))

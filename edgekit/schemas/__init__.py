@@ -1,0 +1,73 @@
+"""JSON Schemas of what EdgeKit writes for machines: reports of runs, profiles and comparisons, and manifests.
+
+The files beside this one travel with the package. They are made of the types in :mod:`edgekit.reporting.model` and
+:mod:`edgekit.schemas.manifest` by ``python -m edgekit.schemas``; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+
+from edgekit.artifact import SCHEMA_VERSION, write_json
+from edgekit.reporting.model import REPORT_SCHEMA_VERSION, Profile, Report
+from edgekit.schemas.manifest import Manifest
+
+# Name → its version, the type it is made of, and its title.
+SCHEMAS: dict[str, tuple[int, Any, str]] = {
+    "report": (REPORT_SCHEMA_VERSION, Report, "EdgeKit: report.json of a run"),
+    "profile": (REPORT_SCHEMA_VERSION, Profile, "EdgeKit: what `edgekit profile --json` writes"),
+    "manifest": (SCHEMA_VERSION, Manifest, "EdgeKit: manifest.json of a bundle"),
+}
+
+
+def file_name(name: str) -> str:
+    """The file of a schema: ``report-2.schema.json``."""
+    return f"{name}-{SCHEMAS[name][0]}.schema.json"
+
+
+def published(name: str) -> dict[str, Any]:
+    """A schema as it is published with the package.
+
+    Args:
+        name: A key of ``SCHEMAS``.
+    """
+    found: dict[str, Any] = json.loads(files(__name__).joinpath(file_name(name)).read_text(encoding="utf-8"))
+    return found
+
+
+def generate(name: str) -> dict[str, Any]:
+    """Makes a schema of its type: draft 2020-12; every object with named keys forbids others.
+
+    Args:
+        name: A key of ``SCHEMAS``.
+    """
+    version, kind, title = SCHEMAS[name]
+    made = _on_one_line(TypeAdapter(kind).json_schema())
+    head = {
+        "$schema": GenerateJsonSchema.schema_dialect,
+        "$id": f"urn:edgekit:schema:{name}:{version}",
+        "title": f"{title}, version {version}",
+    }
+    return head | {key: value for key, value in made.items() if key != "title"}
+
+
+def write(folder: Path) -> None:
+    """Writes every schema into ``folder``."""
+    for name in SCHEMAS:
+        write_json(folder / file_name(name), generate(name))
+
+
+def _on_one_line(value: Any) -> Any:
+    """The same with every description on one line, as a docstring is not."""
+    if isinstance(value, dict):
+        return {
+            key: " ".join(item.split()) if key == "description" and isinstance(item, str) else _on_one_line(item)
+            for key, item in value.items()
+        }
+    return [_on_one_line(item) for item in value] if isinstance(value, list) else value
