@@ -9,7 +9,6 @@ from edgekit.artifact import Array
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.statistics import queries_needed
 
-SHORTEST_TURN_S = 0.05
 MOST_TURN_QUERIES = 50_000  # bounds the arrays of a turn when a query takes next to nothing
 
 
@@ -31,7 +30,7 @@ class Pace:
         """Queries of the next turn: the load's own number, more where queries are so short that it would be brief."""
         if self.query_s is None:
             return load.turn_queries
-        lasting = math.ceil(SHORTEST_TURN_S / max(self.query_s, 1e-9))
+        lasting = math.ceil(load.shortest_turn_s / max(self.query_s, 1e-9))
         return max(load.turn_queries, min(lasting, MOST_TURN_QUERIES))
 
     def took(self, queries: int, seconds: float, application_ms: Array | None = None) -> None:

@@ -1,0 +1,281 @@
+"""How two sides compare: the ratio of a percentile of their latencies, with an interval that assumes no shape.
+
+**In turns** (:func:`compare_in_turns`) both sides ran in the same rounds, so that what disturbs the machine for longer
+than a round disturbs both. Each group of rounds gives one log ratio of the percentile of the two sides, in which such
+disturbances cancel. The centre of the log ratios is the Hodges–Lehmann estimate and its interval is that of Wilcoxon's
+signed-rank test, exact for any symmetric distribution (Hodges & Lehmann 1963, *Estimates of location based on rank
+tests*; Hollander, Wolfe & Chicken, *Nonparametric statistical methods*, 3.2-3.4). A log ratio of two like sides is
+symmetric about zero by construction. Log ratios must be independent: groups are widened, as the batches of batch means
+are (Law & Kelton, *Simulation modeling and analysis*, 9.5.3), until successive ones are not correlated.
+
+**Apart** (:func:`compare_apart`) the sides were measured at different times: from the percentiles of slices of each
+run, by the interval of the rank-sum test (Hodges & Lehmann 1963), and never narrower than the bounds of the percentile
+itself allow. What changed on the machine in between is in the ratio and not in the interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.artifact import Array
+from edgekit.errors import MeasurementError
+from edgekit.profiling.statistics import percentile
+
+CONFIDENCE = 0.995  # a 95% interval calls 2.7% of like pairs different
+MOST_GROUPS = 256  # more sharpen nothing and take time with the square of their number
+_BEYOND = 2  # queries expected beyond a percentile in every group
+_EXACT_RANKS = 200  # above it the normal approximation is as good
+_CORRELATED = 1.28  # standard errors of lag-1 autocorrelation (one in ten by chance) from which groups are widened
+_UNSETTLED = 2.33  # ... and, where they cannot be widened further, from which no difference is called
+
+Floats = npt.NDArray[np.float64]
+Finding = Literal["slower", "faster", "no difference shown", "unsettled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """The other side's percentile over the base's.
+
+    Attributes:
+        percentile: Which, e.g. 50.0.
+        base_ms: The base's, over its whole run.
+        other_ms: The other's.
+        ratio: The centre of the groups' ratios; 1.12 is 12% slower.
+        low: Lower end of the interval.
+        high: Upper end.
+        confidence: Two-sided confidence of the interval.
+        in_turns: Whether both sides ran in the same rounds.
+        groups: How many log ratios (in turns), or slices of the smaller side (apart).
+        rounds_per_group: Rounds that make one log ratio; 0 apart.
+        autocorrelation: Of successive log ratios, lag 1.
+        settled: False where the log ratios stay correlated however wide the groups are: the sides drift apart.
+    """
+
+    percentile: float
+    base_ms: float
+    other_ms: float
+    ratio: float
+    low: float
+    high: float
+    confidence: float
+    in_turns: bool
+    groups: int
+    rounds_per_group: int
+    autocorrelation: float
+    settled: bool
+
+    @property
+    def finding(self) -> Finding:
+        """What the interval says of the other side."""
+        if not self.settled:
+            return "unsettled"
+        if self.low > 1:
+            return "slower"
+        return "faster" if self.high < 1 else "no difference shown"
+
+
+def split_turns(latencies_ms: Array, turn_sizes: Sequence[int]) -> list[Floats]:
+    """Cuts kept latencies into turns.
+
+    Args:
+        latencies_ms: In order, shape [n].
+        turn_sizes: Kept queries of each turn; their sum is n.
+
+    Raises:
+        MeasurementError: The sizes do not fit, or a latency is not a finite time above zero.
+    """
+    samples = np.asarray(latencies_ms, dtype=np.float64)
+    if samples.ndim != 1 or samples.size != sum(turn_sizes) or not turn_sizes:
+        raise MeasurementError(
+            "the latencies do not fit the turns", found=f"shape {list(samples.shape)}", allowed=f"[{sum(turn_sizes)}]"
+        )
+    if not np.isfinite(samples).all() or samples.min() <= 0:
+        raise MeasurementError(
+            "latencies are not finite times above zero", found=f"from {samples.min()} to {samples.max()} ms"
+        )
+    return np.split(samples, np.cumsum(turn_sizes)[:-1])
+
+
+def compare_in_turns(
+    base: Sequence[Floats], other: Sequence[Floats], q: float, *, sides: int = 2, confidence: float = CONFIDENCE
+) -> Ratio | None:
+    """Compares one percentile of two sides that ran in the same rounds.
+
+    Args:
+        base: Latencies in ms of each of the base's turns, in order.
+        other: The same of the other side; turns of the same index are of the same round.
+        q: Percentile, between 0 and 100.
+        sides: How many sides took turns. With two, rounds go AB, BA, …, and what an order does to a log ratio comes
+            with either sign; with more, every group holds whole rotations.
+        confidence: Two-sided confidence of the interval.
+
+    Returns:
+        The ratio, or None where the rounds give fewer groups than an interval needs (:func:`groups_needed`).
+
+    Raises:
+        MeasurementError: ``q`` or ``confidence`` is out of range, or a side has no turns.
+    """
+    values, rounds = _log_ratios(base, other, q, 1 if sides == 2 else sides)
+    return ratio_of(
+        values,
+        q,
+        base_ms=percentile(np.concatenate(base), q),
+        other_ms=percentile(np.concatenate(other), q),
+        rounds_per_value=rounds,
+        confidence=confidence,
+    )
+
+
+def ratio_of(
+    log_ratios: Floats,
+    q: float,
+    *,
+    base_ms: float,
+    other_ms: float,
+    rounds_per_value: float = 1,
+    confidence: float = CONFIDENCE,
+) -> Ratio | None:
+    """The ratio from log ratios of successive groups of rounds, which are widened until they are not correlated.
+
+    Returns:
+        The ratio, or None with fewer log ratios than an interval needs.
+    """
+    fewest = groups_needed(confidence)
+    values, width = log_ratios[: len(log_ratios) // 2 * 2], 1
+    while len(values) > MOST_GROUPS or (len(values) // 2 >= fewest and _correlation(values)[1] > _CORRELATED):
+        width *= 2
+        values = _grouped(log_ratios, width)
+    found = signed_rank_interval(values, confidence)
+    if found is None:
+        return None
+    low, centre, high = (math.exp(end) for end in found)
+    correlation, deviations = _correlation(values)
+    return Ratio(
+        percentile=q,
+        base_ms=base_ms,
+        other_ms=other_ms,
+        ratio=centre,
+        low=low,
+        high=high,
+        confidence=confidence,
+        in_turns=True,
+        groups=len(values),
+        rounds_per_group=round(width * rounds_per_value),
+        autocorrelation=correlation,
+        settled=deviations <= _UNSETTLED,
+    )
+
+
+def _log_ratios(base: Sequence[Floats], other: Sequence[Floats], q: float, rotation: int) -> tuple[Floats, float]:
+    """Log ratios of groups that hold enough queries for the percentile, and the rounds of one, on average."""
+    enough, values, rounds, start = queries_a_group(q), [], 0, 0
+    count = min(len(base), len(other))
+    for end in range(rotation, count + 1, rotation):
+        sides = [np.concatenate(side[start:end]) for side in (base, other)]
+        if min(map(len, sides)) >= enough:
+            ends = [float(np.percentile(side, q)) for side in sides]
+            values.append(math.log(ends[1] / ends[0]))
+            rounds, start = end, end
+    return np.array(values, dtype=np.float64), rounds / max(1, len(values))
+
+
+def queries_a_group(q: float) -> int:
+    """Fewest queries of a side in a group: two are expected beyond the percentile; 4 for p50, 200 for p99.
+
+    Raises:
+        MeasurementError: ``q`` is out of range.
+    """
+    if not 0 < q < 100:
+        raise MeasurementError("a percentile is out of range", found=q, allowed="above 0, below 100")
+    return math.ceil(_BEYOND / min(q / 100, 1 - q / 100) - 1e-9)
+
+
+def queries_needed(q: float, confidence: float = CONFIDENCE) -> int:
+    """Fewest queries of a side from which a percentile can be compared in turns: 1,800 for p99.
+
+    Raises:
+        MeasurementError: ``q`` or ``confidence`` is out of range.
+    """
+    return queries_a_group(q) * groups_needed(confidence)
+
+
+def groups_needed(confidence: float = CONFIDENCE) -> int:
+    """Fewest log ratios whose extremes hold the centre with ``confidence``: 9 at 99.5%.
+
+    Raises:
+        MeasurementError: ``confidence`` is out of range.
+    """
+    if not 0.5 <= confidence < 1:
+        raise MeasurementError("a confidence is out of range", found=confidence, allowed="0.5 or more, below 1")
+    return math.ceil(1 - math.log2(1 - confidence))
+
+
+def signed_rank_interval(values: Floats, confidence: float = CONFIDENCE) -> tuple[float, float, float] | None:
+    """Interval and Hodges–Lehmann estimate of the centre of a symmetric distribution.
+
+    The ends are order statistics of the Walsh averages (x_i + x_j) / 2, i <= j, picked by the distribution of
+    Wilcoxon's signed-rank statistic.
+
+    Args:
+        values: Independent values, shape [n].
+        confidence: Two-sided confidence, at least.
+
+    Returns:
+        Lower end, centre, upper end; None with fewer than :func:`groups_needed` values.
+    """
+    n = len(values)
+    if n < groups_needed(confidence):
+        return None
+    first, second = np.triu_indices(n)
+    averages = np.sort((values[first] + values[second]) / 2)
+    beyond = _signed_rank_quantile(n, (1 - confidence) / 2)
+    return float(averages[beyond]), float(np.median(averages)), float(averages[-1 - beyond])
+
+
+@lru_cache(maxsize=1024)
+def _signed_rank_quantile(n: int, tail: float) -> int:
+    """How many of the smallest Walsh averages may be left out: the largest k with P(W <= k - 1) <= tail, W the statistic.
+
+    By convolution: the rank i is in the sum or not, each with probability one half.
+    """
+    if n > _EXACT_RANKS:
+        mean, deviation = n * (n + 1) / 4, math.sqrt(n * (n + 1) * (2 * n + 1) / 24)
+        return int(mean + NormalDist().inv_cdf(tail) * deviation - 0.5)
+    chances = np.ones(1)
+    for rank in range(1, n + 1):
+        longer = np.zeros(len(chances) + rank)
+        longer[: len(chances)] = chances / 2
+        longer[rank:] += chances / 2
+        chances = longer
+    return int(np.searchsorted(np.cumsum(chances), tail * (1 + 1e-12), side="right"))
+
+
+def _grouped(values: Floats, width: int) -> Floats:
+    """Medians of ``width`` successive values."""
+    count = len(values) // width
+    medians: Floats = np.median(values[: count * width].reshape(count, width), axis=1)
+    return medians
+
+
+def _correlation(values: Floats) -> tuple[float, float]:
+    """Lag-1 autocorrelation, and how many standard errors it is above that of independent values.
+
+    Values far out are drawn in, so that one hiccup does not hide the correlation of the rest.
+    """
+    centred = values - np.median(values)
+    reach = 4.5 * float(np.median(np.abs(centred)))  # three deviations of a normal distribution
+    if reach > 0:
+        centred = np.clip(centred, -reach, reach)
+    total = float(centred @ centred)
+    if len(values) < 3 or total == 0:
+        return 0.0, 0.0
+    correlation = float(centred[1:] @ centred[:-1]) / total
+    return correlation, (correlation + 1 / len(values)) * math.sqrt(len(values))
