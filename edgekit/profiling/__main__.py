@@ -1,4 +1,4 @@
-"""``python -m edgekit.profiling JOB/``: the measuring process."""
+"""``python -m edgekit.profiling [--load cold|cached] JOB/``: the measuring process, or one load in a short one."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import sys
 from pathlib import Path
 
 from edgekit.errors import EdgeKitError
-from edgekit.profiling.worker import work
+from edgekit.profiling.worker import load_once, work
+
+_USAGE = "usage: python -m edgekit.profiling [--load cold|cached] JOB/"
 
 
 def main(arguments: list[str]) -> int:
     """Runs the job of the folder named on the command line; returns the exit status."""
-    if len(arguments) != 1:
-        print("usage: python -m edgekit.profiling JOB/", file=sys.stderr)
-        return 2
     try:
-        return work(Path(arguments[0]))
+        match arguments:
+            case ["--load", "cold" | "cached" as kind, folder]:
+                return load_once(Path(folder), kind)
+            case [folder] if not folder.startswith("-"):
+                return work(Path(folder))
+        print(_USAGE, file=sys.stderr)
+        return 2
     except EdgeKitError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Protocol
@@ -43,17 +44,19 @@ def run_turn(session: Runs, queries: Iterator[Feeds], count: int, preprocess: Pr
     """Runs and times ``count`` queries, one in flight.
 
     The **application** clock covers preprocessing and ``session.run``, which copies the inputs in; the **engine**
-    clock covers ``session.run`` only. Garbage collection is off meanwhile; the profiler allocates nothing between
-    two queries, and the outputs of the query before are freed outside of both clocks.
+    clock covers ``session.run`` only. Garbage collection is off meanwhile; the profiler allocates nothing that stays
+    (its arrays are made before the first query, and a time stamp is gone at the next query), and the tensors and
+    outputs of the query before are freed outside of both clocks.
 
     Args:
         session: What runs.
-        queries: An endless iterator over prepared queries (:func:`split_queries`); the turn takes ``count`` of them.
+        queries: An endless iterator over prepared queries (:func:`rotate`); the turn takes ``count`` of them.
         count: Queries to run, at least one.
         preprocess: From a raw query to model tensors; None when the queries are model tensors already.
     """
     application, engine = array("q", bytes(8 * count)), array("q", bytes(8 * count))
     run, now = session.run, perf_counter_ns
+    _fed: Feeds = {}
     held: Mapping[str, Array] = {}
     collecting = gc.isenabled()
     gc.disable()
@@ -66,7 +69,7 @@ def run_turn(session: Runs, queries: Iterator[Feeds], count: int, preprocess: Pr
             ended = now()
             application[index] = ended - began
             engine[index] = ended - prepared
-            held = outputs  # a second name, so that the next assignment inside the clocks frees nothing
+            _fed, held = feeds, outputs  # second names, so that no assignment inside the clocks frees anything
     finally:
         if collecting:
             gc.enable()
@@ -87,6 +90,11 @@ def split_queries(feeds: Feeds, batch: int) -> list[dict[str, Array]]:
     samples = len(next(iter(feeds.values())))
     starts = range(0, samples, batch)
     return [{name: np.take(a, range(s, s + batch), axis=0, mode="wrap") for name, a in feeds.items()} for s in starts]
+
+
+def rotate(queries: Sequence[Feeds]) -> Iterator[Feeds]:
+    """Goes round the queries for ever; unlike ``itertools.cycle`` it keeps no growing copy of them."""
+    return itertools.chain.from_iterable(itertools.repeat(queries))
 
 
 def not_finite(outputs: Mapping[str, Array]) -> str | None:

@@ -7,6 +7,8 @@
     JOB/artifact/        the artifact, as `edgekit.artifact.save_artifact` writes it
     JOB/result.json      written last: how it went, resources, queries of each turn
     JOB/latencies.npy    int64 nanoseconds [n, 2]: application clock, engine clock; every query of every turn
+    JOB/turns.bin        int64 nanoseconds, application clock, as each turn ends: what a parent paces turns by
+    JOB/load.json        how the one load of a short process went
     JOB/warm_up.npy      int64 nanoseconds [w]: application clock; queries after the first and before the turns
 """
 
@@ -19,7 +21,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +45,11 @@ from edgekit.profiling.measured import LATENCIES_FILE, WARM_UP_FILE, Measured, p
 JOB_FILE = "job.json"
 FEEDS_FILE = "feeds.npz"
 RESULT_FILE = "result.json"
+TURNS_FILE = "turns.bin"
+LOAD_FILE = "load.json"
 ARTIFACT_FOLDER = "artifact"
+
+LoadKind = Literal["cold", "cached"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,9 +194,14 @@ def write_result(
         with part.open("wb") as stream:
             np.save(stream, array)
         os.replace(part, folder / name)
-    part = folder / f"{RESULT_FILE}.part"
-    write_json(part, result)
-    os.replace(part, folder / RESULT_FILE)
+    write_whole(folder / RESULT_FILE, result)
+
+
+def write_whole(path: Path, value: Any) -> None:
+    """Writes JSON that is there as a whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    write_json(part, value)
+    os.replace(part, path)
 
 
 def read_result(folder: Path) -> Measured:

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import queue
-import signal
-import site
-import subprocess
-import sys
+import dataclasses
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from time import perf_counter
-from typing import IO
+
+import numpy as np
 
 from edgekit.artifact import Array, Artifact, Preprocessing
 from edgekit.errors import BundleError, MeasurementError
+from edgekit.profiling.child import Child, Failure, ending, exited, expect, failure, started, tell
+from edgekit.profiling.conditions import Conditions
 from edgekit.profiling.host import this_host
-from edgekit.profiling.job import Job, check_feeds, read_result, write_job
+from edgekit.profiling.job import TURNS_FILE, Job, check_feeds, read_result, write_job
 from edgekit.profiling.load import LoadSpec
-from edgekit.profiling.measured import Measured, Status
+from edgekit.profiling.loads import Loads, load_again
+from edgekit.profiling.measured import Measured
+from edgekit.profiling.time_limit import refusal, time_is_up
 from edgekit.profiling.turns import Pace
+from edgekit.profiling.watching import conditions_between, observe
 from edgekit.progress import Progress, silent
 
 STEP = "measure"
-_STDERR_FILE = "stderr.txt"
-_TAIL_CHARS = 2000
+LOAD_STEP = "load"
 
 
 def measure(
@@ -54,19 +52,21 @@ def measure_in_turns(
 ) -> list[Measured]:
     """Measures artifacts side by side: one process each, taking turns of several queries in a rotating order.
 
-    Every candidate takes its turn in every round until each has the load's seconds, its count, and enough queries
-    for each of its percentiles, so all of them see the same conditions. The first query of a turn is dropped.
+    First each is loaded and warmed up, and loaded again in short processes of its own. Then every candidate takes its
+    turn in every round until each has the load's seconds, its count, and enough queries for each of its percentiles,
+    so all of them see the same conditions. The first query of a turn is dropped. A candidate whose longest time is up
+    takes no more turns.
 
     Args:
         artifacts: What is compared.
         load: The load generator's settings.
         feeds: Raw samples stacked, by input, first axis samples; model tensors where ``preprocessing`` is None.
         preprocessing: From raw samples to model tensors, timed on the application clock.
-        progress: Told in percent, with the number of queries.
+        progress: Told the artifacts that are loaded, then in percent, with the number of queries.
 
     Returns:
-        One result an artifact, in order. A process that dies, hangs or gives NaN is told in its ``status`` and
-        ``reason``; the others go on.
+        One result an artifact, in order. A process that dies, hangs or gives NaN, and a percentile that would take
+        longer than the load allows, are told in its ``status`` and ``reason``; the others go on.
 
     Raises:
         DataError: There are no samples, their counts differ, or an array is not of numbers.
@@ -76,150 +76,150 @@ def measure_in_turns(
         check_feeds(artifact, feeds, preprocessing)
     with contextlib.ExitStack() as cleaning:
         root = Path(cleaning.enter_context(tempfile.TemporaryDirectory(prefix="edgekit-measure-")))
-        children = []
+        candidates = []
+        # One after another, so that no load disturbs another's load and first inference.
         for index, artifact in enumerate(artifacts):
-            folder = root / str(index)
-            job = Job(folder=folder, artifact=artifact, load=load, preprocessing=preprocessing, driven=True)
+            progress(LOAD_STEP, index, len(artifacts), f"{artifact.engine} {artifact.precision}")
+            job = Job(folder=root / str(index), artifact=artifact, load=load, preprocessing=preprocessing, driven=True)
             write_job(job, feeds)
-            # One after another, so that no load disturbs another's load and first inference.
-            child = cleaning.enter_context(_started(job))
-            child.outcome = _expect(child, "ready", "loading and warming up")
-            children.append(child)
-        _take_turns(children, load, progress)
-        return [_finish(child) for child in children]
+            candidate = _Candidate(child=cleaning.enter_context(started(job)))
+            _get_ready(candidate)
+            candidates.append(candidate)
+        progress(LOAD_STEP, len(artifacts), len(artifacts))
+        pids = [candidate.child.process.pid for candidate in candidates]
+        before = observe(pids)
+        _take_turns(candidates, load, progress)
+        conditions = conditions_between(before, observe(pids))
+        zero = min((began for candidate in candidates for began in candidate.began), default=0.0)
+        return [_complete(candidate, _finish(candidate), conditions, zero) for candidate in candidates]
 
 
 @dataclass(slots=True, kw_only=True)
-class _Child:
-    """A measuring process. ``outcome`` is set once it will take no more turns."""
+class _Candidate:
+    """One artifact on its way.
 
-    job: Job
-    process: subprocess.Popen[bytes]
-    commands: IO[bytes]
-    answers: queue.SimpleQueue[str | None]
-    started_at: str
+    Attributes:
+        child: Its measuring process.
+        loads: What its short processes gave.
+        pace: How far it is.
+        taken: Queries of all its turns.
+        began: When each of its turns began, by this process's clock, in seconds.
+        refused: Why the timed run never begins.
+        time_is_up: It takes no more turns, and is well.
+        outcome: Set once it went wrong.
+    """
+
+    child: Child
+    loads: Loads = field(default_factory=Loads)
     pace: Pace = field(default_factory=Pace)
+    taken: int = 0
+    began: list[float] = field(default_factory=list)
+    refused: str | None = None
+    time_is_up: bool = False
     outcome: Measured | None = None
 
+    @property
+    def runs(self) -> bool:
+        """Whether it takes turns."""
+        return self.outcome is None and self.refused is None and not self.time_is_up
 
-@contextlib.contextmanager
-def _started(job: Job) -> Iterator[_Child]:
-    """A measuring process, which never outlives the block."""
-    started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    with (job.folder / _STDERR_FILE).open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edgekit.profiling", str(job.folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            cwd=job.folder,
-            env=child_environment(),
-            start_new_session=True,  # a Ctrl-C reaches the parent, which ends its children in order
+
+def _get_ready(candidate: _Candidate) -> None:
+    """Waits until a process is warm, loads its artifact again, and asks whether there is time for the percentiles."""
+    child, doing = candidate.child, "loading and warming up"
+    query_ns = expect(child, "ready", doing)
+    if not isinstance(query_ns, str):
+        candidate.outcome = _outcome(child, query_ns, doing)
+        return
+    if not query_ns.isdecimal():
+        candidate.outcome = _outcome(
+            child, failure(child, "failed", f"did not say how fast it is while {doing}"), doing
         )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    reader = threading.Thread(target=_read_answers, args=(process.stdout, answers), daemon=True)
-    reader.start()
-    try:
-        yield _Child(job=job, process=process, commands=process.stdin, answers=answers, started_at=started_at)
-    finally:
-        _kill(process)
-        reader.join()
-        process.stdout.close()
-        with contextlib.suppress(OSError):  # a command the dead process never read may still be in the pipe
-            process.stdin.close()
+        return
+    loads = load_again(child.job)
+    if isinstance(loads, Failure):
+        candidate.outcome = _outcome(child, loads, doing)
+        return
+    candidate.loads = loads
+    candidate.refused = refusal(child.job.load, int(query_ns) / 1e9)
 
 
-def child_environment() -> dict[str, str]:
-    """This process's environment for a child, without telemetry, and with this very edgekit importable."""
-    environment = dict(os.environ) | {"ORT_DISABLE_TELEMETRY": "1"}
-    root = str(Path(__file__).resolve().parents[2])
-    if root not in [*site.getsitepackages(), site.getusersitepackages()]:
-        known = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = root + (os.pathsep + known if known else "")
-    return environment
-
-
-def _take_turns(children: Sequence[_Child], load: LoadSpec, progress: Progress) -> None:
+def _take_turns(candidates: Sequence[_Candidate], load: LoadSpec, progress: Progress) -> None:
     offset = 0
-    while live := [child for child in children if child.outcome is None]:
-        slowest = min(live, key=lambda child: child.pace.share(load))
+    while live := [candidate for candidate in candidates if candidate.runs]:
+        slowest = min(live, key=lambda candidate: candidate.pace.share(load))
         share = slowest.pace.share(load)
         progress(STEP, int(share * 100), 100, f"{slowest.pace.kept} queries in {slowest.pace.seconds:.1f} s")
         if share >= 1:
             return
         first = offset % len(live)
-        for child in live[first:] + live[:first]:
-            _take_turn(child, child.pace.next_turn(load))
+        for candidate in live[first:] + live[:first]:
+            queries = candidate.pace.next_turn(load)
+            candidate.time_is_up = time_is_up(candidate.pace, load, queries)
+            if not candidate.time_is_up:
+                _take_turn(candidate, queries)
         offset += 1
 
 
-def _take_turn(child: _Child, queries: int) -> None:
+def _take_turn(candidate: _Candidate, queries: int) -> None:
+    child, doing = candidate.child, f"taking a turn of {queries} queries"
     began = perf_counter()
-    _tell(child, f"turn {queries}")
-    child.outcome = _expect(child, "done", f"taking a turn of {queries} queries")
-    if child.outcome is None:
-        child.pace.took(queries, perf_counter() - began)
+    tell(child, f"turn {queries}")
+    got = expect(child, "done", doing)
+    seconds = perf_counter() - began
+    if not isinstance(got, str):
+        candidate.outcome = _outcome(child, got, doing)
+        return
+    application_ms = _latencies(candidate, queries)
+    if isinstance(application_ms, Failure):
+        candidate.outcome = _outcome(child, application_ms, doing)
+        return
+    candidate.began.append(began)
+    candidate.taken += queries
+    candidate.pace.took(queries, seconds, application_ms)
 
 
-def _tell(child: _Child, command: str) -> None:
-    with contextlib.suppress(BrokenPipeError):  # it died: the end of its answers says so, and more
-        child.commands.write(f"{command}\n".encode())
-        child.commands.flush()
-
-
-def _expect(child: _Child, answer: str | None, doing: str) -> Measured | None:
-    """Waits for an answer (None: for the end of answers); returns the outcome where something else happens."""
+def _latencies(candidate: _Candidate, queries: int) -> Array | Failure:
+    """The application latencies of the turn that was just taken, in ms."""
+    child = candidate.child
+    path, offset = child.job.folder / TURNS_FILE, candidate.taken * np.dtype(np.int64).itemsize
     try:
-        got = child.answers.get(timeout=child.job.load.timeout_s)
-    except queue.Empty:
-        return _hung(child, "gave no answer", doing)
-    if got == answer:
-        return None
-    if got is not None:
-        _kill(child.process)
-        return _failed(child, "failed", f"gave an unknown answer {got!r} while {doing}")
-    return _ended(child, doing)
+        latencies_ns = np.fromfile(path, dtype=np.int64, count=queries, offset=offset)
+    except OSError as exc:
+        return failure(child, "failed", f"left no latencies: {exc.strerror}")
+    if len(latencies_ns) != queries:
+        return failure(child, "failed", f"left {len(latencies_ns)} latencies of a turn of {queries} queries")
+    application_ms: Array = latencies_ns / 1e6
+    return application_ms
 
 
-def _finish(child: _Child) -> Measured:
+def _finish(candidate: _Candidate) -> Measured:
     """Stops a process and reads its result; one that failed before has its outcome already."""
-    if child.outcome is not None:
-        return child.outcome
-    _tell(child, "stop")
-    return _expect(child, None, "writing its result") or _ended(child, "ending")
+    if candidate.outcome is not None:
+        return candidate.outcome
+    tell(candidate.child, "stop")
+    doing = "writing its result"
+    return _outcome(candidate.child, ending(candidate.child, doing), doing)
 
 
-def _ended(child: _Child, doing: str) -> Measured:
-    """What a process that closed its answers leaves: its result, or how it died."""
-    try:
-        status = child.process.wait(timeout=child.job.load.timeout_s)
-    except subprocess.TimeoutExpired:
-        return _hung(child, "did not end", doing)
-    if status < 0:
-        return _failed(child, "crashed", f"died of {_signal_name(-status)} while {doing}")
+def _outcome(child: Child, ended: int | Failure, doing: str) -> Measured:
+    """What a process that ended leaves: its result, or how it died."""
+    if isinstance(ended, Failure):
+        return _failed(child, ended)
     try:
         measured = read_result(child.job.folder)
     except (BundleError, MeasurementError):
         measured = None
-    if measured is None or (measured.status == "ok" and status != 0):
-        return _failed(child, "crashed", f"ended with exit status {status} while {doing}")
+    if measured is None or (measured.status == "ok" and ended != 0):
+        return _failed(child, exited(child, ended, doing))
     return measured
 
 
-def _hung(child: _Child, what: str, doing: str) -> Measured:
-    _kill(child.process)
-    return _failed(child, "hung", f"{what} for {child.job.load.timeout_s:g} s while {doing}, and was ended")
-
-
-def _failed(child: _Child, status: Status, reason: str) -> Measured:
+def _failed(child: Child, how: Failure) -> Measured:
     artifact = child.job.artifact
-    written = (child.job.folder / _STDERR_FILE).read_text(encoding="utf-8", errors="replace")
-    tail = written[-_TAIL_CHARS:].strip()
     return Measured(
-        status=status,
-        reason=f"the measuring process {reason}" + (f"\n{tail}" if tail else ""),
+        status=how.status,
+        reason=how.reason,
         artifact_sha256=artifact.sha256,
         size_mb=artifact.size_bytes / 1e6,
         host=this_host(),
@@ -227,20 +227,22 @@ def _failed(child: _Child, status: Status, reason: str) -> Measured:
     )
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # real-time signals have no name
-        return f"signal {number}"
-
-
-def _read_answers(stream: IO[bytes], answers: queue.SimpleQueue[str | None]) -> None:
-    for line in stream:
-        answers.put(line.decode("utf-8", errors="replace").strip())
-    answers.put(None)
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def _complete(candidate: _Candidate, measured: Measured, conditions: Conditions, zero: float) -> Measured:
+    """A process's own result with what only its parent knows; ``zero`` is when the first turn of all began."""
+    loads = candidate.loads
+    cold_load_ms = measured.cold_load_ms + loads.cold_ms
+    first_inferences_ms = measured.first_inferences_ms + loads.first_inferences_ms
+    refused = candidate.refused if measured.status == "ok" else None
+    return dataclasses.replace(
+        measured,
+        status=measured.status if refused is None else "refused",
+        reason=measured.reason if refused is None else refused,
+        load_ms=max(cold_load_ms, default=None),
+        cold_load_ms=cold_load_ms,
+        cached_load_ms=loads.cached_ms,
+        cached_load_note=loads.cached_note,
+        first_inference_ms=max(first_inferences_ms, default=None),
+        first_inferences_ms=first_inferences_ms,
+        turn_started_s=tuple(began - zero for began in candidate.began[: measured.turns]),
+        conditions=conditions if measured.turns else None,
+    )

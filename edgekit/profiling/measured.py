@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgekit.artifact import Array, read_json, to_json, write_json
 from edgekit.errors import MeasurementError
+from edgekit.profiling.conditions import Conditions, parse_conditions
 from edgekit.profiling.host import Host
 
 Status = Literal["ok", "crashed", "hung", "failed", "refused"]
@@ -42,6 +43,7 @@ class Measured:
         cold_load_ms: Opening the artifact, importing its engine included, each in a fresh process. The files are in
             the system's page cache; what the engine keeps for itself is not used.
         cached_load_ms: The same from the engine's own cache, filled before; empty where the engine has none.
+        cached_load_note: Why there is none though the engine has a cache, else None.
         first_inference_ms: The longest of ``first_inferences_ms``.
         first_inferences_ms: The first query after each cold load, application clock.
         warm_up_ms: Queries after the first inference and before the turns, application clock, float64 [w].
@@ -51,12 +53,13 @@ class Measured:
         engine_ms: The same queries, engine clock.
         dropped_ms: The first query of each turn, float64 [turns]; application clock.
         turn_sizes: Kept queries of each turn, in order; their sum is n.
-        turn_started_s: Start of each turn, in seconds since the first one began.
+        turn_started_s: Start of each turn, in seconds since the run's first turn, anyone's, began.
         peak_memory_mb: Peak resident memory by phase (``PHASES``), None where the system does not tell.
         size_mb: Bytes of the artifact's files, in 10^6.
         host: Where it ran.
         engine_version: Engine build, or None when it never opened.
         turns: How many turns.
+        conditions: What the machine did during the turns; None where a process drove itself, or never got that far.
         started_at: Start of the measurement, ISO 8601, UTC.
     """
 
@@ -66,6 +69,7 @@ class Measured:
     load_ms: float | None = None
     cold_load_ms: tuple[float, ...] = ()
     cached_load_ms: tuple[float, ...] = ()
+    cached_load_note: str | None = None
     first_inference_ms: float | None = None
     first_inferences_ms: tuple[float, ...] = ()
     warm_up_ms: Array = field(default_factory=_no_latencies)
@@ -81,6 +85,7 @@ class Measured:
     host: Host
     engine_version: str | None = None
     turns: int = 0
+    conditions: Conditions | None = None
     started_at: str
 
 
@@ -165,8 +170,13 @@ def read_latencies(path: Path, columns: int | None = None) -> Array:
 
 def parse_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The plain fields of :class:`Measured` from their JSON form; arrays are the caller's to add."""
-    tuples = [name for name in _TUPLES if name in raw]
-    return dict(raw) | {name: tuple(raw[name]) for name in tuples} | {"host": parse_host(raw["host"])}
+    conditions = raw.get("conditions")
+    return {
+        **raw,
+        **{name: tuple(raw[name]) for name in _TUPLES if name in raw},
+        "conditions": None if conditions is None else parse_conditions(conditions),
+        "host": parse_host(raw["host"]),
+    }
 
 
 def parse_host(raw: Mapping[str, Any]) -> Host:

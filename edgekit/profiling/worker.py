@@ -1,13 +1,13 @@
 """The measuring process: opens one artifact in a fresh process and times it, driven by a parent or on its own.
 
-Driven, it answers ``ready`` on stdout after warm-up, ``done`` after each ``turn N`` that it reads from stdin, and
-ends at ``stop``. When stdin closes without one, the parent is gone and the process ends at once, whatever it does.
+Driven, it answers ``ready NS`` on stdout after warm-up, NS being the median time of a query, ``done`` after each
+``turn N`` that it reads from stdin, once the turn's latencies are in ``turns.bin``, and ends at ``stop``. When stdin
+closes without one, the parent is gone and the process ends at once, whatever it does.
 """
 
 from __future__ import annotations
 
 import gc
-import itertools
 import os
 import queue
 import threading
@@ -21,21 +21,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.artifact import Array, to_json
+from edgekit.artifact import Array, Artifact, to_json
 from edgekit.errors import EdgeKitError, EngineError, MeasurementError
-from edgekit.profiling.clock import Feeds, Preprocess, Turn, not_finite, run_turn, split_queries
+from edgekit.profiling.clock import Feeds, Preprocess, Turn, not_finite, rotate, run_turn, split_queries
 from edgekit.profiling.host import this_host
-from edgekit.profiling.job import Job, read_feeds, read_job, write_result
+from edgekit.profiling.job import (
+    LOAD_FILE,
+    TURNS_FILE,
+    Job,
+    LoadKind,
+    read_feeds,
+    read_job,
+    write_result,
+    write_whole,
+)
 from edgekit.profiling.memory import peak_of
+from edgekit.profiling.time_limit import refusal, time_is_up
 from edgekit.profiling.turns import Pace
-from edgekit.runtime import engine_version, open_artifact
+from edgekit.profiling.warm_up import WarmUp, warm_up
+from edgekit.runtime import engine_version, from_cache, open_artifact, with_cache, without_cache
 from edgekit.runtime.preprocessing import preprocess
 from edgekit.runtime.session import Session
 
-WARM_UP_QUERIES = 10
-WARM_UP_S = 0.2
-WARM_UP_MOST_S = 5.0
 PARENT_GONE = 3  # exit status
+SLOW_SHARE = 0.5  # of the longest silence: what a slow model's warm-up may take, loading being part of that silence
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +56,8 @@ class Findings:
     first_inference_ms: float | None = None
     engine_version: str | None = None
     peak_memory_mb: dict[str, float | None] = field(default_factory=dict)
+    warm_up: WarmUp | None = None
+    turn_started_s: list[float] = field(default_factory=list)
     turns: list[npt.NDArray[np.int64]] = field(default_factory=list)
 
 
@@ -63,21 +74,63 @@ def work(folder: Path) -> int:
     job = read_job(folder)
     parent = _listen() if job.driven else None
     found = Findings(started_at=datetime.now(timezone.utc).isoformat(timespec="seconds"))
-    reason = None
+    status, reason = "ok", None
     try:
-        session = _load(job, found)
-        timed = _Timed(session=session, queries=_queries(job), preprocess=_preprocess(job))
+        session = _load(job.artifact, found)
+        timed = _timed(job, session)
         _first_inference(timed, found)
-        _warm_up(timed, found)
+        steady = _warm_up(timed, found, job.load.timeout_s * SLOW_SHARE)
         with peak_of("steady", found.peak_memory_mb):
-            if parent is None:
+            if parent is not None:
+                _obey(parent, job, timed, found, steady)
+            elif (reason := refusal(job.load, steady.query_ns / 1e9)) is None:
                 _drive_alone(job, timed, found)
             else:
-                _obey(parent, timed, found)
+                status = "refused"
+        session.close()
+    except EdgeKitError as exc:
+        status, reason = "failed", str(exc)
+    _write(job, found, status, reason)
+    return 0 if status != "failed" else 1
+
+
+def load_once(folder: Path, kind: LoadKind) -> int:
+    """Opens a job's artifact, runs one query, and writes ``load.json``: driven by a parent, which it does not outlive.
+
+    Args:
+        folder: The job folder.
+        kind: ``cold`` compiles anew; ``cached`` goes by way of the engine's cache, and fills it where it is empty.
+
+    Returns:
+        The exit status: 0 when loaded, 1 when the engine refused or failed (the file says why).
+
+    Raises:
+        BundleError: The folder holds no job.
+        MeasurementError: Its ``job.json`` is not one.
+    """
+    job = read_job(folder)
+    _listen()
+    found = Findings(started_at="")
+    reason, cached = None, False
+    try:
+        artifact = without_cache(job.artifact) if kind == "cold" else with_cache(job.artifact)
+        if artifact is None:
+            raise MeasurementError(f"engine {job.artifact.engine!r} has no cache to load from")
+        session = _load(artifact, found)
+        cached = from_cache(session)
+        _first_inference(_timed(job, session), found)
         session.close()
     except EdgeKitError as exc:
         reason = str(exc)
-    _write(job, found, reason)
+    write_whole(
+        job.folder / LOAD_FILE,
+        {
+            "reason": reason,
+            "load_ms": found.load_ms,
+            "first_inference_ms": found.first_inference_ms,
+            "from_cache": cached,
+        },
+    )
     return 0 if reason is None else 1
 
 
@@ -98,18 +151,25 @@ class _Timed:
             )
         return turn
 
+    def turn_of(self, count: int, found: Findings) -> npt.NDArray[np.int64]:
+        """Takes a turn that counts; its latencies by the application clock."""
+        latencies_ns = self.turn(count).latencies_ns
+        found.turns.append(latencies_ns)
+        return latencies_ns[:, 0]
 
-def _load(job: Job, found: Findings) -> Session:
+
+def _load(artifact: Artifact, found: Findings) -> Session:
     with peak_of("load", found.peak_memory_mb):
         began = perf_counter()
-        session = open_artifact(job.artifact)
+        session = open_artifact(artifact)
         found.load_ms = (perf_counter() - began) * 1e3
-    found.engine_version = engine_version(job.artifact.engine)
+    found.engine_version = engine_version(artifact.engine)
     return session
 
 
-def _queries(job: Job) -> Iterator[Feeds]:
-    return itertools.cycle(split_queries(read_feeds(job), job.load.batch))
+def _timed(job: Job, session: Session) -> _Timed:
+    queries = split_queries(read_feeds(job), job.load.batch)
+    return _Timed(session=session, queries=rotate(queries), preprocess=_preprocess(job))
 
 
 def _preprocess(job: Job) -> Preprocess | None:
@@ -128,28 +188,24 @@ def _first_inference(timed: _Timed, found: Findings) -> None:
         found.first_inference_ms = float(timed.turn(1).latencies_ns[0, 0]) / 1e6
 
 
-def _warm_up(timed: _Timed, found: Findings) -> None:
+def _warm_up(timed: _Timed, found: Findings, slow_s: float) -> WarmUp:
     with peak_of("warm_up", found.peak_memory_mb):
-        began = perf_counter()
-        for done in itertools.count(1):
-            timed.turn(1)
-            seconds = perf_counter() - began
-            if seconds >= WARM_UP_MOST_S or (done >= WARM_UP_QUERIES and seconds >= WARM_UP_S):
-                break
+        steady = found.warm_up = warm_up(lambda queries: timed.turn(queries).latencies_ns[:, 0], slow_s)
     gc.collect()
     gc.freeze()  # what lives now is never looked through again
+    return steady
 
 
 def _drive_alone(job: Job, timed: _Timed, found: Findings) -> None:
-    pace = Pace()
+    pace, zero = Pace(), perf_counter()
     while pace.share(job.load) < 1:
-        _take_turn(pace.next_turn(job.load), timed, found, pace)
-
-
-def _take_turn(count: int, timed: _Timed, found: Findings, pace: Pace) -> None:
-    latencies = timed.turn(count).latencies_ns
-    found.turns.append(latencies)
-    pace.took(count, int(latencies[:, 0].sum()) / 1e9)
+        queries = pace.next_turn(job.load)
+        if time_is_up(pace, job.load, queries):
+            break
+        began = perf_counter()
+        application_ns = timed.turn_of(queries, found)
+        pace.took(queries, int(application_ns.sum()) / 1e9, application_ns / 1e6)
+        found.turn_started_s.append(began - zero)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,15 +219,17 @@ class _Parent:
         os.write(self.answers, f"{text}\n".encode())
 
 
-def _obey(parent: _Parent, timed: _Timed, found: Findings) -> None:
-    parent.answer("ready")
-    pace = Pace()
-    while (line := parent.commands.get()) != "stop":
-        words = line.split()
-        if len(words) != 2 or words[0] != "turn" or not words[1].isdecimal() or int(words[1]) < 1:
-            raise MeasurementError("the measuring process was told nonsense", found=repr(line), allowed="turn N, stop")
-        _take_turn(int(words[1]), timed, found, pace)
-        parent.answer("done")
+def _obey(parent: _Parent, job: Job, timed: _Timed, found: Findings, steady: WarmUp) -> None:
+    with (job.folder / TURNS_FILE).open("wb", buffering=0) as latencies:
+        parent.answer(f"ready {steady.query_ns:.0f}")
+        while (line := parent.commands.get()) != "stop":
+            words = line.split()
+            if len(words) != 2 or words[0] != "turn" or not words[1].isdecimal() or int(words[1]) < 1:
+                raise MeasurementError(
+                    "the measuring process was told nonsense", found=repr(line), allowed="turn N, stop"
+                )
+            latencies.write(timed.turn_of(int(words[1]), found).tobytes())
+            parent.answer("done")
 
 
 def _listen() -> _Parent:
@@ -197,14 +255,19 @@ def _read_commands(commands: queue.SimpleQueue[str]) -> None:
     os._exit(PARENT_GONE)
 
 
-def _write(job: Job, found: Findings, reason: str | None) -> None:
-    artifact = job.artifact
+def _write(job: Job, found: Findings, status: str, reason: str | None) -> None:
+    artifact, warmed = job.artifact, found.warm_up
     result: dict[str, Any] = {
-        "status": "ok" if reason is None else "failed",
+        "status": status,
         "reason": reason,
         "artifact_sha256": artifact.sha256,
         "load_ms": found.load_ms,
+        "cold_load_ms": [] if found.load_ms is None else [found.load_ms],
         "first_inference_ms": found.first_inference_ms,
+        "first_inferences_ms": [] if found.first_inference_ms is None else [found.first_inference_ms],
+        "warm_up_queries": 0 if warmed is None else warmed.queries,
+        "warm_up_settled": warmed is not None and warmed.settled,
+        "turn_started_s": found.turn_started_s,
         "peak_memory_mb": found.peak_memory_mb,
         "size_mb": artifact.size_bytes / 1e6,
         "host": this_host(),
@@ -213,4 +276,5 @@ def _write(job: Job, found: Findings, reason: str | None) -> None:
         "queries": [len(turn) for turn in found.turns],
     }
     latencies: Array = np.concatenate([np.empty((0, 2), dtype=np.int64), *found.turns])
-    write_result(job.folder, to_json(result), latencies, np.empty(0, dtype=np.int64))
+    warm_up_ns = np.empty(0, dtype=np.int64) if warmed is None else warmed.latencies_ns
+    write_result(job.folder, to_json(result), latencies, warm_up_ns)

@@ -5,6 +5,7 @@ Everything here needs numpy, the standard library and the one engine that is ope
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -25,6 +26,7 @@ ENGINES = {
     "tensorrt": "edgekit.runtime.tensorrt",
     "null": "edgekit.runtime.null",
 }
+CACHE_OPTIONS = {"openvino": "CACHE_DIR"}  # of engines that keep what they compile, the option that names the folder
 
 
 class Engine(Protocol):
@@ -77,6 +79,24 @@ def open_artifact(artifact: Artifact) -> Session:
     """
     module = _ready(artifact.engine)
     return module.load(artifact.path, artifact.options, artifact.inputs, artifact.outputs)
+
+
+def with_cache(artifact: Artifact, folder: str = "engine-cache") -> Artifact | None:
+    """The artifact set to keep what its engine compiles in ``folder``, below its own; None for an engine without."""
+    option = CACHE_OPTIONS.get(artifact.engine)
+    return None if option is None else dataclasses.replace(artifact, options={**artifact.options, option: folder})
+
+
+def without_cache(artifact: Artifact) -> Artifact:
+    """The artifact set to be compiled anew whenever it is opened."""
+    option = CACHE_OPTIONS.get(artifact.engine)
+    kept = {name: value for name, value in artifact.options.items() if name != option}
+    return dataclasses.replace(artifact, options=kept)
+
+
+def from_cache(session: Session) -> bool:
+    """Whether the engine says that it took the compiled model from its cache."""
+    return bool(getattr(session, "from_cache", False))
 
 
 def open_bundle(path: str | Path) -> Bundle:

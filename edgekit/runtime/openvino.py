@@ -176,6 +176,14 @@ class OpenVinoSession:
             found = request.infer(feeds, share_inputs=True, share_outputs=False)
             return dict(zip(self._names, found.values(), strict=True))
 
+    @property
+    def from_cache(self) -> bool:
+        """Whether the model was taken from the folder CACHE_DIR and not compiled."""
+        if self._request is None:
+            raise closed(NAME)
+        with self._boundary:
+            return bool(self._compiled.get_property("LOADED_FROM_CACHE"))
+
     def placement(self) -> Placement:
         """Reads the executed graph of the compiled model: element type and layer type of every node."""
         if self._request is None:

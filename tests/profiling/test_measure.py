@@ -22,6 +22,9 @@ from edgekit.profiling.measured import PHASES
 
 MakeArtifact = Callable[..., Artifact]
 
+IS_LOAD = 'case "$*" in *--load*)'
+LOADS_WELL = f'{IS_LOAD} exec {sys.executable} "$@";; esac;'
+
 
 @pytest.fixture(autouse=True)
 def job_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -103,11 +106,11 @@ def test_a_crash_a_hang_and_nan_are_told_and_the_others_go_on(
 def test_failures_in_the_middle_of_a_turn(
     null_artifact: MakeArtifact, feeds: dict[str, Array], brief: LoadSpec
 ) -> None:
-    # At 50 ms a query warm-up takes ten, so the first turn is queries 11 to 20.
+    # At 50 ms a query warm-up takes twenty, so the first turn is queries 21 to 30.
     crash, nan, fine = measure_in_turns(
         [
-            null_artifact(latency_us=50_000.0, crash_at=15),
-            null_artifact(latency_us=50_000.0, nan_at=20),
+            null_artifact(latency_us=50_000.0, crash_at=25),
+            null_artifact(latency_us=50_000.0, nan_at=30),
             null_artifact(latency_us=6000.0),
         ],
         brief,
@@ -127,9 +130,9 @@ def test_the_order_rotates(
     order: list[str] = []
     take = measuring._take_turn
 
-    def noted(child: measuring._Child, queries: int) -> None:
-        order.append(child.job.folder.name)
-        take(child, queries)
+    def noted(candidate: measuring._Candidate, queries: int) -> None:
+        order.append(candidate.child.job.folder.name)
+        take(candidate, queries)
 
     monkeypatch.setattr(measuring, "_take_turn", noted)
     measure_in_turns([null_artifact(latency_us=us) for us in (6000.0, 7000.0, 8000.0)], brief, feeds)
@@ -172,8 +175,11 @@ def test_progress_is_told_in_percent(null_artifact: MakeArtifact, feeds: dict[st
 
     measure(null_artifact(latency_us=6000.0), brief, feeds, progress=progress)
     assert [(step, done, total) for step, done, total, _ in told] == [
-        ("measure", done, 100) for done in (0, 30, 60, 90, 100)
+        ("load", 0, 1),
+        ("load", 1, 1),
+        *[("measure", done, 100) for done in (0, 30, 60, 90, 100)],
     ]
+    assert told[0][3] == "null fp32"
     assert told[-1][3].startswith("36 queries in ")
 
 
@@ -185,7 +191,17 @@ def test_progress_is_told_in_percent(null_artifact: MakeArtifact, feeds: dict[st
         ("kill -SEGV $$", "crashed", "died of SIGSEGV"),
         ("echo hello; sleep 60", "failed", "gave an unknown answer 'hello'"),
         ("exec >&-; sleep 60", "hung", "did not end for 2 s"),
-        ("echo ready; exit 1", "crashed", "exit status 1 while taking a turn of 10 queries"),
+        ("echo ready; sleep 60", "failed", "did not say how fast it is"),
+        (f"{LOADS_WELL} echo ready 5; exit 1", "crashed", "exit status 1 while taking a turn of 10 queries"),
+        (f"{LOADS_WELL} echo ready 5; read turn; echo done; sleep 60", "failed", "left no latencies: No such file"),
+        (
+            f"{LOADS_WELL} echo ready 5; read turn; echo 1234567890 > turns.bin; echo done; sleep 60",
+            "failed",
+            "left 1 latencies of a turn of 10 queries",
+        ),
+        (f"{IS_LOAD} exit 0;; esac; echo ready 5; sleep 60", "crashed", "exit status 0 while loading once more"),
+        (f"{IS_LOAD} kill -SEGV $$;; esac; echo ready 5; sleep 60", "crashed", "of SIGSEGV while loading once more"),
+        (f"{IS_LOAD} sleep 60;; esac; echo ready 5; sleep 60", "hung", "no answer for 2 s while loading once more"),
         ('echo "switch=$ORT_DISABLE_TELEMETRY args=$*" >&2; exit 1', "crashed", "switch=1 args=-m edgekit.profiling"),
     ],
 )
@@ -199,13 +215,17 @@ def test_a_process_that_breaks_the_contract_is_told(
     status: str,
     reason: str,
 ) -> None:
-    fake = tmp_path / "fake-python"
-    fake.write_text(f"#!/bin/sh\n{script}\n")
-    fake.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(fake))
+    monkeypatch.setattr(sys, "executable", fake_python(tmp_path, script))
     measured = measure(null_artifact(), dataclasses.replace(brief, timeout_s=2.0), feeds)
     assert measured.status == status
     assert reason in measured.reason
+
+
+def fake_python(folder: Path, script: str) -> str:
+    fake = folder / "fake-python"
+    fake.write_text(f"#!/bin/sh\n{script}\n")
+    fake.chmod(0o755)
+    return str(fake)
 
 
 def test_the_process_runs_the_very_edgekit_of_its_parent(
