@@ -57,7 +57,7 @@ def profile_bundle(
     measured = measure(
         artifact,
         profile.load_spec(),
-        _golden_feeds(path, manifest),
+        golden_feeds(path, manifest),
         preprocessing=manifest.preprocessing,
         progress=progress,
     )
@@ -109,8 +109,8 @@ def _target(name: str, recorded: Mapping[str, Any], folders: Sequence[Path]) -> 
     return parse(Target, raw, MANIFEST_FILE) if isinstance(raw, dict) else load_target(name, folders)
 
 
-def _golden_feeds(path: Path, manifest: Manifest) -> dict[str, Array]:
-    """The golden inputs; raw where they are preprocessed, so that the application clock has all it should."""
+def golden_feeds(path: Path, manifest: Manifest) -> dict[str, Array]:
+    """The golden inputs of a bundle; raw where they are preprocessed, so that the application clock has all it should."""
     golden = load_golden(path / GOLDEN_FILE, manifest)
     feeds = {spec.name: golden[INPUT + spec.name] for spec in manifest.inputs}
     if manifest.preprocessing is None:

@@ -33,8 +33,10 @@ CONFIDENCE = 0.995  # a 95% interval calls 2.7% of like pairs different
 MOST_GROUPS = 256  # more sharpen nothing and take time with the square of their number
 _BEYOND = 2  # queries expected beyond a percentile in every group
 _EXACT_RANKS = 200  # above it the normal approximation is as good
-_CORRELATED = 1.28  # standard errors of lag-1 autocorrelation (one in ten by chance) from which groups are widened
-_UNSETTLED = 2.33  # ... and, where they cannot be widened further, from which no difference is called
+# Standard errors of lag-1 autocorrelation (one in ten by chance) from which groups are widened; where they cannot be
+# widened any further, no difference is called.
+_CORRELATED = 1.28
+_SLICES = 120
 
 Floats = npt.NDArray[np.float64]
 Finding = Literal["slower", "faster", "no difference shown", "unsettled"]
@@ -170,8 +172,83 @@ def ratio_of(
         groups=len(values),
         rounds_per_group=round(width * rounds_per_value),
         autocorrelation=correlation,
-        settled=deviations <= _UNSETTLED,
+        settled=deviations <= _CORRELATED,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """One percentile of one side that was measured on its own.
+
+    Attributes:
+        ms: The percentile over the whole run.
+        low_ms: Its lower bound, or None where the queries are too few for one.
+        high_ms: Its upper bound.
+        slices_ms: The percentile of successive slices of the run; empty where they are not known.
+    """
+
+    ms: float
+    low_ms: float | None
+    high_ms: float | None
+    slices_ms: tuple[float, ...] = ()
+
+
+def slices_of(turns: Sequence[Floats], q: float) -> tuple[float, ...]:
+    """One percentile of successive slices of a run, 120 at most, each large enough for it; empty with fewer than two."""
+    latencies = np.concatenate(turns)
+    count = min(_SLICES, len(latencies) // queries_a_group(q))
+    return tuple(float(np.percentile(part, q)) for part in np.array_split(latencies, count)) if count > 1 else ()
+
+
+def compare_apart(base: Stretch, other: Stretch, q: float, confidence: float = CONFIDENCE) -> Ratio | None:
+    """Compares one percentile of two sides that were not measured in the same rounds.
+
+    The interval holds what the percentile's own bounds allow, and where both sides have slices also the interval of
+    the rank-sum test of their logarithms, slices being joined until successive ones are not correlated.
+
+    Returns:
+        The ratio, or None where a side has no bounds for the percentile.
+
+    Raises:
+        MeasurementError: A time is not above zero.
+    """
+    ends = (base.low_ms, base.high_ms, other.low_ms, other.high_ms)
+    low_ms, high_ms, other_low_ms, other_high_ms = ends
+    if low_ms is None or high_ms is None or other_low_ms is None or other_high_ms is None:
+        return None
+    if min(low_ms, base.ms, other.ms, other_low_ms, *base.slices_ms, *other.slices_ms) <= 0:
+        raise MeasurementError("a time to compare is not above zero", found=f"{min(low_ms, other_low_ms)} ms")
+    low, high = math.log(other_low_ms / high_ms), math.log(other_high_ms / low_ms)
+    correlation, deviations, groups = 0.0, 0.0, 0
+    if base.slices_ms and other.slices_ms:
+        first, second = (_uncorrelated(np.log(side.slices_ms)) for side in (base, other))
+        correlation, deviations = max(_correlation(first), _correlation(second), key=lambda found: found[1])
+        groups = min(len(first), len(second))
+        found = rank_sum_interval(first, second, confidence)
+        low, high = (low, high) if found is None else (min(low, found[0]), max(high, found[2]))
+    return Ratio(
+        percentile=q,
+        base_ms=base.ms,
+        other_ms=other.ms,
+        ratio=other.ms / base.ms,
+        low=math.exp(low),
+        high=math.exp(high),
+        confidence=confidence,
+        in_turns=False,
+        groups=groups,
+        rounds_per_group=0,
+        autocorrelation=correlation,
+        settled=deviations <= _CORRELATED,
+    )
+
+
+def _uncorrelated(values: Floats) -> Floats:
+    """Medians of so many successive values that they are not correlated, as far as there are enough of them."""
+    width, found = 1, values
+    while len(found) // 2 >= groups_needed() and _correlation(found)[1] > _CORRELATED:
+        width *= 2
+        found = _grouped(values, width)
+    return found
 
 
 def _log_ratios(base: Sequence[Floats], other: Sequence[Floats], q: float, rotation: int) -> tuple[Floats, float]:
@@ -240,11 +317,33 @@ def signed_rank_interval(values: Floats, confidence: float = CONFIDENCE) -> tupl
     return float(averages[beyond]), float(np.median(averages)), float(averages[-1 - beyond])
 
 
+def rank_sum_interval(base: Floats, other: Floats, confidence: float = CONFIDENCE) -> tuple[float, float, float] | None:
+    """Interval and Hodges–Lehmann estimate of how far ``other`` lies above ``base``, two samples of like shape.
+
+    The ends are order statistics of all differences, picked by the normal approximation of the rank-sum statistic.
+
+    Args:
+        base: Independent values, shape [n].
+        other: Independent values, shape [m].
+        confidence: Two-sided confidence.
+
+    Returns:
+        Lower end, centre, upper end; None where the samples are too small for the confidence.
+    """
+    n, m = len(base), len(other)
+    spread = math.sqrt(n * m * (n + m + 1) / 12)
+    beyond = math.floor(n * m / 2 + NormalDist().inv_cdf((1 - confidence) / 2) * spread - 0.5)
+    if beyond < 0:
+        return None
+    differences = np.sort((other[:, None] - base[None, :]).ravel())
+    return float(differences[beyond]), float(np.median(differences)), float(differences[-1 - beyond])
+
+
 @lru_cache(maxsize=1024)
 def _signed_rank_quantile(n: int, tail: float) -> int:
-    """How many of the smallest Walsh averages may be left out: the largest k with P(W <= k - 1) <= tail, W the statistic.
+    """How many of the smallest Walsh averages may be left out: the largest k with P(W <= k - 1) <= tail.
 
-    By convolution: the rank i is in the sum or not, each with probability one half.
+    W is the statistic. By convolution: the rank i is in the sum or not, each with probability one half.
     """
     if n > _EXACT_RANKS:
         mean, deviation = n * (n + 1) / 4, math.sqrt(n * (n + 1) * (2 * n + 1) / 24)

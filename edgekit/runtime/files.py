@@ -34,7 +34,7 @@ def run_file(bundle: Path, source: Path, sink: Path, *, raw: bool = False) -> di
         EdgeKitError: The outputs cannot be written there.
     """
     check_sink(sink)
-    samples = _read(source)
+    samples = read_npz(source)
     with open_bundle(bundle) as opened:
         outputs = _run(opened, samples, source, raw)
     partial = sink.with_name(f".partial-{sink.name}")
@@ -79,7 +79,12 @@ def _run(opened: Bundle, samples: dict[str, Array], source: Path, raw: bool) -> 
         raise FeedError(f"{source}: {exc.problem}", found=exc.found, allowed=exc.allowed, fix=fix) from exc
 
 
-def _read(source: Path) -> dict[str, Array]:
+def read_npz(source: Path) -> dict[str, Array]:
+    """Reads the arrays of an ``.npz`` file by name; nothing in it is ever run.
+
+    Raises:
+        DataError: The file is missing, damaged or empty, or holds Python objects.
+    """
     fix = "write it with numpy.savez(path, input=samples)"
     if not source.is_file():
         raise DataError(f"{source}: no such file", fix="check the path")
