@@ -110,7 +110,7 @@ def _target(name: str, recorded: Mapping[str, Any], folders: Sequence[Path]) -> 
 
 
 def golden_feeds(path: Path, manifest: Manifest) -> dict[str, Array]:
-    """The golden inputs of a bundle; raw where they are preprocessed, so that the application clock has all it should."""
+    """A bundle's golden inputs; raw where they are preprocessed, so that the application clock has all it should."""
     golden = load_golden(path / GOLDEN_FILE, manifest)
     feeds = {spec.name: golden[INPUT + spec.name] for spec in manifest.inputs}
     if manifest.preprocessing is None:

@@ -194,7 +194,7 @@ class Stretch:
 
 
 def slices_of(turns: Sequence[Floats], q: float) -> tuple[float, ...]:
-    """One percentile of successive slices of a run, 120 at most, each large enough for it; empty with fewer than two."""
+    """One percentile of successive slices of a run, 120 at most, each large enough; empty with fewer than two."""
     latencies = np.concatenate(turns)
     count = min(_SLICES, len(latencies) // queries_a_group(q))
     return tuple(float(np.percentile(part, q)) for part in np.array_split(latencies, count)) if count > 1 else ()
