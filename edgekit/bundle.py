@@ -26,12 +26,13 @@ from edgekit.artifact import (
 )
 from edgekit.checking import References, runnable
 from edgekit.data import RANDOM, Samples
+from edgekit.disk import PARTIAL, filled
 from edgekit.errors import BundleError
 from edgekit.profiling.host import this_host
 from edgekit.quantization.schemes import Plan
 from edgekit.runtime import engine_version, missing, open_artifact
 from edgekit.runtime.numbers import run_batched, snr_db
-from edgekit.steps import PARTIAL, filled, replace_folder
+from edgekit.steps import replace_folder
 
 GOLDEN_SAMPLES = 16
 RAW = "raw/"

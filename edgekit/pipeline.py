@@ -19,6 +19,7 @@ from edgekit.bundle import check_replaceable
 from edgekit.candidate import CALIBRATION_FIX, Task, best, check_precision, export, plans_for, tool_versions, try_plans
 from edgekit.catalog import load_profile, load_target
 from edgekit.checking import References, load_outputs, make_references, save_outputs
+from edgekit.disk import whole
 from edgekit.errors import DataError, EngineMissing, SpecError, did_you_mean
 from edgekit.ingredients import Ingredients, load_data, parse_shapes, shaped
 from edgekit.metrics import paired_drop
@@ -31,7 +32,7 @@ from edgekit.reporting.report import REPORT_JSON, REPORT_MD, REPORT_SCHEMA_VERSI
 from edgekit.reporting.tables import count, interval, percent
 from edgekit.runtime import engine_version, missing
 from edgekit.shipping import Job, Run, exit_code_of, ship, why_it_ships
-from edgekit.steps import locked, run_step, whole
+from edgekit.steps import locked, run_step
 from edgekit.teaching import (
     TrainedModel,
     check_roles,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shutil
@@ -12,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.artifact import hash_json, write_json
+from edgekit.disk import PARTIAL, filled
 from edgekit.errors import EdgeKitError
 
 STEPS = ".steps"
 KEY_FILE = "step.json"
-PARTIAL = ".edgekit-partial-"  # told apart from whatever else lies in a folder of the user's
-_OLD = f"{PARTIAL}old-"
+OLD = ".edgekit-old-partial-"  # what a finished folder is called while a newer one takes its place
 _LOCK = ".lock"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NEXT_TO_NOTHING = 1 << 20  # bytes left free on a disk that an engine, which names no cause, could not write to
 
 
 def run_step(root: Path, name: str, key: Any, make: Callable[[Path], None]) -> Path:
@@ -39,7 +36,7 @@ def run_step(root: Path, name: str, key: Any, make: Callable[[Path], None]) -> P
         The step's folder.
 
     Raises:
-        OSError: The disk is full, whatever the step itself made of that; nothing of the step is left.
+        DiskFull: The disk is full, whatever the step itself made of that; nothing of the step is left.
     """
     folder = root / f"{name}-{hash_json(key)[:16]}"
     if folder.is_dir():
@@ -52,44 +49,10 @@ def run_step(root: Path, name: str, key: Any, make: Callable[[Path], None]) -> P
     return folder
 
 
-@contextmanager
-def filled(partial: Path, what: str) -> Iterator[None]:
-    """Makes an empty folder to fill, and leaves nothing of it when filling it fails.
-
-    Args:
-        partial: The folder; the block renames it when it is whole.
-        what: What is written, for the message.
-
-    Raises:
-        OSError: The disk is full, whatever the block itself made of that.
-    """
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield
-    except BaseException as exc:
-        full = isinstance(exc, Exception) and disk_full(exc, partial.parent)  # asked before room is made
-        shutil.rmtree(partial, ignore_errors=True)
-        if full:
-            message = f"the disk is full: {what} could not be written"
-            raise OSError(errno.ENOSPC, message, str(partial.parent)) from exc
-        raise
-
-
-def disk_full(exc: BaseException, folder: Path) -> bool:
-    """Whether an error comes of a full disk: said by the system, or by next to nothing being free at ``folder``."""
-    cause: BaseException | None = exc
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _FULL:
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return folder.is_dir() and shutil.disk_usage(folder).free < _NEXT_TO_NOTHING
-
-
 def replace_folder(new: Path, final: Path) -> None:
     """Puts a finished folder in place of an older one; at every moment one of the two is whole."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    old = final.parent / f"{_OLD}{final.name}"
+    old = final.parent / f"{OLD}{final.name}"
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
         os.replace(final, old)
@@ -100,16 +63,6 @@ def replace_folder(new: Path, final: Path) -> None:
             os.replace(old, final)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Gives a path to write a file to, which takes the place of ``path`` when the block ends well."""
-    partial = path.with_name(f"{PARTIAL}{path.name}")
-    with filled(partial, path.name):
-        yield partial / path.name
-        os.replace(partial / path.name, path)
-    partial.rmdir()
 
 
 @contextmanager
@@ -148,10 +101,17 @@ def locked(root: Path) -> Iterator[Path]:
 
 def _clear(folder: Path) -> None:
     for partial in folder.glob(f"{PARTIAL}*"):
-        final = folder / partial.name.removeprefix(_OLD)
-        if partial.name.startswith(_OLD) and not final.exists():
-            os.replace(partial, final)  # killed between the two renames: the older one is still whole
-        elif partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
+    for old in folder.glob(f"{OLD}*"):
+        final = folder / old.name.removeprefix(OLD)
+        if final.exists():
+            _remove(old)
         else:
-            partial.unlink(missing_ok=True)
+            os.replace(old, final)  # killed between the two renames: the older one is still whole
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

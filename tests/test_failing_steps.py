@@ -189,7 +189,7 @@ with (out.parent / "filler").open("wb", buffering=0) as filler:
 try:
     print(go(data={"train": "train.npz", "test": "test.npz", "calibration": 20}))
 except OSError as exc:
-    print(type(exc).__name__, exc)
+    print(type(exc).__name__, str(exc).splitlines()[0])
 os.remove(out.parent / "filler")
 print(go(data={"train": "train.npz", "test": "test.npz", "calibration": 20}))
 print([path.name for path in out.rglob("*") if "partial" in path.name])
@@ -210,5 +210,5 @@ def test_a_disk_that_fills_up_stops_the_run_and_the_next_one_goes_on(tmp_path, e
     assert done.returncode == 0, done.stderr
     first, full, again, left = done.stdout.splitlines()
     assert first == again == "(0, None)"
-    assert full.startswith("OSError [Errno 28] the disk is full: the step 'quantize' could not be written")
+    assert full.startswith("DiskFull [Errno 28] the disk is full: the step 'quantize' could not be written")
     assert left == "[]"

@@ -140,7 +140,7 @@ def watching(root, name, key, make):
 
 def replacing(new, final):
     if victim == "between the renames":
-        os.replace(final, final.parent / (edgekit.steps.PARTIAL + "old-" + final.name))
+        os.replace(final, final.parent / (edgekit.steps.OLD + final.name))
     if victim in ("bundle", "between the renames"):
         die()
     replace_folder(new, final)

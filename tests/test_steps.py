@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.disk import PARTIAL
 from edgekit.errors import EdgeKitError, EngineError
-from edgekit.steps import KEY_FILE, PARTIAL, disk_full, filled, locked, replace_folder, run_step, whole
+from edgekit.steps import KEY_FILE, OLD, locked, replace_folder, run_step
 
 
 def write(text):
@@ -71,49 +72,7 @@ def test_a_full_disk_is_told_as_such_whatever_the_step_made_of_it(tmp_path, numb
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_engine_that_names_no_cause_is_believed_where_nothing_is_free(tmp_path, monkeypatch):
-    usage = type("Usage", (), {"free": 0})
-    monkeypatch.setattr("edgekit.steps.shutil.disk_usage", lambda folder: usage)
-    assert disk_full(RuntimeError("basic_ios::clear: iostream error"), tmp_path)
-    usage.free = 10**9
-    assert not disk_full(RuntimeError("basic_ios::clear: iostream error"), tmp_path)
-    assert not disk_full(OSError(errno.EACCES, "no"), tmp_path)
-
-
-def test_filled_leaves_a_folder_that_its_block_renamed(tmp_path):
-    with filled(tmp_path / "partial", "it"):
-        os.replace(tmp_path / "partial", tmp_path / "final")
-    assert [p.name for p in tmp_path.iterdir()] == ["final"]
-
-
-# ---- files and folders made whole ----
-
-
-def write_half(path):
-    with whole(path) as partial:
-        partial.write_text("ne")
-        raise ValueError("half")
-
-
-def test_whole_replaces_a_file_only_when_it_is_written(tmp_path):
-    path = tmp_path / "report.json"
-    path.write_text("old")
-    with pytest.raises(ValueError, match="half"):
-        write_half(path)
-    assert path.read_text() == "old"
-    with whole(path) as partial:
-        partial.write_text("new")
-    assert path.read_text() == "new"
-    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
-
-
-def test_whole_tells_a_full_disk(tmp_path):
-    with (
-        pytest.raises(OSError, match=r"the disk is full: report.json could not be written"),
-        whole(tmp_path / "report.json"),
-    ):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    assert list(tmp_path.iterdir()) == []
+# ---- folders replaced whole ----
 
 
 def folder_of(path, text):
@@ -185,13 +144,19 @@ def test_stale_partials_are_cleared_and_what_is_the_users_stays(tmp_path):
 
 @pytest.mark.parametrize("final_is_there", [False, True])
 def test_a_bundle_that_was_being_replaced_is_never_lost(tmp_path, final_is_there):
-    folder_of(tmp_path / f"{PARTIAL}old-local", "old")
+    folder_of(tmp_path / f"{OLD}local", "old")
     if final_is_there:
         folder_of(tmp_path / "local", "new")
     with locked(tmp_path):
         pass
     assert (tmp_path / "local" / "file").read_text() == ("new" if final_is_there else "old")
-    assert not list(tmp_path.glob(f"{PARTIAL}*"))
+    assert not list(tmp_path.glob(".edgekit-*"))
+
+
+def test_a_half_written_bundle_of_a_target_called_old_is_no_older_bundle(tmp_path):
+    folder_of(tmp_path / f"{PARTIAL}old-local", "half")
+    with locked(tmp_path):
+        assert [p.name for p in tmp_path.iterdir()] == [".steps"]
 
 
 KILLED = """
