@@ -1,0 +1,266 @@
+"""What every picture is drawn with: escaped SVG elements, scales with round ticks, and labels that fit.
+
+Pictures carry classes and no colours: the page's style sheet gives them those of its theme. Each is drawn twice where
+a wide and a narrow one differ; the style sheet shows the one that fits.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+FONT = 12.0
+# The mean width of a sans-serif letter, in parts of its height; a full-width one takes all of it.
+LETTER = 0.56
+STEPS = (1.0, 2.0, 5.0, 10.0)
+# From this ratio of largest to smallest on, an axis is logarithmic.
+LOG_FROM = 12.0
+
+
+def tag(name: str, *children: str, **attributes: object) -> Markup:
+    """One SVG or HTML element, escaped.
+
+    Args:
+        name: Its name.
+        children: Its contents; text is escaped, Markup is not.
+        attributes: Its attributes; ``class_`` for ``class``, ``stroke_width`` for ``stroke-width``. None is left out,
+            a float is written with two decimals.
+    """
+    given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
+    written = "".join(f' {key}="{escape(_written(value))}"' for key, value in given.items())
+    return Markup(f"<{name}{written}>{Markup('').join(children)}</{name}>")
+
+
+def _written(value: object) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def picture(
+    width: float, height: float, *parts: str, title: str, role: str = "img", class_: str = "", description: str = ""
+) -> Markup:
+    """An ``svg`` element with a name for those who do not see it.
+
+    Args:
+        width: Width of its own units.
+        height: Height of its own units.
+        parts: What is in it.
+        title: Its name.
+        role: ``img``, or ``group`` where its parts can be visited one by one.
+        class_: Classes.
+        description: What it shows, in a sentence; follows the name.
+    """
+    return tag(
+        "svg",
+        *parts,
+        viewBox=f"0 0 {width:g} {height:g}",
+        class_=f"picture {class_}".strip(),
+        role=role,
+        aria_label=f"{title}. {description}" if description else title,
+        xmlns="http://www.w3.org/2000/svg",
+    )
+
+
+def text(x: float, y: float, content: str, class_: str = "", anchor: str | None = None) -> Markup:
+    """A line of text; ``anchor`` is ``middle`` or ``end``."""
+    return tag("text", content, x=x, y=y, class_=class_ or None, text_anchor=anchor)
+
+
+def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
+    """A straight line."""
+    return tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
+
+
+def rect(
+    x: float, y: float, width: float, height: float, class_: str, *children: str, rx: float | None = None
+) -> Markup:
+    """A rectangle; never of a width or height below 0."""
+    return tag("rect", *children, x=x, y=y, width=max(0.0, width), height=max(0.0, height), class_=class_, rx=rx)
+
+
+def path(points: Iterable[tuple[float, float]], class_: str, *, closed: bool = False) -> Markup:
+    """A path through points."""
+    drawn = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    return tag("path", d=f"M{drawn}{'Z' if closed else ''}", class_=class_)
+
+
+def hatch(identity: str) -> Markup:
+    """The pattern of what is beyond a limit, so that its colour is not the only sign."""
+    stripe = tag("path", d="M0 7L7 0", class_="hatch-line")
+    return tag(
+        "defs", tag("pattern", stripe, id=identity, width=7, height=7, patternUnits="userSpaceOnUse"), class_="hatch"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Maps values to places.
+
+    Attributes:
+        low: Value at ``start``.
+        high: Value at ``end``.
+        start: Place of ``low``.
+        end: Place of ``high``; may be below ``start``.
+        log: Whether equal ratios, not equal differences, are equally far apart.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """The place of a value; one outside is put at the nearer end."""
+        value = min(max(value, self.low), self.high)
+        if self.log:
+            share = math.log(value / self.low) / math.log(self.high / self.low)
+        else:
+            share = (value - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self, most: int) -> list[float]:
+        """At most about ``most`` round values within the scale."""
+        if self.log:
+            found = _log_ticks(self.low, self.high)
+            while len(found) > most and len(found) > 2:
+                found = found[::2]
+            if len(found) >= 3:
+                return found
+        return _linear_ticks(self.low, self.high, most)
+
+
+def spanning(values: Sequence[float], start: float, end: float, *, from_zero: bool = False, pad: float = 0.06) -> Scale:
+    """The scale that holds all values with some room; logarithmic where they span more than ``LOG_FROM`` times.
+
+    Args:
+        values: At least one.
+        start: Place of the lowest.
+        end: Place of the highest.
+        from_zero: Whether a linear scale starts at 0; it is then never logarithmic.
+        pad: Room at both ends, as a share of the span.
+    """
+    low, high = min(values), max(values)
+    if not from_zero and low > 0 and high / low > LOG_FROM:
+        room = (high / low) ** pad
+        return Scale(low=low / room, high=high * room, start=start, end=end, log=True)
+    low = min(0.0, low) if from_zero else low
+    room = (high - low or abs(high) or 1.0) * pad
+    return Scale(low=low if from_zero and low == 0 else low - room, high=high + room, start=start, end=end)
+
+
+def _linear_ticks(low: float, high: float, most: int) -> list[float]:
+    rough = (high - low) / max(1, most)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(s * power for s in STEPS if s * power >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    fine = [round(s * 10.0**p, 12) for p in powers for s in STEPS[:3]]
+    found = [v for v in fine if low <= v <= high]
+    whole = [10.0**p for p in powers if low <= 10.0**p <= high]
+    return whole if len(whole) >= 4 else found
+
+
+def tick_text(value: float) -> str:
+    """A tick's value."""
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:g}".replace("-", "\N{MINUS SIGN}")
+
+
+def text_width(content: str, size: float = FONT) -> float:
+    """About how wide a line of text is."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in content)
+    return size * (LETTER * (len(content) - wide) + wide)
+
+
+def shorten(content: str, width: float, size: float = FONT) -> str:
+    """The text, with its middle left out where it is wider than ``width``."""
+    if text_width(content, size) <= width:
+        return content
+    keep = max(2, int(width / size / LETTER) - 1)
+    keep -= sum(unicodedata.east_asian_width(letter) in "WF" for letter in content[:keep]) // 2
+    head = max(1, (keep + 1) // 2)
+    tail = max(1, keep - head)
+    return f"{content[:head]}…{content[-tail:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """An upright rectangle."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def meets(self, other: Box) -> bool:
+        """Whether they overlap."""
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+    def within(self, other: Box) -> bool:
+        """Whether this one lies wholly inside the other."""
+        return (
+            self.left >= other.left
+            and self.right <= other.right
+            and self.top >= other.top
+            and self.bottom <= other.bottom
+        )
+
+
+def place_label(
+    content: str, x: float, y: float, taken: Sequence[Box], frame: Box, gap: float = 9.0
+) -> tuple[float, float, Box] | None:
+    """Where a label of a point at (x, y) goes without meeting anything; its left end, its baseline and its box.
+
+    None where there is no room beside the point.
+    """
+    width, height = text_width(content), FONT + 2
+    places = [
+        (x + gap, y - height / 2),
+        (x - gap - width, y - height / 2),
+        (x - width / 2, y - gap - height),
+        (x - width / 2, y + gap),
+        (x + gap * 0.7, y - gap * 0.7 - height),
+        (x + gap * 0.7, y + gap * 0.7),
+        (x - gap * 0.7 - width, y - gap * 0.7 - height),
+        (x - gap * 0.7 - width, y + gap * 0.7),
+    ]
+    for left, top in places:
+        box = Box(left - 2, top, left + width + 2, top + height)
+        if box.within(frame) and not any(box.meets(other) for other in taken):
+            return left, top + height - 3.5, box
+    return None
+
+
+def tip(content: str) -> Markup:
+    """What a browser shows when the pointer rests on the element it is in."""
+    return tag("title", content)
+
+
+def x_axis(scale: Scale, y: float, top: float, most: int, name: str) -> Markup:
+    """Ticks, grid lines up to ``top`` and the name of a horizontal axis at ``y``."""
+    parts = []
+    for value in scale.ticks(most):
+        x = scale(value)
+        parts += [line(x, top, x, y, "grid"), text(x, y + 16, tick_text(value), "tick", "middle")]
+    left, right = sorted((scale.start, scale.end))
+    parts.append(line(left, y, right, y, "axis"))
+    parts.append(text(right, y + 34, name, "axis-name", "end"))
+    return Markup("").join(parts)
+
+
+def y_axis(scale: Scale, x: float, right: float, most: int) -> Markup:
+    """Ticks and grid lines of a vertical axis at ``x``."""
+    parts = []
+    for value in scale.ticks(most):
+        y = scale(value)
+        parts += [line(x, y, right, y, "grid"), text(x - 8, y + 4, tick_text(value), "tick", "end")]
+    return Markup("").join(parts)

@@ -1,0 +1,258 @@
+"""How latencies are distributed, and how they went over the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from markupsafe import Markup
+
+from edgekit.reporting.pictures import (
+    FONT,
+    Scale,
+    hatch,
+    line,
+    path,
+    picture,
+    rect,
+    shorten,
+    spanning,
+    tag,
+    text,
+    text_width,
+    tip,
+    x_axis,
+    y_axis,
+)
+from edgekit.reporting.pictures_pareto import PERCENTILE_LIMITS
+from edgekit.reporting.tables import LIMIT_NAMES, milliseconds
+
+WIDE, NARROW = 860.0, 360.0
+MARKED = ("50.0", "90.0", "99.0")
+# A budget so far beyond the longest query is told, not drawn: it would squash all else.
+FAR = 1.6
+ROW = 26.0
+
+
+def budgets_of(target: Mapping[str, Any]) -> dict[str, float]:
+    """The latency limits of a target, by the text that names them: ``{"p99": 8.0}``."""
+    limits = target.get("limits") or {}
+    return {LIMIT_NAMES[key]: limits[key] for key in PERCENTILE_LIMITS if limits.get(key) is not None}
+
+
+def percentiles_of(measured: Mapping[str, Any] | None) -> dict[str, float]:
+    """The known percentiles of the application clock in ms: ``{"50.0": 1.2}``."""
+    found = ((measured or {}).get("application") or {}).get("percentiles") or {}
+    return {str(float(q)): v["ms"] for q, v in found.items() if v.get("ms") is not None}
+
+
+def bins_of(measured: Mapping[str, Any] | None) -> tuple[list[float], list[float]] | None:
+    """Edges in ms and heights (queries per bin of equal width), or None where there is no histogram."""
+    histogram = (measured or {}).get("histogram")
+    if not histogram or not histogram.get("counts") or len(histogram["edges_ms"]) != len(histogram["counts"]) + 1:
+        return None
+    edges, counts = histogram["edges_ms"], histogram["counts"]
+    widths = [b - a for a, b in pairwise(edges)]
+    mean = sum(widths) / len(widths)
+    if mean <= 0 or min(widths) < 0 or sum(counts) == 0:
+        return None
+    # Bins of unequal width show density, as queries that a bin of the mean width would hold.
+    return edges, [count * mean / width if width else 0.0 for count, width in zip(counts, widths, strict=True)]
+
+
+def draw_histogram(
+    measured: Mapping[str, Any], budgets: Mapping[str, float], identity: str, *, narrow: bool = False
+) -> Markup | None:
+    """The distribution of one candidate's latencies, percentiles and budgets marked; None without a histogram."""
+    found = bins_of(measured)
+    if found is None:
+        return None
+    edges, heights = found
+    width, height, left = (NARROW, 300.0, 40.0) if narrow else (WIDE, 300.0, 56.0)
+    marks = {f"p{float(q):g}": ms for q, ms in percentiles_of(measured).items() if q in MARKED}
+    near = {name: ms for name, ms in budgets.items() if ms <= edges[-1] * FAR}
+    room = 22.0 + 15.0 * (len(marks) + len(near))
+    bottom = height - 46.0
+    x = spanning([edges[0], edges[-1], *marks.values(), *near.values()], left, width - 12.0, pad=0.03)
+    x = Scale(low=max(0.0, x.low), high=x.high, start=x.start, end=x.end) if not x.log else x
+    y = Scale(low=0.0, high=max(heights), start=bottom, end=min(room, bottom - 110.0))
+    outline = [(x(edges[0]), bottom)]
+    for i, value in enumerate(heights):
+        outline += [(x(edges[i]), y(value)), (x(edges[i + 1]), y(value))]
+    outline.append((x(edges[-1]), bottom))
+    parts = [hatch(f"{identity}-hatch")]
+    if near:
+        parts.append(_beyond(x(min(near.values())), 0.0, width - 12.0, bottom, identity))
+    parts += [
+        x_axis(x, bottom, y(y.high), 5 if narrow else 9, "latency of a query, ms"),
+        y_axis(y, left, width - 12.0, 3),
+        path(outline, "bars", closed=True),
+        _flags(marks, near, x, bottom, width),
+        text(4, 12, "queries", "axis-name"),
+    ]
+    above = measured["histogram"].get("above")
+    if above:
+        parts.append(text(x(edges[-1]), bottom - 8, f"+{above} longer", "tick", "end"))
+    said = ", ".join(f"{name} {milliseconds(ms)} ms" for name, ms in {**marks, **near}.items())
+    return picture(
+        width,
+        height,
+        *parts,
+        title="Distribution of the latencies",
+        description=said,
+        class_="narrow" if narrow else "wide",
+    )
+
+
+def _beyond(x: float, top: float, right: float, bottom: float, identity: str) -> Markup:
+    """The hatched region of latencies over the budget."""
+    return rect(x, top, right - x, bottom - top, "forbidden") + tag(
+        "rect", x=x, y=top, width=max(0.0, right - x), height=bottom - top, fill=f"url(#{identity}-hatch)"
+    )
+
+
+def _flags(marks: Mapping[str, float], budgets: Mapping[str, float], x: Scale, bottom: float, width: float) -> Markup:
+    """Upright lines with their names, each on a line of its own so that none meets another."""
+    flags = [(ms, f"{name} {milliseconds(ms)} ms", "percentile") for name, ms in marks.items()]
+    flags += [(ms, f"{name} budget {ms:g} ms", "budget") for name, ms in budgets.items()]
+    parts = []
+    for i, (ms, said, class_) in enumerate(sorted(flags)):
+        at, y = x(ms), 14.0 + 15.0 * i
+        end = at + 6 + text_width(said) > width
+        parts.append(line(at, y - 9, at, bottom, class_))
+        parts.append(text(at - 5 if end else at + 5, y, said, f"{class_}-name", "end" if end else None))
+    return Markup("").join(parts)
+
+
+def far_budgets(measured: Mapping[str, Any], budgets: Mapping[str, float]) -> list[str]:
+    """The budgets that lie too far right of the histogram to be drawn, in words."""
+    found = bins_of(measured)
+    last = found[0][-1] if found else 0.0
+    return [f"The {name} budget, {ms:g} ms, lies far to the right." for name, ms in budgets.items() if ms > last * FAR]
+
+
+def draw_ridges(target: Mapping[str, Any], identity: str, *, narrow: bool = False) -> Markup | None:
+    """The distributions of all candidates on one axis, a row each; None where fewer than two are known."""
+    rows = [
+        (number, c, found)
+        for number, c in enumerate(target["candidates"], start=1)
+        if (found := bins_of(c.get("measured"))) is not None
+    ]
+    if len(rows) < 2:
+        return None
+    budgets = budgets_of(target)
+    last = max(found[0][-1] for _, _, found in rows)
+    near = [ms for ms in budgets.values() if ms <= last * FAR]
+    width, left, row = (NARROW, 8.0, ROW + 18.0) if narrow else (WIDE, 190.0, ROW)
+    right, top = width - 12.0, 8.0
+    bottom = top + row * len(rows)
+    values = [v for _, c, (edges, _) in rows for v in (edges[0], edges[-1], *_marks(c))]
+    x = spanning([v for v in [*values, *near] if v > 0] or [0.0], left, right, pad=0.03)
+    parts = [hatch(f"{identity}-hatch")]
+    if near:
+        parts.append(_beyond(x(min(near)), top, right, bottom, identity))
+    parts.append(x_axis(x, bottom, top, 4 if narrow else 8, "latency of a query, ms"))
+    parts += [line(x(ms), top, x(ms), bottom, "budget") for ms in near]
+    for i, (number, c, (edges, heights)) in enumerate(rows):
+        parts.append(_ridge(number, c, edges, heights, x, top + row * (i + 1), narrow=narrow))
+    return picture(
+        width,
+        bottom + 40.0,
+        *parts,
+        title="Distributions of all candidates",
+        description=f"{len(rows)} candidates on one axis; ticks mark p50 and p99",
+        class_="narrow" if narrow else "wide",
+    )
+
+
+def _marks(candidate: Mapping[str, Any]) -> list[float]:
+    known = percentiles_of(candidate.get("measured"))
+    return [known[q] for q in ("50.0", "99.0") if q in known]
+
+
+def _ridge(
+    number: int,
+    candidate: Mapping[str, Any],
+    edges: Sequence[float],
+    heights: Sequence[float],
+    x: Scale,
+    base: float,
+    *,
+    narrow: bool,
+) -> Markup:
+    """One row: its name, its density, and ticks at p50 and p99."""
+    name = f"{number}. {candidate['engine']} {candidate['precision']}"
+    shipped = " shipped" if candidate["shipped"] else ""
+    high = max(heights)
+    outline = [(x(edges[0]), base)]
+    for i, value in enumerate(heights):
+        y = base - value / high * (ROW - 5)
+        outline += [(x(edges[i]), y), (x(edges[i + 1]), y)]
+    outline.append((x(edges[-1]), base))
+    # Equal heights side by side are one step: half the text of thirty rows.
+    outline = [p for i, p in enumerate(outline) if not (0 < i < len(outline) - 1) or _corner(outline, i)]
+    marks = _marks(candidate)
+    said = " · ".join(f"{q} {milliseconds(ms)} ms" for q, ms in zip(("p50", "p99"), marks, strict=False))
+    label = shorten(name, 330.0 if narrow else 172.0)
+    at = (8.0, base - ROW + 4) if narrow else (176.0, base - 4)
+    return tag(
+        "g",
+        tip(f"{name} · {said}"),
+        text(*at, label, f"label{shipped}", None if narrow else "end"),
+        line(x.start, base, x.end, base, "grid"),
+        path(outline, f"bars{shipped}", closed=True),
+        *(line(x(ms), base - 12, x(ms), base, "percentile") for ms in marks),
+        class_="tip",
+    )
+
+
+def _corner(points: Sequence[tuple[float, float]], i: int) -> bool:
+    """Whether a path would look different without its i-th point."""
+    return not (points[i - 1][1] == points[i][1] == points[i + 1][1])
+
+
+def draw_timeline(measured: Mapping[str, Any], budgets: Mapping[str, float], *, narrow: bool = False) -> Markup | None:
+    """p50, p90 and the longest query of every slice of the run; None without a timeline."""
+    known = measured.get("timeline") or {}
+    lines = [known.get(key) or [] for key in ("seconds", "p50_ms", "p90_ms", "max_ms")]
+    if not lines[0] or any(len(values) != len(lines[0]) for values in lines):
+        return None
+    seconds, p50, p90, longest = lines
+    width, height, left = (NARROW, 250.0, 40.0) if narrow else (WIDE, 250.0, 56.0)
+    right, top, bottom = width - 50.0, 28.0, height - 46.0
+    near = {name: ms for name, ms in budgets.items() if ms <= max(longest) * FAR}
+    x = Scale(low=min(0.0, seconds[0]), high=max(seconds[-1], 1e-9), start=left, end=right)
+    y = spanning([v for v in [*p50, *p90, *longest, *near.values()] if v > 0] or [0.0], bottom, top)
+    places = [x(s) for s in seconds]
+    band = [*zip(places, map(y, p50), strict=True), *reversed(list(zip(places, map(y, p90), strict=True)))]
+    parts = [
+        x_axis(x, bottom, top, 5 if narrow else 8, "time since the first query, s"),
+        y_axis(y, left, right, 4),
+        text(4, 14, "latency, ms", "axis-name"),
+        path(band, "band", closed=True),
+        *(tag("circle", cx=at, cy=y(ms), r=1.9, class_="longest") for at, ms in zip(places, longest, strict=True)),
+        path(zip(places, map(y, p90), strict=True), "line-p90"),
+        path(zip(places, map(y, p50), strict=True), "line-p50"),
+    ]
+    parts += [line(left, y(ms), right, y(ms), "budget") for ms in near.values()]
+    parts += [text(left + 6, y(ms) - 5, f"{name} budget {ms:g} ms", "budget-name") for name, ms in near.items()]
+    ends = _apart([("max", y(longest[-1])), ("p90", y(p90[-1])), ("p50", y(p50[-1]))])
+    parts += [text(right + 8, at + 4, name, f"end-{name}") for name, at in ends]
+    return picture(
+        width,
+        height,
+        *parts,
+        title="Latency over the run",
+        description=f"p50 between {milliseconds(min(p50))} and {milliseconds(max(p50))} ms; "
+        f"longest query {milliseconds(max(longest))} ms",
+        class_="narrow" if narrow else "wide",
+    )
+
+
+def _apart(labels: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The labels from the lowest up, each a line of text from the next."""
+    placed: list[tuple[str, float]] = []
+    for name, y in sorted(labels, key=lambda label: -label[1]):
+        placed.append((name, min(y, placed[-1][1] - FONT) if placed else y))
+    return placed

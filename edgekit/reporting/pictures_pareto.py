@@ -1,0 +1,328 @@
+"""The candidates of a target by latency and accuracy: the budget, the front, and what ships."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from edgekit.reporting.pictures import (
+    Box,
+    Scale,
+    hatch,
+    line,
+    path,
+    picture,
+    place_label,
+    rect,
+    shorten,
+    spanning,
+    tag,
+    text,
+    text_width,
+    tip,
+    x_axis,
+    y_axis,
+)
+from edgekit.reporting.tables import LIMIT_NAMES, bounds, hundredths, milliseconds
+
+PERCENTILE_LIMITS = {"p50_ms": "50.0", "p90_ms": "90.0", "p95_ms": "95.0", "p99_ms": "99.0", "p999_ms": "99.9"}
+# More points than this and only the front, what ships and those with room are named in full.
+NAMED = 14
+SHAPES = 4
+MARKER = 6.0
+WIDE, NARROW = (860.0, 430.0), (360.0, 380.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One candidate in the picture.
+
+    Attributes:
+        number: Its number in the table.
+        name: Engine and precision.
+        engine: Its engine.
+        precision: Its precision.
+        status: Its verdict.
+        shipped: Whether it is the one that ships.
+        ms: Latency, and the ends of its interval where known.
+        low_ms: Lower end.
+        high_ms: Upper end.
+        drop: Accuracy drop from the teacher in points, and the ends of its interval.
+        low_drop: Lower end.
+        high_drop: Upper end.
+    """
+
+    number: int
+    name: str
+    engine: str
+    precision: str
+    status: str
+    shipped: bool
+    ms: float
+    low_ms: float | None
+    high_ms: float | None
+    drop: float
+    low_drop: float | None
+    high_drop: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pareto:
+    """What the picture shows.
+
+    Attributes:
+        limit: The latency limit on the x axis, or the percentile that stands in where none is set.
+        budget_ms: Its value, or None.
+        max_drop: Largest drop allowed in points, or None.
+        points: The candidates whose latency and accuracy are known.
+        front: Those that no other beats in both, quickest first.
+        missing: The others: name, and what is not known.
+    """
+
+    limit: str
+    budget_ms: float | None
+    max_drop: float | None
+    points: tuple[Point, ...]
+    front: tuple[Point, ...]
+    missing: tuple[tuple[str, str], ...]
+
+
+def pareto_of(target: Mapping[str, Any]) -> Pareto:
+    """Gathers the points of a target; the latency is that of the budget that leaves least room."""
+    limit = _tightest(target)
+    points, missing = [], []
+    for number, c in enumerate(target["candidates"], start=1):
+        name = f"{c['engine']} {c['precision']}"
+        latency = found_percentile(c, limit)
+        drop = (c.get("proof") or {}).get("drop")
+        latency = latency if latency and latency.get("ms") is not None else None
+        drop = drop if drop and drop.get("points") is not None else None
+        if latency and drop:
+            points.append(
+                Point(
+                    number=number,
+                    name=name,
+                    engine=c["engine"],
+                    precision=c["precision"],
+                    status=c["status"],
+                    shipped=bool(c["shipped"]),
+                    ms=latency["ms"],
+                    low_ms=latency.get("lower_ms"),
+                    high_ms=latency.get("upper_ms"),
+                    drop=drop["points"],
+                    low_drop=drop.get("low"),
+                    high_drop=drop.get("high"),
+                )
+            )
+        else:
+            unknown = [what for what, known in (("latency", latency), ("accuracy", drop)) if not known]
+            missing.append((f"{number}. {name}", f"no {' and no '.join(unknown)}"))
+    limits = target.get("limits") or {}
+    return Pareto(
+        limit=limit,
+        budget_ms=limits.get(limit),
+        max_drop=limits.get("max_drop_points"),
+        points=tuple(points),
+        front=tuple(front_of(points)),
+        missing=tuple(missing),
+    )
+
+
+def front_of(points: Sequence[Point]) -> list[Point]:
+    """Those that no other beats in latency and accuracy, quickest first."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.ms, p.drop)):
+        if not front or point.drop < front[-1].drop:
+            front.append(point)
+    return front
+
+
+def found_percentile(candidate: Mapping[str, Any], limit: str) -> Mapping[str, Any] | None:
+    """A percentile of the application clock by the name of its limit, or None where it is not known."""
+    summary = (candidate.get("measured") or {}).get("application")
+    found = (summary or {}).get("percentiles") or {}
+    return {str(float(q)): value for q, value in found.items()}.get(PERCENTILE_LIMITS[limit])
+
+
+def _tightest(target: Mapping[str, Any]) -> str:
+    """The latency limit whose budget is used up most by what ships; p50 where there is no budget."""
+    limits = target.get("limits") or {}
+    budgets = {name: limits[name] for name in PERCENTILE_LIMITS if limits.get(name)}
+    if not budgets:
+        return "p50_ms"
+    shipped = next((c for c in target["candidates"] if c["shipped"]), None)
+
+    def used(name: str) -> float:
+        found = found_percentile(shipped, name) if shipped else None
+        return (found["ms"] if found and found.get("ms") is not None else 0.0) / float(budgets[name])
+
+    return max(budgets, key=used)
+
+
+def draw_pareto(pareto: Pareto, identity: str, *, narrow: bool = False) -> Markup:
+    """The picture; ``identity`` is unique on the page. At least one point is needed."""
+    width, height = NARROW if narrow else WIDE
+    frame = Box(44.0 if narrow else 56.0, 30.0, width - 12.0, height - 52.0)
+    budget, allowed = pareto.budget_ms, pareto.max_drop
+    x = spanning(
+        [v for p in pareto.points for v in (p.ms, _shipped(p, p.high_ms)) if v] + ([budget] if budget else []),
+        frame.left,
+        frame.right,
+        pad=0.1,
+    )
+    drops = [v for p in pareto.points for v in (p.drop, _shipped(p, p.low_drop), _shipped(p, p.high_drop))]
+    y = spanning([0.0, *(v for v in [*drops, allowed] if v is not None)], frame.top, frame.bottom, pad=0.1)
+    marks, taken = _budgets(x, y, frame, budget, allowed, identity, LIMIT_NAMES[pareto.limit])
+    engines = list(dict.fromkeys(p.engine for p in pareto.points))
+    taken += [Box(x(p.ms) - 7, y(p.drop) - 7, x(p.ms) + 7, y(p.drop) + 7) for p in pareto.points]
+    ordered = sorted(pareto.points, key=lambda p: (not p.shipped, p not in pareto.front, p.number))
+    parts = [
+        x_axis(x, frame.bottom, frame.top, 5 if narrow else 8, f"{LIMIT_NAMES[pareto.limit]} latency, ms"),
+        y_axis(y, frame.left, frame.right, 5),
+        text(4, 16, "accuracy drop, points (0: as the teacher)", "axis-name"),
+        marks,
+        _front(pareto.front, x, y, frame),
+        *(_whiskers(p, x, y) for p in pareto.points if not p.shipped),
+        *(_whiskers(p, x, y) for p in pareto.points if p.shipped),
+        _labels(ordered, x, y, taken, frame, NAMED if not narrow else 5, pareto.front),
+        *(_marker(p, engines.index(p.engine) % SHAPES, x, y) for p in reversed(ordered)),
+    ]
+    return picture(
+        width,
+        height,
+        *parts,
+        title="Accuracy against latency of all candidates",
+        description=_described(pareto),
+        role="group",
+        class_="narrow" if narrow else "wide",
+    )
+
+
+def _shipped(point: Point, value: float | None) -> float | None:
+    """A whisker's end counts for the axes only of what ships: others' may leave the picture."""
+    return value if point.shipped else None
+
+
+def _described(pareto: Pareto) -> str:
+    shipped = next((p for p in pareto.points if p.shipped), None)
+    front = ", ".join(p.name for p in pareto.front)
+    said = f"{len(pareto.points)} candidates; on the front: {front}"
+    return f"{said}; {shipped.name} ships" if shipped else said
+
+
+def _budgets(
+    x: Scale, y: Scale, frame: Box, budget: float | None, allowed: float | None, identity: str, name: str
+) -> tuple[Markup, list[Box]]:
+    """What lies beyond the limits, hatched, with the limits' lines and names; and the room that these take."""
+    parts = [hatch(f"{identity}-hatch")]
+    taken = []
+    beyond = []
+    if budget is not None:
+        beyond.append((x(budget), frame.top, frame.right - x(budget), frame.bottom - frame.top))
+    if allowed is not None:
+        right = x(budget) if budget is not None else frame.right
+        beyond.append((frame.left, y(allowed), right - frame.left, frame.bottom - y(allowed)))
+    for left, top, wide, high in beyond:
+        parts.append(rect(left, top, wide, high, "forbidden"))
+        parts.append(tag("rect", x=left, y=top, width=wide, height=high, fill=f"url(#{identity}-hatch)"))
+    if frame.top <= y(0.0) <= frame.bottom and y.low < 0:
+        parts += [line(frame.left, y(0.0), frame.right, y(0.0), "zero")]
+    if budget is not None:
+        parts.append(line(x(budget), frame.top, x(budget), frame.bottom, "budget"))
+        said = f"{name} budget {budget:g} ms"
+        anchor = "end" if x(budget) + text_width(said) + 8 > frame.right else None
+        at = x(budget) - 6 if anchor else x(budget) + 6
+        parts.append(text(at, frame.top + 14, said, "budget-name", anchor))
+        left = at - text_width(said) if anchor else at
+        taken.append(Box(left, frame.top, left + text_width(said), frame.top + 18))
+        taken.append(Box(x(budget) - 2, frame.top, x(budget) + 2, frame.bottom))
+    if allowed is not None:
+        parts.append(line(frame.left, y(allowed), frame.right, y(allowed), "budget"))
+        said = f"largest drop {allowed:g}"
+        parts.append(text(frame.left + 6, y(allowed) + 15, said, "budget-name"))
+        taken.append(Box(frame.left, y(allowed) - 1, frame.left + text_width(said) + 8, y(allowed) + 18))
+    return Markup("").join(parts), taken
+
+
+def _front(front: Sequence[Point], x: Scale, y: Scale, frame: Box) -> Markup:
+    """The staircase of what can be had: no candidate is both quicker and more accurate."""
+    corners: list[tuple[float, float]] = []
+    for point in front:
+        if corners:
+            corners.append((x(point.ms), corners[-1][1]))
+        corners.append((x(point.ms), y(point.drop)))
+    if not corners:
+        return Markup("")
+    return path([(corners[0][0], frame.bottom), *corners, (frame.right, corners[-1][1])], "front")
+
+
+def _whiskers(point: Point, x: Scale, y: Scale) -> Markup:
+    parts = []
+    class_ = "whisker shipped" if point.shipped else "whisker"
+    if point.low_ms is not None and point.high_ms is not None:
+        parts.append(line(x(point.low_ms), y(point.drop), x(point.high_ms), y(point.drop), class_))
+    if point.low_drop is not None and point.high_drop is not None:
+        parts.append(line(x(point.ms), y(point.low_drop), x(point.ms), y(point.high_drop), class_))
+    return Markup("").join(parts)
+
+
+def _labels(
+    points: Sequence[Point],
+    x: Scale,
+    y: Scale,
+    taken: list[Box],
+    frame: Box,
+    named: int,
+    front: Sequence[Point],
+) -> Markup:
+    """Names beside the points, numbers where there is no room for the name, nothing where there is none at all."""
+    parts = []
+    few = len(points) <= named
+    for point in points:
+        full = shorten(point.name, 170)
+        wanted = [full, f"#{point.number}"] if few or point.shipped or point in front else [f"#{point.number}"]
+        for content in wanted:
+            placed = place_label(content, x(point.ms), y(point.drop), taken, frame)
+            if placed:
+                left, baseline, box = placed
+                taken.append(box)
+                parts.append(text(left, baseline, content, "label shipped" if point.shipped else "label"))
+                break
+    return Markup("").join(parts)
+
+
+def _marker(point: Point, shape: int, x: Scale, y: Scale) -> Markup:
+    """A point: its shape and colour are the engine's, hollow for fp32, a ring around the one that ships."""
+    left, top = x(point.ms), y(point.drop)
+    ring = [tag("circle", cx=left, cy=top, r=11.0, class_="ring")] if point.shipped else []
+    ships = " · ships" if point.shipped else ""
+    latency = f"{milliseconds(point.ms)} ms {bounds(point.low_ms, point.high_ms, milliseconds)}"
+    drop = f"drop {hundredths(point.drop)} {bounds(point.low_drop, point.high_drop, hundredths)} points"
+    title = f"#{point.number} {point.name}{ships} · {latency} · {drop} · {point.status}"
+    return tag(
+        "g",
+        tip(title),
+        *ring,
+        drawn_shape(shape, left, top, hollow=point.precision == "fp32"),
+        class_="tip",
+        tabindex=0,
+        role="img",
+        aria_label=title,
+    )
+
+
+def drawn_shape(shape: int, x: float, y: float, *, hollow: bool, size: float = MARKER) -> Markup:
+    """A marker: circle, square, diamond or triangle."""
+    class_ = f"mark e{shape}{' hollow' if hollow else ''}"
+    if shape == 0:
+        return tag("circle", cx=x, cy=y, r=size, class_=class_)
+    if shape == 1:
+        return rect(x - size + 0.6, y - size + 0.6, 2 * size - 1.2, 2 * size - 1.2, class_)
+    wide = size * (1.25 if shape == 2 else 1.15)
+    corners = [(x, y - wide), (x + wide, y), (x, y + wide), (x - wide, y)]
+    if shape == 3:
+        corners = [(x, y - wide), (x + wide, y + wide * 0.8), (x - wide, y + wide * 0.8)]
+    return path(corners, class_, closed=True)
