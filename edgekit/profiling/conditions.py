@@ -261,4 +261,4 @@ def _cpus(conditions: Conditions) -> str:
 
 
 def _heat(state: HostState) -> str:
-    return "" if state.temperature_c is None else f"; {state.temperature_c:.0f} °C"
+    return "" if state.temperature_c is None else f", at {state.temperature_c:.0f} °C"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
+from edgekit.profiling.cgroup import cpu_limit, memory_limit_mb
+from edgekit.profiling.system import System, read_text, this_system
 from edgekit.runtime.cpu import parse_cpu_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """One machine.
+    """One machine. Nothing here changes while it runs: a measurement is known again by it.
 
     Attributes:
         arch: ``x86_64`` or ``aarch64``.
@@ -44,17 +44,22 @@ class Host:
 @lru_cache(maxsize=1)
 def this_host() -> Host:
     """Reads the facts of this machine (once a process)."""
-    cpuinfo = _read("/proc/cpuinfo")
+    return read_host(this_system())
+
+
+def read_host(system: System) -> Host:
+    """Reads the facts of a machine from its files."""
+    cpuinfo = read_text(system.proc / "cpuinfo")
     arch = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
     return Host(
         arch=arch,
         isa=isa_tier(arch, cpuinfo),
         cpu_model=parse_cpu_model(cpuinfo),
-        board=_read("/proc/device-tree/model").strip("\0\n ") or None,
-        gpus=_gpus(),
-        cores=_cores(),
-        memory_mb=_memory_mb(),
-        governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or "unknown",
+        board=read_text(system.proc / "device-tree/model").strip("\0\n ") or None,
+        gpus=_gpus(system),
+        cores=_cores(system),
+        memory_mb=_memory_mb(system),
+        governor=read_text(system.sys / "devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or "unknown",
         os=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
     )
@@ -81,32 +86,22 @@ def isa_tier(arch: str, cpuinfo: str) -> str:
     return "unknown"
 
 
-def _gpus() -> tuple[str, ...]:
+def _gpus(system: System) -> tuple[str, ...]:
     names = []
-    for info in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        match = re.search(r"^Model:\s*(.*)$", _read(info), re.MULTILINE)
+    for info in sorted(system.proc.glob("driver/nvidia/gpus/*/information")):
+        match = re.search(r"^Model:\s*(.*)$", read_text(info), re.MULTILINE)
         names.append(match.group(1).strip() if match else "unknown NVIDIA GPU")
     return tuple(names)
 
 
-def _cores() -> int:
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _read("/sys/fs/cgroup/cpu.max").split()
-    if len(quota) == 2 and quota[0] != "max":
-        allowed = min(allowed, max(1, int(quota[0]) // int(quota[1])))
-    return allowed
+def _cores(system: System) -> int:
+    limit = cpu_limit(system)
+    allowed = len(system.cpus)
+    return allowed if limit is None else min(allowed, max(1, int(limit)))
 
 
-def _memory_mb() -> float:
-    match = re.search(r"^MemTotal:\s*(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
-    total = int(match.group(1)) * 1024 if match else 0
-    limit = _read("/sys/fs/cgroup/memory.max").strip()
-    return (min(total, int(limit)) if limit.isdigit() else total) / 1e6
-
-
-def _read(path: str | Path) -> str:
-    """A file's text, or nothing where the system does not have it: "unknown" is a legal answer."""
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+def _memory_mb(system: System) -> float:
+    match = re.search(r"^MemTotal:\s*(\d+) kB", read_text(system.proc / "meminfo"), re.MULTILINE)
+    total = int(match.group(1)) * 1024 / 1e6 if match else 0.0
+    limit = memory_limit_mb(system)
+    return total if limit is None else min(total, limit)

@@ -53,12 +53,9 @@ def _governor(system: System) -> str:
 
 
 def _clock_mhz(system: System, name: str) -> float | None:
-    clocks_khz = [read_number(folder / "cpufreq" / name) for folder in system.cpu_folders()]
-    return _mean([khz / 1000 for khz in clocks_khz if khz is not None])
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    found = [read_number(folder / "cpufreq" / name) for folder in system.cpu_folders()]
+    clocks_khz = [khz for khz in found if khz is not None]
+    return sum(clocks_khz) / len(clocks_khz) / 1000 if clocks_khz else None
 
 
 def _temperature_c(system: System) -> float | None:

@@ -1,38 +1,21 @@
-"""Facts of the host, read from texts as Linux writes them."""
+"""Facts of the host, read from files as Linux writes them."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import dataclasses
 
+import fake_machines
 import pytest
+from fake_machines import machine
 
 from edgekit.profiling import host
-from edgekit.profiling.host import isa_tier, this_host
-
-PI_5 = """\
-processor\t: 0
-BogoMIPS\t: 108.00
-Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
-CPU implementer\t: 0x41
-CPU architecture: 8
-CPU variant\t: 0x4
-CPU part\t: 0xd0b
-"""
-
-XEON = "processor\t: 0\nmodel name\t: Intel(R) Xeon(R)  Platinum\nflags\t\t: fpu avx2 avx512f avx512_vnni\n"
+from edgekit.profiling.host import isa_tier, read_host, this_host
 
 
 @pytest.fixture
-def system(monkeypatch):
-    """Reads facts from the files given instead of the system's."""
-
-    def read_from(files, affinity=64):
-        monkeypatch.setattr(host, "_read", lambda path: files.get(str(path), ""))
-        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(affinity)), raising=False)
-        return this_host.__wrapped__()
-
-    return read_from
+def arch(monkeypatch):
+    """Sets the machine's architecture."""
+    return lambda name: monkeypatch.setattr(host.platform, "machine", lambda: name)
 
 
 @pytest.mark.parametrize(
@@ -60,52 +43,63 @@ def test_no_flags_is_unknown(arch):
     assert isa_tier(arch, "") == "unknown"
 
 
-def test_a_raspberry_pi(system, monkeypatch):
-    monkeypatch.setattr(host.platform, "machine", lambda: "aarch64")
-    found = system(
-        {
-            "/proc/cpuinfo": PI_5,
-            "/proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0",
-            "/proc/meminfo": "MemTotal:        8245824 kB\nMemFree:  1 kB\n",
-            "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",
-        },
-        affinity=4,
-    )
+def test_a_raspberry_pi(tmp_path, arch):
+    arch("aarch64")
+    found = read_host(machine(tmp_path, fake_machines.RASPBERRY_PI_5))
     assert (found.arch, found.isa, found.cpu_model) == ("aarch64", "neon-dotprod", "ARM 0x41 part 0xd0b")
     assert found.board == "Raspberry Pi 5 Model B Rev 1.0"
     assert (found.cores, found.governor) == (4, "ondemand")
     assert found.memory_mb == pytest.approx(8245824 * 1024 / 1e6)
 
 
-def test_a_container_is_as_large_as_its_limits(system, monkeypatch):
-    monkeypatch.setattr(host.platform, "machine", lambda: "x86_64")
-    files = {
-        "/proc/cpuinfo": XEON,
-        "/proc/meminfo": "MemTotal:       65536000 kB\n",
-        "/sys/fs/cgroup/cpu.max": "250000 100000\n",
-        "/sys/fs/cgroup/memory.max": "4000000000\n",
-    }
-    found = system(files)
+def test_a_container_is_as_large_as_its_limits(tmp_path, arch):
+    arch("x86_64")
+    found = read_host(machine(tmp_path, fake_machines.CONTAINER, cpus=64))
     assert (found.cores, found.memory_mb) == (2, 4000.0)
     assert (found.cpu_model, found.isa) == ("Intel(R) Xeon(R)  Platinum", "avx512-vnni")
-    half = system(files | {"/sys/fs/cgroup/cpu.max": "50000 100000\n", "/sys/fs/cgroup/memory.max": "max\n"})
+    limits = {"sys/fs/cgroup/cpu.max": "50000 100000\n", "sys/fs/cgroup/memory.max": "max\n"}
+    half = read_host(machine(tmp_path, limits, cpus=64))
     assert (half.cores, half.memory_mb) == (1, pytest.approx(67108.864))
 
 
-def test_what_the_system_does_not_say_is_unknown(system, monkeypatch):
-    monkeypatch.setattr(host.platform, "machine", lambda: "AMD64")
-    found = system({}, affinity=8)
+def test_a_container_of_the_first_kind_is_as_large_as_its_limits(tmp_path):
+    files = fake_machines.OLD_CONTAINER | {"proc/meminfo": "MemTotal:       65536000 kB\n"}
+    found = read_host(machine(tmp_path, files, cpus=64))
+    assert (found.cores, found.memory_mb) == (1, 512.0)
+
+
+def test_what_the_system_does_not_say_is_unknown(tmp_path, arch):
+    arch("AMD64")
+    found = read_host(machine(tmp_path, fake_machines.NOTHING, cpus=8))
     assert (found.arch, found.isa, found.cpu_model, found.governor) == ("x86_64", "unknown", "unknown", "unknown")
-    assert (found.board, found.cores, found.memory_mb) == (None, 8, 0.0)
+    assert (found.board, found.cores, found.memory_mb, found.gpus) == (None, 8, 0.0, ())
 
 
-def test_gpus_are_named_by_the_driver(system, monkeypatch):
-    cards = [Path("/proc/driver/nvidia/gpus/0000:01/information"), Path("/proc/driver/nvidia/gpus/0000:02/information")]
-    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(reversed(cards)))
-    found = system({str(cards[0]): "Model: \t\t NVIDIA L4\nIRQ:   37\n"})
-    assert found.gpus == ("NVIDIA L4", "unknown NVIDIA GPU")
+def test_gpus_are_named_by_the_driver(tmp_path):
+    files = {
+        "proc/driver/nvidia/gpus/0000:02/information": "IRQ: 3\n",
+        "proc/driver/nvidia/gpus/0000:01/information": "Model: \t\t NVIDIA L4\nIRQ:   37\n",
+    }
+    assert read_host(machine(tmp_path, files)).gpus == ("NVIDIA L4", "unknown NVIDIA GPU")
 
 
 def test_this_host_is_read_once():
     assert this_host() is this_host()
     assert this_host().cores >= 1
+
+
+def test_nothing_that_changes_over_a_run_is_a_fact_of_the_host(tmp_path):
+    """A measurement is known again by its host: one that changed would be measured anew, every time."""
+    before = read_host(machine(tmp_path, fake_machines.RASPBERRY_PI_5 | fake_machines.cpu_ticks((1, 1, 1))))
+    later = {
+        "proc/loadavg": "9.99 8.88 7.77 9/999 99\n",
+        "proc/meminfo": "MemTotal:        8245824 kB\nMemFree:  7 kB\nMemAvailable:    1000 kB\n",
+        "sys/class/thermal/thermal_zone0/temp": "84000\n",
+        "sys/devices/platform/soc/soc:firmware/get_throttled": "F000F\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "600000\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "1000000\n",
+    }
+    assert read_host(machine(tmp_path, later | fake_machines.cpu_ticks((2, 2, 2)))) == before
+    assert {f.name for f in dataclasses.fields(before)} == {
+        *("arch", "isa", "cpu_model", "board", "gpus", "cores", "memory_mb", "governor", "os", "python")
+    }
