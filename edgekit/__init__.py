@@ -18,6 +18,7 @@ _PUBLIC = {
     "best": "edgekit.candidate:best",
     "check": "edgekit.checking:check",
     "choose": "edgekit.candidate:choose",
+    "compare": "edgekit.comparing:compare",
     "deploy": "edgekit.pipeline:deploy",
     "distill": "edgekit.distillation.students:distill",
     "inspect_model": "edgekit.inspecting:inspect_model",

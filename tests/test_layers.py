@@ -29,7 +29,7 @@ LAYERS = [
     ["apart", "checking", "verdict", "bundle"],
     ["candidate"],
     ["reporting", "schemas", "devices"],
-    ["pipeline", "ingredients", "teaching", "shipping", "timing", "inspecting"],
+    ["pipeline", "ingredients", "teaching", "shipping", "gains", "timing", "inspecting", "sides", "comparing"],
     ["cli", "__main__"],
 ]
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
