@@ -20,10 +20,10 @@ from edgekit.data import Samples
 from edgekit.errors import DataError, EdgeKitError, SpecError
 from edgekit.metrics import Metric
 from edgekit.profiling.host import this_host
+from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import measure_in_turns
 from edgekit.profiling.measured import Measured, load_measured, save_measured
-from edgekit.profiling.statistics import upper_bound
-from edgekit.profiling.turns import queries_wanted
+from edgekit.profiling.statistics import bounds_of
 from edgekit.progress import Progress, silent
 from edgekit.quantization.schemes import Plan
 from edgekit.runtime import engine_version, missing
@@ -165,16 +165,25 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
     if plan.precision != "fp32":
         plan = plan if plan.scheme else replace(plan, scheme=backend.scheme(task.target))
         artifact = _quantize(artifact, plan, task, out)
-    batch = task.profile.load.batch
+    built = compile_step(artifact, plan.engine, task, out)
+    proof = check(task.references, built, task.test, task.metric, task.progress)
+    return Candidate(plan=plan, artifact=built, proof=proof)
+
+
+def compile_step(artifact: Artifact, engine: str, task: Task, out: Path) -> Artifact:
+    """Compiles an artifact for the task's target and batch; a step like every other.
+
+    Raises:
+        EdgeKitError: The engine cannot compile it.
+    """
+    backend, batch = load_backend(engine), task.profile.load.batch
     key = {
         "parent": artifact.sha256,
-        "engine": _version(plan.engine),
+        "engine": _version(engine),
         "target": {name: value for name, value in task.target if name not in _NOT_BUILT_IN},
         "batch": batch,
     }
-    built = _artifact_step(out, "compile", key, lambda folder: backend.compile(artifact, task.target, batch, folder))
-    proof = check(task.references, built, task.test, task.metric, task.progress)
-    return Candidate(plan=plan, artifact=built, proof=proof)
+    return _artifact_step(out, "compile", key, lambda folder: backend.compile(artifact, task.target, batch, folder))
 
 
 def export(module: Module, samples: Samples, out: Path) -> Artifact:
@@ -231,20 +240,25 @@ def measure_all(candidates: Sequence[Candidate], task: Task, out: Path) -> list[
     ready = [c for c in candidates if c.artifact is not None and c.proof is not None and not c.proof.broken]
     measured: dict[int, Measured] = {}
     if task.not_measured is None and ready:
-        results = _measure([c.artifact for c in ready if c.artifact is not None], task, out)
+        results = measure_step([c.artifact for c in ready if c.artifact is not None], task, out)
         measured = {id(c): result for c, result in zip(ready, results, strict=True)}
     return [_judged(c, measured.get(id(c)), task) for c in candidates]
 
 
-def _measure(artifacts: Sequence[Artifact], task: Task, out: Path) -> list[Measured]:
-    """Measures artifacts in turns; a step of its own, kept only when every one was measured."""
-    load, preprocessing = task.profile.load_spec(), task.test.preprocessing
+def measure_step(artifacts: Sequence[Artifact], task: Task, out: Path, load: LoadSpec | None = None) -> list[Measured]:
+    """Measures artifacts in turns; a step of its own, kept only when every one was measured.
+
+    Args:
+        artifacts: What is measured.
+        task: Its target, profile and samples.
+        out: Root of the step folders.
+        load: How they are driven; None: as the profile says.
+    """
+    load, preprocessing = load or task.profile.load_spec(), task.test.preprocessing
     feeds = measuring_feeds(task.test, load.batch)
     key = {
         "artifacts": [a.sha256 for a in artifacts],
-        # Percentiles decide how many queries there are, and nothing else.
-        "load": replace(load, percentiles=()),
-        "queries": queries_wanted(load),
+        "load": load,
         "feeds": {name: hash_array(array) for name, array in feeds.items()},
         "host": this_host(),
         "engines": sorted({_version(a.engine) for a in artifacts}),
@@ -343,7 +357,7 @@ def p50_bound_ms(candidate: Candidate) -> float:
     """Upper 99% bound of the median application latency, infinity where it was not measured."""
     if candidate.measured is None or candidate.measured.status != "ok":
         return float("inf")
-    bound = upper_bound(candidate.measured.application_ms, 50.0)
+    bound = bounds_of(candidate.measured.application_ms, 50.0).upper_ms
     return float("inf") if bound is None else bound
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgekit import __version__
-from edgekit.artifact import Array, Artifact, to_json, write_json
+from edgekit.artifact import Array, Artifact, hash_json, to_json, write_json
 from edgekit.backends import load_backend
 from edgekit.bundle import check_replaceable
 from edgekit.candidate import CALIBRATION_FIX, Task, best, check_precision, export, plans_for, tool_versions, try_plans
@@ -21,14 +21,17 @@ from edgekit.catalog import load_profile, load_target
 from edgekit.checking import References, load_outputs, make_references, save_outputs
 from edgekit.disk import whole
 from edgekit.errors import DataError, EngineMissing, SpecError, did_you_mean
+from edgekit.gains import measure_gains
 from edgekit.ingredients import Ingredients, load_data, parse_shapes, shaped
 from edgekit.metrics import paired_drop
 from edgekit.models import is_onnx, save_weights
 from edgekit.profiling.host import this_host
 from edgekit.progress import Progress, silent
 from edgekit.recipe import Recipe
+from edgekit.reporting.html import to_html
 from edgekit.reporting.markdown import to_markdown
-from edgekit.reporting.report import REPORT_JSON, REPORT_MD, REPORT_SCHEMA_VERSION, target_report
+from edgekit.reporting.model import REPORT_SCHEMA_VERSION
+from edgekit.reporting.report import REPORT_HTML, REPORT_JSON, REPORT_MD, target_report
 from edgekit.reporting.tables import count, interval, percent
 from edgekit.runtime import engine_version, missing
 from edgekit.shipping import Job, Run, exit_code_of, ship, why_it_ships
@@ -43,6 +46,7 @@ from edgekit.teaching import (
     train_student,
     train_teacher,
 )
+from edgekit.verdict import check_clock
 
 # Of several targets the worst counts: an error, then a limit not met, then a question left open.
 WORST_FIRST = (1, 3, 4, 0)
@@ -119,6 +123,7 @@ def deploy(
 
 def _report(run: Run, targets: list[dict[str, Any]], command: str | None) -> dict[str, Any]:
     return {
+        "kind": "run",
         "schema_version": REPORT_SCHEMA_VERSION,
         "edgekit_version": __version__,
         "name": run.recipe.name,
@@ -136,17 +141,31 @@ def _report(run: Run, targets: list[dict[str, Any]], command: str | None) -> dic
             "held_out": run.data.held_out,
             "metric": run.references.metric_name,
         },
+        "reproduce": _reproduce(run, command),
         "targets": targets,
         "exit_code": worst([target["exit_code"] for target in targets]),
     }
 
 
+def _reproduce(run: Run, command: str | None) -> dict[str, Any]:
+    """What it takes to run it again, and to see that it is the same."""
+    tools = tool_versions("torch", "onnx", "onnxscript", "nncf", "onnxruntime", "openvino", "numpy")
+    hashes = {"teacher": run.teacher.sha256, "student": run.student.sha256, "fp32": run.fp32.sha256}
+    return {
+        "command": command,
+        "recipe_sha256": hash_json(to_json(run.recipe.model_dump())),
+        "versions": {name: version for name, version in tools.items() if version is not None},
+        "hashes": hashes | {f"{parent.name} {parent.kind}": parent.sha256 for parent in run.data.parents},
+    }
+
+
 def _write_report(report: dict[str, Any], out: Path, prefix: str) -> None:
-    """Writes both files, each whole or not at all."""
+    """Writes the three files, each whole or not at all."""
     with whole(out / (prefix + REPORT_JSON)) as path:
         write_json(path, report)
-    with whole(out / (prefix + REPORT_MD)) as path:
-        path.write_text(to_markdown(report), encoding="utf-8")
+    for name, text in ((REPORT_MD, to_markdown(report)), (REPORT_HTML, to_html(report))):
+        with whole(out / (prefix + name)) as path:
+            path.write_text(text, encoding="utf-8")
 
 
 def train_models(
@@ -229,6 +248,7 @@ def worst(codes: Sequence[int]) -> int:
 def _jobs(recipe: Recipe, base: Path, choices: Choices) -> list[Job]:
     """Reads and checks every target and the profile, so that a mistake is told before any training."""
     profile = load_profile(choices.profile or recipe.profile, (base,))
+    check_clock(profile)
     precision = choices.precision or recipe.quantization.precision
     if precision == "int8" and recipe.data is None:
         raise DataError("int8 needs calibration samples", found="no data", fix=CALIBRATION_FIX)
@@ -315,9 +335,10 @@ def _deploy_target(job: Job, run: Run, out: Path) -> dict[str, Any]:
     candidates = try_plans(run.fp32, plans_for(job.target, job.engines, precision), task, run.steps)
     shipped = best(candidates)
     why = why_it_ships(job, candidates, shipped, task)
-    bundle = None
+    bundle, steps = None, []
     if shipped is not None:
         bundle = {"path": out.name, "id": ship(job, run, task, shipped, out).id}
+        steps = measure_gains(run, task, shipped)
     elif out.exists():
         why += f"; the bundle in {out.name} is from an earlier run"
     return target_report(
@@ -329,6 +350,7 @@ def _deploy_target(job: Job, run: Run, out: Path) -> dict[str, Any]:
         exit_code=exit_code_of(candidates, shipped),
         bundle=bundle,
         why=why,
+        steps=steps,
     )
 
 

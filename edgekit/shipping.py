@@ -15,7 +15,7 @@ from edgekit.ingredients import Ingredients
 from edgekit.profiling.host import this_host
 from edgekit.progress import Progress
 from edgekit.recipe import Recipe
-from edgekit.reporting.report import measured_report
+from edgekit.reporting.measurement import measured_report, without_pictures
 from edgekit.specs import Profile, Target
 from edgekit.teaching import TrainedModel
 from edgekit.verdict import EXIT_BY_STATUS
@@ -64,7 +64,7 @@ def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manif
             "target": to_json(dict(job.target)),
             "not_measured": task.not_measured,
             "host": to_json(this_host()),
-            "measured": measured_report(shipped.measured),
+            "measured": without_pictures(measured_report(shipped.measured, job.profile.load_spec())),
         },
     )
     golden = make_golden(shipped.artifact, task.references, run.data.test, facts.batch)

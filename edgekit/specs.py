@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from edgekit.errors import SpecError, did_you_mean
 from edgekit.profiling.host import Host
@@ -118,6 +128,13 @@ class Load(Strict):
     min_count: PositiveInt = 700
     max_other_load: Annotated[float, Field(ge=0, le=1)] = 0.10
 
+    @field_validator("max_seconds")
+    @classmethod
+    def _not_below_min_seconds(cls, max_seconds: float, info: ValidationInfo) -> float:
+        if max_seconds < info.data.get("min_seconds", 0):
+            raise ValueError(f"min_seconds ({info.data['min_seconds']:g}) or more")
+        return max_seconds
+
 
 class Profile(Strict):
     """What must be met on a target: limits, and how the load is driven."""
@@ -140,23 +157,40 @@ class Profile(Strict):
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A fact in which a host is not the target: what, as the target has it, as the host has it."""
+
+    what: str
+    wanted: str
+    found: str
+
+
+def difference(target: Target, host: Host) -> Difference | None:
+    """The first fact in which ``host`` is not ``target``, or None when the host is the target."""
+    cores, memory_mb = target.cores or 0, target.memory_mb or 0
+    facts = (
+        ("arch", target.arch, host.arch, host.arch == target.arch),
+        ("board", target.board, host.board or "not a known board", (host.board or "").startswith(target.board or "")),
+        ("gpu", target.gpu, ", ".join(host.gpus) or "no NVIDIA GPU", target.gpu in host.gpus),
+        ("isa", target.isa, host.isa, host.isa == target.isa),
+        ("cpu", target.cpu_model, host.cpu_model, host.cpu_model == target.cpu_model),
+        ("cores", f"at least {cores}", f"{host.cores} cores", host.cores >= cores),
+        ("memory", f"at least {memory_mb} MB", f"{host.memory_mb:.0f} MB of memory", host.memory_mb >= memory_mb),
+    )
+    for what, wanted, found, same in facts:
+        if wanted and not same:
+            return Difference(what=what, wanted=wanted, found=found)
+    return None
+
+
 def mismatch(target: Target, host: Host) -> str | None:
     """Why a verdict for ``target`` cannot be given on ``host``, or None when the host is the target."""
-    if target.arch and host.arch != target.arch:
-        return f"this host is {host.arch}, the target is {target.arch}"
-    if target.board and not (host.board or "").startswith(target.board):
-        return f"this host is {host.board or 'not a known board'}, the target is {target.board}"
-    if target.gpu and target.gpu not in host.gpus:
-        return f"this host has {', '.join(host.gpus) or 'no NVIDIA GPU'}, the target has {target.gpu}"
-    if target.isa and host.isa != target.isa:
-        return f"this host is {host.isa}, the target is {target.isa}"
-    if target.cpu_model and host.cpu_model != target.cpu_model:
-        return f"this host is {host.cpu_model}, the target is {target.cpu_model}"
-    if target.cores and host.cores < target.cores:
-        return f"this host has {host.cores} cores, the target has at least {target.cores}"
-    if target.memory_mb and host.memory_mb < target.memory_mb:
-        return f"this host has {host.memory_mb:.0f} MB of memory, the target has at least {target.memory_mb} MB"
-    return None
+    differs = difference(target, host)
+    if differs is None:
+        return None
+    verb = "has" if differs.what in ("gpu", "cores", "memory") else "is"
+    return f"this host {verb} {differs.found}, the target {verb} {differs.wanted}"
 
 
 SpecT = TypeVar("SpecT", bound=BaseModel)

@@ -16,13 +16,15 @@ from edgekit.errors import BundleError, EngineMissing, MeasurementError, SpecErr
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measure import measure
 from edgekit.progress import Progress, silent
-from edgekit.reporting.report import limits_report, measured_report
+from edgekit.reporting.measurement import measured_report
+from edgekit.reporting.model import REPORT_SCHEMA_VERSION
+from edgekit.reporting.report import limits_report
 from edgekit.runtime import missing
 from edgekit.runtime.bundle import artifact_of
 from edgekit.runtime.golden import INPUT, load_golden
 from edgekit.runtime.manifest import read_manifest
 from edgekit.specs import Profile, Target, mismatch, parse
-from edgekit.verdict import EXIT_BY_STATUS, judge
+from edgekit.verdict import EXIT_BY_STATUS, check_clock, judge
 
 
 def profile_bundle(
@@ -51,6 +53,7 @@ def profile_bundle(
     manifest = read_manifest(path)
     recorded = dict(manifest.timings)
     profile = load_profile(name, folders) if name else _recorded_profile(recorded)
+    check_clock(profile)
     elsewhere = mismatch(_target(manifest.target, recorded, folders), this_host())
     _check_ready(manifest, profile)
     artifact = artifact_of(path, manifest)
@@ -67,6 +70,8 @@ def profile_bundle(
         parse_proof(manifest.accuracy), measured, profile, size_mb=artifact.size_bytes / 1e6, not_measured=elsewhere
     )
     return {
+        "kind": "profile",
+        "schema_version": REPORT_SCHEMA_VERSION,
         "bundle": {
             "name": manifest.name,
             "id": manifest.id,
@@ -79,7 +84,7 @@ def profile_bundle(
         "reason": verdict.reason,
         "exit_code": EXIT_BY_STATUS[verdict.status],
         "limits": limits_report(verdict),
-        "measured": measured_report(measured),
+        "measured": measured_report(measured, profile.load_spec()),
         "host": to_json(this_host()),
     }
 

@@ -5,13 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from edgekit.artifact import Array
 from edgekit.checking import Proof
+from edgekit.errors import SpecError
+from edgekit.profiling.clock import clock_step_ns
+from edgekit.profiling.conditions import spoiled
+from edgekit.profiling.dependence import drift
+from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measured import Measured
-from edgekit.profiling.statistics import lower_bound, percentile, queries_needed, upper_bound
+from edgekit.profiling.statistics import bounds_of, percentile, queries_to_settle
 from edgekit.specs import PERCENTILES, Profile
 
 Status = Literal["pass", "fail", "inconclusive", "not measured"]
 EXIT_BY_STATUS: dict[Status, int] = {"pass": 0, "fail": 3, "inconclusive": 4, "not measured": 4}
+# What drifted during the run is taken to drift as much again: a limit is met, or missed, by twice or not at all.
+DRIFT_MARGIN = 2.0
+_LEVELS = {name: q for q, name in PERCENTILES.items()}
+_RAN_BADLY = ("crashed", "hung", "failed")
 _WORST_FIRST: tuple[Status, ...] = ("fail", "inconclusive", "not measured", "pass")
 
 
@@ -58,9 +68,11 @@ def judge(
     """Judges one candidate.
 
     A percentile passes when its distribution-free 99% upper bound is within the limit, fails when its lower bound
-    is beyond it, and is inconclusive between the two. Accuracy passes, fails or is inconclusive likewise on the
-    paired 95% interval of the drop. Load time, first inference, memory and size are single observations. What was
-    measured on a host that is not the target is shown, and decides nothing.
+    is beyond it, and is inconclusive between the two. Where latencies drifted during the run the limit must be met, or
+    missed, by twice. Times of a run that was spoiled or never settled decide nothing. Accuracy passes, fails or is
+    inconclusive on the paired 95% interval of the drop. Load time and first inference are the longest of a few fresh
+    processes; memory and size are observed once. What was measured on a host that is not the target is shown, and
+    decides nothing.
 
     Args:
         proof: Numbers and score; None where nothing is known of them, so that an accuracy limit is not decided.
@@ -73,7 +85,8 @@ def judge(
     limits = profile.limits
     if limits.max_drop_points is not None:
         results.append(_accuracy(proof, limits.max_drop_points))
-    results += [_latency(measured, q, allowed, not_measured) for q, allowed in limits.percentiles().items()]
+    doubt = doubt_of(measured, profile.load_spec())
+    results += [_latency(measured, q, allowed, not_measured, doubt) for q, allowed in limits.percentiles().items()]
     seen: dict[str, float | None] = {
         "load_ms": measured.load_ms if measured else None,
         "first_inference_ms": measured.first_inference_ms if measured else None,
@@ -83,13 +96,45 @@ def judge(
     for name, value in seen.items():
         allowed = getattr(limits, name)
         if allowed is not None:
-            results.append(_observation(name, value, allowed, measured, not_measured))
+            results.append(_observation(name, value, allowed, measured, not_measured, doubt))
     status: Status = next((s for s in _WORST_FIRST if any(r.status == s for r in results)), "pass")
     if measured is not None and measured.status != "ok":
-        status = "fail"  # whatever the limits are, it did not run
+        # Whatever the limits are: it did not run, or was not let run.
+        status = "fail" if measured.status in _RAN_BADLY else "inconclusive"
     elif not_measured and status == "pass":
         status = "not measured"  # a profile without timing limits still says nothing of this target's latency
-    return Verdict(status=status, limits=tuple(results), reason=_reason(status, results, measured, not_measured))
+    undecided = status == "inconclusive" and (measured is None or measured.status == "ok")
+    reason = _why_open(results, measured, doubt) if undecided else _reason(status, results, measured, not_measured)
+    return Verdict(status=status, limits=tuple(results), reason=reason)
+
+
+def check_clock(profile: Profile) -> None:
+    """Refuses a budget that the clock of this host cannot tell from nothing.
+
+    Raises:
+        SpecError: A limit in ms is below the smallest step of the clock.
+    """
+    step_ms = clock_step_ns() / 1e6
+    for name, allowed in profile.limits:
+        if name.endswith("_ms") and allowed is not None and allowed < step_ms:
+            raise SpecError(
+                f"profile {profile.name!r}: {name} is below the clock's resolution",
+                found=f"{allowed:g} ms",
+                allowed=f"{step_ms:.2g} ms or more on this host",
+                fix=f"limits are in milliseconds: is {allowed:g} meant in seconds?",
+            )
+
+
+def doubt_of(measured: Measured | None, load: LoadSpec) -> str | None:
+    """Why no time of a run decides anything, whatever it is; None where the run is as it should be."""
+    if measured is None or measured.status != "ok":
+        return None
+    disturbed = spoiled(measured.conditions, load) if measured.conditions else None
+    if disturbed is not None:
+        return disturbed
+    if not measured.warm_up_settled:
+        return f"latencies never settled in a warm-up of {len(measured.warm_up_ms)} queries"
+    return None
 
 
 def peak_memory_mb(measured: Measured | None) -> float | None:
@@ -126,39 +171,53 @@ def _accuracy(proof: Proof | None, allowed: float) -> LimitResult:
     )
 
 
-def _latency(measured: Measured | None, q: float, allowed: float, not_measured: str | None) -> LimitResult:
+def _latency(
+    measured: Measured | None, q: float, allowed: float, not_measured: str | None, doubt: str | None
+) -> LimitResult:
     name = PERCENTILES[q]
     if measured is None or measured.status != "ok":
         return _undecided(name, allowed, measured, not_measured)
     latencies = measured.application_ms
-    low, high = lower_bound(latencies, q), upper_bound(latencies, q)
+    bounds = bounds_of(latencies, q)
+    drifted = drift(latencies) is not None
+    margin = DRIFT_MARGIN if drifted else 1.0
     status: Status = "inconclusive"
     if not_measured:
         status = "not measured"
-    elif high is not None and high <= allowed:
+    elif doubt:
+        pass
+    elif bounds.upper_ms is not None and bounds.upper_ms * margin <= allowed:
         status = "pass"
-    elif low is not None and low > allowed:
+    elif bounds.lower_ms is not None and bounds.lower_ms > allowed * margin:
         status = "fail"
-    short = f", {queries_needed(q)} needed" if high is None else ""
+    worth = f"{bounds.effective_n:.0f} of " if bounds.effective_n < len(latencies) else ""
+    note = f"99%, n = {worth}{len(latencies)}"
     return LimitResult(
         limit=name,
         allowed=allowed,
         value=percentile(latencies, q),
-        low=low,
-        high=high,
+        low=bounds.lower_ms,
+        high=bounds.upper_ms,
         status=status,
-        note=f"99%, n = {len(latencies)}{short}",
+        note=note,
     )
 
 
 def _observation(
-    name: str, value: float | None, allowed: float, measured: Measured | None, not_measured: str | None
+    name: str,
+    value: float | None,
+    allowed: float,
+    measured: Measured | None,
+    not_measured: str | None,
+    doubt: str | None,
 ) -> LimitResult:
     if value is None:
         return _undecided(name, allowed, measured, not_measured)
     status: Status = "pass" if value <= allowed else "fail"
     if not_measured and name != "size_mb":
         status = "not measured"
+    elif doubt and name.endswith("_ms"):
+        status = "inconclusive"
     return LimitResult(
         limit=name,
         allowed=allowed,
@@ -166,18 +225,56 @@ def _observation(
         low=None,
         high=None,
         status=status,
-        note="" if name == "size_mb" else "observed once",
+        note=_times_observed(name, measured),
     )
+
+
+def _times_observed(name: str, measured: Measured | None) -> str:
+    if name == "size_mb":
+        return ""
+    processes = len(measured.cold_load_ms) if measured and name != "peak_memory_mb" else 1
+    return "observed once" if processes <= 1 else f"the longest of {processes} fresh processes"
 
 
 def _undecided(name: str, allowed: float, measured: Measured | None, not_measured: str | None) -> LimitResult:
     """A limit nothing was seen for: off the target, a process that died, or a figure the system does not give."""
     status: Status = (
-        "not measured" if not_measured else "fail" if measured and measured.status != "ok" else "inconclusive"
+        "not measured" if not_measured else "fail" if measured and measured.status in _RAN_BADLY else "inconclusive"
     )
     # Why nothing could be measured is the verdict's reason, and the same for every limit.
     why = "" if not_measured else (measured.reason if measured else None) or "not known on this system"
     return LimitResult(limit=name, allowed=allowed, value=None, low=None, high=None, status=status, note=why)
+
+
+def _more_queries(measured: Measured, q: float, allowed: float) -> str:
+    """What would settle a limit that lies between the bounds."""
+    latencies = measured.application_ms
+    more = queries_to_settle(latencies, q, allowed)
+    if more is None:
+        return "too close to the limit for more queries to settle it"
+    total = len(latencies) + more
+    return f"about {more:,} more queries would settle it: min_count = {total}, {_seconds(latencies, total)} s in all"
+
+
+def _seconds(latencies_ms: Array, count: int) -> str:
+    return f"{count * float(latencies_ms.mean()) / 1e3:.3g}"
+
+
+def _why_open(results: list[LimitResult], measured: Measured | None, doubt: str | None) -> str:
+    """Why limits are not decided, and what would settle them."""
+    reasons = []
+    for result in results:
+        q = _LEVELS.get(result.limit)
+        if result.status != "inconclusive":
+            continue
+        if q is None or measured is None or measured.status != "ok":
+            reasons.append(f"{result.limit} ({result.note})")
+        elif not doubt:
+            drifted = drift(measured.application_ms)
+            reasons.append(f"{result.limit} ({drifted or _more_queries(measured, q, result.allowed)})")
+        else:
+            reasons.append(result.limit)
+    return f"not decided: {', '.join(reasons)}" + (f"; {doubt}" if doubt else "")
 
 
 def _reason(status: Status, results: list[LimitResult], measured: Measured | None, not_measured: str | None) -> str:
@@ -187,5 +284,4 @@ def _reason(status: Status, results: list[LimitResult], measured: Measured | Non
         return f"not measured: {not_measured}"
     if status == "pass":
         return "every limit is met" if results else "the profile sets no limit"
-    names = ", ".join(r.limit for r in results if r.status == status)
-    return {"fail": f"not met: {names}", "inconclusive": f"not decided: {names}"}[status]
+    return f"not met: {', '.join(r.limit for r in results if r.status == 'fail')}"

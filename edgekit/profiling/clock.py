@@ -7,6 +7,7 @@ import itertools
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from time import perf_counter_ns
 from typing import Protocol
 
@@ -75,6 +76,14 @@ def run_turn(session: Runs, queries: Iterator[Feeds], count: int, preprocess: Pr
             gc.enable()
     latencies_ns = np.stack([np.asarray(application, dtype=np.int64), np.asarray(engine, dtype=np.int64)], axis=1)
     return Turn(latencies_ns=latencies_ns, outputs=held)
+
+
+@cache
+def clock_step_ns() -> int:
+    """The smallest step of the clock on this host that two successive readings show, in ns."""
+    readings = np.array([perf_counter_ns() for _ in range(10_000)])
+    steps = np.diff(readings)
+    return int(steps[steps > 0].min())
 
 
 def split_queries(feeds: Feeds, batch: int) -> list[dict[str, Array]]:

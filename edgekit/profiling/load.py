@@ -23,6 +23,8 @@ class LoadSpec:
         percentiles: Percentiles that must be supported by enough queries, e.g. ``(50.0, 99.0)``.
         turn_queries: Queries a turn, the first of which is dropped (at least 10; more for short ones).
         shortest_turn_s: Time a turn lasts at least, by queries beyond that number. Shorter turns compare more sharply.
+        cold_loads: Fresh processes in which an artifact is loaded, the measuring one included; with 1 it is not loaded
+            from the engine's cache either.
         timeout_s: Longest silence of a measuring process before it is called hung.
         max_other_load: Share of the CPUs' time, 0 to 1, that others may use before the run is called spoiled.
     """
@@ -35,6 +37,7 @@ class LoadSpec:
     percentiles: tuple[float, ...] = (50.0, 90.0, 99.0)
     turn_queries: int = 10
     shortest_turn_s: float = 0.05
+    cold_loads: int = 3
     timeout_s: float = 120.0
     max_other_load: float = 0.10
 
@@ -49,6 +52,7 @@ class LoadSpec:
             # Shorter turns let one session's spinning threads disturb the next.
             "turn_queries": (self.turn_queries >= FEWEST_TURN_QUERIES, f"{FEWEST_TURN_QUERIES} or more"),
             "shortest_turn_s": (self.shortest_turn_s >= 0, "0 or more"),
+            "cold_loads": (self.cold_loads >= 1, "1 or more"),
             "timeout_s": (self.timeout_s > 0, "above 0"),
             "max_other_load": (0 <= self.max_other_load <= 1, "0 to 1"),
         }

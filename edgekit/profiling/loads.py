@@ -13,7 +13,6 @@ from edgekit.profiling.child import Failure, ending, exited, started
 from edgekit.profiling.job import LOAD_FILE, Job, LoadKind
 from edgekit.runtime import with_cache
 
-COLD_LOADS = 2  # the measuring process itself is the third
 CACHED_LOADS = 2
 MOST_S = 20.0  # no load begins after so long: one that takes a minute is known well enough from few
 
@@ -41,9 +40,12 @@ def load_again(job: Job) -> Loads | Failure:
     A cold load that fails is the artifact's failure. One by way of the engine's cache is not: what ships does not
     use it, so there is a note in place of figures.
     """
+    again = job.load.cold_loads - 1
+    if not again:
+        return Loads()
     ends = perf_counter() + MOST_S
     cold: list[Mapping[str, Any]] = []
-    while len(cold) < COLD_LOADS and perf_counter() < ends:
+    while len(cold) < again and perf_counter() < ends:
         found = _load_once(job, "cold", "loading once more")
         if isinstance(found, Failure):
             return found

@@ -1,10 +1,9 @@
 """Percentiles of latencies with distribution-free bounds: order statistics and an exact binomial, no assumed shape.
 
 The bounds are those of MLPerf loadgen's early stopping: with n queries, the (n - t)-th smallest latency is an upper
-bound of a percentile, t being the largest number of slower queries that a binomial test allows. They hold for
-any distribution, but they assume that queries are **independent**. Successive queries on one machine are not quite:
-turns spread over the run and the dropped first query of each turn lessen the dependence and do not remove it, so the
-true coverage is somewhat below the nominal one where a machine drifts.
+bound of a percentile, t being the largest number of slower queries that a binomial test allows. They hold for any
+distribution of independent samples. Successive queries are not independent, so n is replaced by the **effective size**
+(:mod:`edgekit.profiling.dependence`) and the rank scaled back; tests/bench/bench_statistics.py shows the coverage.
 """
 
 from __future__ import annotations
@@ -19,10 +18,12 @@ import numpy.typing as npt
 
 from edgekit.artifact import Array
 from edgekit.errors import MeasurementError
+from edgekit.profiling.dependence import autocorrelation, effective_size
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 CONFIDENCE = 0.99
 _FEWEST_BEYOND = 1  # a bound is never the extreme sample itself, which one hiccup decides
+_MOST_QUERIES = 10_000_000  # beyond this nobody waits for a decision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +34,13 @@ class Percentile:
         ms: Point estimate.
         upper_ms: Upper bound; gates use it.
         lower_ms: Lower bound, or None where the samples are too few for one.
+        effective_n: How many independent samples the bounds rest on.
     """
 
     ms: float
     upper_ms: float
     lower_ms: float | None
+    effective_n: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +49,20 @@ class Summary:
 
     Attributes:
         n: How many latencies.
+        effective_n: How many independent ones they are worth for the median.
+        autocorrelation: Correlation of each latency with the next.
+        cv: Coefficient of variation: standard deviation over mean.
         mean_ms: Arithmetic mean.
         min_ms: Shortest.
         max_ms: Longest.
         confidence: Confidence of each bound.
-        percentiles: By percentile (50.0, 99.9, …); those that ``n`` cannot support are absent.
+        percentiles: By percentile (50.0, 99.9, …); those that the effective size cannot support are absent.
     """
 
     n: int
+    effective_n: float
+    autocorrelation: float
+    cv: float
     mean_ms: float
     min_ms: float
     max_ms: float
@@ -69,8 +78,8 @@ def summarise(
     """Sums up latencies.
 
     Args:
-        samples_ms: Latencies in ms, in any order, shape [n].
-        percentiles: Percentiles to state; those with fewer than :func:`queries_needed` samples are left out.
+        samples_ms: Latencies in ms, in the order of time, shape [n].
+        percentiles: Percentiles to state; those with an effective size below :func:`queries_needed` are left out.
         confidence: One-sided confidence of each bound.
 
     Raises:
@@ -81,13 +90,21 @@ def summarise(
         raise MeasurementError("there are no latencies to sum up", found="0 queries", fix="measure first")
     found = {}
     for q in percentiles:
-        upper = upper_bound(samples, q, confidence)
-        if upper is not None:
-            lower = lower_bound(samples, q, confidence)
-            found[q] = Percentile(ms=percentile(samples, q), upper_ms=upper, lower_ms=lower)
+        bounds = bounds_of(samples, q, confidence)
+        if bounds.upper_ms is not None:
+            found[q] = Percentile(
+                ms=percentile(samples, q),
+                upper_ms=bounds.upper_ms,
+                lower_ms=bounds.lower_ms,
+                effective_n=bounds.effective_n,
+            )
+    mean = float(samples.mean())
     return Summary(
         n=int(samples.size),
-        mean_ms=float(samples.mean()),
+        effective_n=effective_size(samples, 50.0),
+        autocorrelation=autocorrelation(samples),
+        cv=float(samples.std()) / mean if mean else 0.0,
+        mean_ms=mean,
         min_ms=float(samples.min()),
         max_ms=float(samples.max()),
         confidence=confidence,
@@ -110,19 +127,40 @@ def percentile(samples_ms: Array | Sequence[float], q: float) -> float:
     return float(np.percentile(samples, q, method="inverted_cdf"))
 
 
-def upper_bound(samples_ms: Array | Sequence[float], q: float, confidence: float = CONFIDENCE) -> float | None:
-    """Upper bound of percentile ``q`` that holds for any distribution of independent samples.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Bounds of one percentile, each at the same one-sided confidence; None where the samples are worth too few.
 
-    It is the (n - t)-th smallest sample, t being the largest count with P(Binomial(n, 1 - q/100) <= t) <= 1 -
-    confidence: MLPerf inference loadgen, early stopping. Samples are assumed independent (see the module).
+    Attributes:
+        lower_ms: Lower bound.
+        upper_ms: Upper bound; gates use it.
+        effective_n: How many independent samples they rest on.
+    """
+
+    lower_ms: float | None
+    upper_ms: float | None
+    effective_n: float
+
+
+def bounds_of(
+    samples_ms: Array | Sequence[float],
+    q: float,
+    confidence: float = CONFIDENCE,
+    *,
+    effective_n: float | None = None,
+) -> Bounds:
+    """Bounds of percentile ``q`` that hold for any distribution.
+
+    The upper one is the (n - t)-th smallest sample, t being the largest count with P(Binomial(n, 1 - q/100) <= t) <=
+    1 - confidence: MLPerf inference loadgen, early stopping. The lower one is its mirror image. Of correlated samples
+    t is taken for their effective size and scaled to n.
 
     Args:
-        samples_ms: Latencies in ms, in any order, shape [n].
+        samples_ms: Latencies in ms, in the order of time, shape [n].
         q: Percentile, between 0 and 100.
         confidence: One-sided confidence, between 0.5 and 1.
-
-    Returns:
-        The bound in ms, or None with fewer samples than :func:`queries_needed`.
+        effective_n: What the samples are worth; None: as :func:`edgekit.profiling.dependence.effective_size` says.
+            Their number, where they are known to be independent.
 
     Raises:
         MeasurementError: A sample is not finite, or ``q`` or ``confidence`` is out of range.
@@ -130,23 +168,58 @@ def upper_bound(samples_ms: Array | Sequence[float], q: float, confidence: float
     _check_level(q, confidence)
     samples = _checked(samples_ms)
     n = int(samples.size)
-    beyond = _allowed_beyond(n, 1 - q / 100, confidence)
-    return None if beyond is None else float(np.partition(samples, n - beyond - 1)[n - beyond - 1])
+    worth = min(float(n), effective_size(samples, q) if effective_n is None else effective_n)
+    scale = n / worth if worth else 1.0
+    above = _allowed_beyond(int(worth), 1 - q / 100, confidence)
+    below = _allowed_beyond(int(worth), q / 100, confidence)
+    ordered = np.sort(samples)
+    return Bounds(
+        lower_ms=None if below is None else float(ordered[int(below * scale)]),
+        upper_ms=None if above is None else float(ordered[n - int(above * scale) - 1]),
+        effective_n=worth,
+    )
 
 
-def lower_bound(samples_ms: Array | Sequence[float], q: float, confidence: float = CONFIDENCE) -> float | None:
-    """Lower bound of percentile ``q``: the mirror image of :func:`upper_bound`.
+def queries_to_settle(
+    samples_ms: Array | Sequence[float], q: float, allowed_ms: float, confidence: float = CONFIDENCE
+) -> int | None:
+    """How many more queries would decide whether percentile ``q`` is within a limit, if they are like those seen.
+
+    Args:
+        samples_ms: Latencies in ms, in the order of time, shape [n], n at least 1.
+        q: Percentile, between 0 and 100.
+        allowed_ms: The limit.
+        confidence: One-sided confidence of the decision.
 
     Returns:
-        The bound in ms, or None with fewer samples than ``queries_needed(100 - q)``.
+        The number, 0 where they decide already, None where no reasonable number would.
 
     Raises:
         MeasurementError: A sample is not finite, or ``q`` or ``confidence`` is out of range.
     """
     _check_level(q, confidence)
     samples = _checked(samples_ms)
-    beyond = _allowed_beyond(int(samples.size), q / 100, confidence)
-    return None if beyond is None else float(np.partition(samples, beyond)[beyond])
+    slower = float((samples > allowed_ms).mean())
+    # The limit is met when few enough are slower, missed when few enough are not.
+    chance, share = (1 - q / 100, slower) if slower < 1 - q / 100 else (q / 100, 1 - slower)
+    worth = effective_size(samples, q)
+
+    def decided(n: int) -> bool:
+        beyond = _allowed_beyond(n, chance, confidence)
+        return beyond is not None and beyond >= share * n
+
+    if decided(int(worth)):
+        return 0
+    high = max(2, int(worth))
+    while not decided(high):
+        high *= 2
+        if high > _MOST_QUERIES:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decided(middle) else (middle, high)
+    return int(np.ceil((high - worth) * samples.size / worth))
 
 
 def queries_needed(q: float, confidence: float = CONFIDENCE) -> int:

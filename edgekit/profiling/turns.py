@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from edgekit.artifact import Array
+from edgekit.profiling.dependence import FEWEST_EFFECTIVE, effective_size
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.statistics import queries_needed
 
 MOST_TURN_QUERIES = 50_000  # bounds the arrays of a turn when a query takes next to nothing
+PATIENCE = 3.0  # how many times longer than planned a run may take because its queries hang together
+_SPARE = 1.1  # more queries than the correlation seen so far asks for, so that one look is mostly enough
 
 
 @dataclass(slots=True, kw_only=True)
@@ -20,11 +25,19 @@ class Pace:
         kept: Queries kept so far; the first of each turn is not.
         seconds: Time under load so far.
         query_s: Shortest mean time of a query in one turn, None before the first turn.
+        latencies_ms: Kept latencies by turn.
+        planned_s: Time under load when it first had the load's own count and seconds.
+        wanted: Kept queries that the correlation seen so far asks for.
+        enough: Whether it has all it needs; it takes turns on while others do not.
     """
 
     kept: int = 0
     seconds: float = 0.0
     query_s: float | None = None
+    latencies_ms: list[Array] = field(default_factory=list)
+    planned_s: float | None = None
+    wanted: int = 0
+    enough: bool = False
 
     def next_turn(self, load: LoadSpec) -> int:
         """Queries of the next turn: the load's own number, more where queries are so short that it would be brief."""
@@ -45,11 +58,45 @@ class Pace:
         self.seconds += seconds
         mean_s = seconds / queries
         self.query_s = mean_s if self.query_s is None else min(self.query_s, mean_s)
+        if application_ms is not None:
+            self.latencies_ms.append(application_ms[1:])
 
     def share(self, load: LoadSpec) -> float:
-        """How much of what is wanted is done, 0 to 1; 1 is enough."""
+        """How much of what is wanted is done, 0 to 1; 1 is enough.
+
+        With the load's own count and seconds done, it goes on while the effective size is too small for one of the
+        load's percentiles, up to three times as long as planned and never beyond ``max_seconds``.
+        """
+        if self.enough:
+            return 1.0
+        share = self._share(load)
+        self.enough = share >= 1
+        return share
+
+    def _share(self, load: LoadSpec) -> float:
         seconds = self.seconds / load.min_seconds if load.min_seconds else 1.0
-        return min(1.0, self.kept / queries_wanted(load), seconds)
+        planned = min(1.0, self.kept / queries_wanted(load), seconds)
+        if self.seconds >= load.max_seconds:
+            return 1.0
+        if planned < 1 or not self.latencies_ms:
+            return planned
+        if self.planned_s is None:
+            self.planned_s = self.seconds
+        if self.seconds >= PATIENCE * self.planned_s:
+            return 1.0
+        if self.kept >= self.wanted:
+            self.wanted = self._asked_for(load)
+        return min(1.0, self.kept / self.wanted)
+
+    def _asked_for(self, load: LoadSpec) -> int:
+        """Queries needed if successive ones go on hanging together as they did; no more than kept when enough."""
+        latencies = np.concatenate(self.latencies_ms)
+        wanted = self.kept
+        for q in {50.0, *load.percentiles}:
+            needed, worth = max(queries_needed(q), FEWEST_EFFECTIVE), effective_size(latencies, q)
+            if worth < needed:
+                wanted = max(wanted, math.ceil(self.kept * needed / worth * _SPARE))
+        return wanted
 
 
 def queries_wanted(load: LoadSpec) -> int:

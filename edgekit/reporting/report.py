@@ -8,15 +8,16 @@ from typing import Any
 
 from edgekit.artifact import read_json, to_json
 from edgekit.candidate import Candidate
-from edgekit.errors import SpecError
-from edgekit.profiling.measured import Measured
-from edgekit.profiling.statistics import summarise
+from edgekit.profiling.load import LoadSpec
+from edgekit.reporting.measurement import measured_report
+from edgekit.reporting.model import Report
+from edgekit.reporting.validation import validate_report
 from edgekit.specs import Profile, Target
-from edgekit.verdict import Verdict, peak_memory_mb
+from edgekit.verdict import Verdict
 
-REPORT_SCHEMA_VERSION = 1
 REPORT_JSON = "report.json"
 REPORT_MD = "report.md"
+REPORT_HTML = "report.html"
 
 
 def target_report(
@@ -29,6 +30,7 @@ def target_report(
     exit_code: int,
     bundle: Mapping[str, str] | None,
     why: str,
+    steps: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """One target of a report.
 
@@ -41,6 +43,7 @@ def target_report(
         exit_code: The target's own.
         bundle: ``path`` (relative to the run) and ``id`` of what was written, or None.
         why: Why this one ships, or why none does.
+        steps: What each step gained and lost (:mod:`edgekit.gains`).
     """
     status = shipped.verdict.status if shipped and shipped.verdict else "fail"
     return {
@@ -54,11 +57,12 @@ def target_report(
         "exit_code": exit_code,
         "bundle": dict(bundle) if bundle else None,
         "why": why,
-        "candidates": [candidate_report(c, shipped=c is shipped) for c in candidates],
+        "candidates": [candidate_report(c, profile.load_spec(), shipped=c is shipped) for c in candidates],
+        "steps": [dict(step) for step in steps],
     }
 
 
-def candidate_report(candidate: Candidate, *, shipped: bool) -> dict[str, Any]:
+def candidate_report(candidate: Candidate, load: LoadSpec, *, shipped: bool) -> dict[str, Any]:
     """One row of a report."""
     artifact, verdict = candidate.artifact, candidate.verdict
     return {
@@ -75,7 +79,7 @@ def candidate_report(candidate: Candidate, *, shipped: bool) -> dict[str, Any]:
         "options": dict(artifact.options) if artifact else {},
         "proof": to_json(candidate.proof) if candidate.proof else None,
         "limits": limits_report(verdict),
-        "measured": measured_report(candidate.measured),
+        "measured": measured_report(candidate.measured, load),
     }
 
 
@@ -84,41 +88,12 @@ def limits_report(verdict: Verdict | None) -> list[dict[str, Any]]:
     return [to_json(result) for result in verdict.limits] if verdict else []
 
 
-def measured_report(measured: Measured | None) -> dict[str, Any] | None:
-    """What was measured, as summaries; the raw latencies stay in the run's folder."""
-    if measured is None:
-        return None
-    ok = measured.status == "ok"
-    return {
-        "status": measured.status,
-        "reason": measured.reason,
-        "started_at": measured.started_at,
-        "engine_version": measured.engine_version,
-        "turns": measured.turns,
-        "load_ms": measured.load_ms,
-        "first_inference_ms": measured.first_inference_ms,
-        "peak_memory_mb": dict(measured.peak_memory_mb),
-        "highest_memory_mb": peak_memory_mb(measured),
-        "application": to_json(summarise(measured.application_ms)) if ok else None,
-        "engine": to_json(summarise(measured.engine_ms)) if ok else None,
-    }
-
-
-def load_report(run: Path) -> dict[str, Any]:
+def load_report(run: Path) -> Report:
     """Reads the report of a finished run.
 
     Raises:
         BundleError: There is none.
-        SpecError: It is of a newer schema.
+        SpecError: It is something else, damaged, or of another schema.
     """
     path = run / REPORT_JSON if run.is_dir() else run
-    report: dict[str, Any] = read_json(path)
-    version = report.get("schema_version") if isinstance(report, dict) else None
-    if not isinstance(version, int) or version > REPORT_SCHEMA_VERSION or "targets" not in report:
-        raise SpecError(
-            f"{path}: not a report this version can read",
-            found=f"schema_version {version!r}",
-            allowed=f"{REPORT_SCHEMA_VERSION} or older",
-            fix="upgrade edgekit, or give the folder of a finished run",
-        )
-    return report
+    return validate_report(read_json(path), path)

@@ -94,6 +94,8 @@ def scores_table(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> Tab
         rows.append(["fp32 student", student["name"], count(student["parameters"]), percent(proof.get("student")), ""])
     name = f"{candidate['engine']} {candidate['precision']}"
     rows.append(["what ships", name, "", percent(proof.get("artifact")), interval(proof.get("drop"))])
+    if not report["same_model"]:
+        rows.append(["against fp32", "", "", "", interval(proof.get("drop_from_fp32"))])
     return ["", "model", "parameters", proof.get("metric") or "score", "drop, points"], rows
 
 
@@ -119,20 +121,12 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
     lines = [
         ("host", f"{host['cpu_model']}, {host['cores']} cores, {host['isa']}, governor {host['governor']}"),
         ("engines", engines),
-        ("load", f"{load['scenario']}, batch {load['batch']}, {target['threads'] or 'default'} threads"),
+        ("driven", f"{load['scenario']}, batch {load['batch']}, {target['threads'] or 'default'} threads"),
     ]
     shipped = shipped_of(target)
     measured = shipped["measured"] if shipped else None
     if measured and measured["application"]:
-        lines.append(
-            (
-                "measured",
-                f"{measured['application']['n']} queries in {measured['turns']} turns, {measured['started_at']}; "
-                f"load {milliseconds(measured['load_ms'])} ms, "
-                f"first query {milliseconds(measured['first_inference_ms'])} ms, "
-                f"peak memory {number(measured['highest_memory_mb'], 0)} MB",
-            )
-        )
+        lines += measured_facts(measured)
     if report["untrained"]:
         lines.append(("weights", "none were given: they are as the factory made them"))
     if target["not_measured"]:
@@ -142,6 +136,33 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
     elif not report["data"]["held_out"]:
         lines.append(("data", "there is no test set: numbers are proven on training samples, accuracy is not"))
     return lines
+
+
+def measured_facts(measured: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How a measurement went, its loads, and what makes it less than sure."""
+    application = measured["application"]
+    warm_up = f"{measured['warm_up']['queries']} queries of warm-up, " if measured["warm_up"]["queries"] else ""
+    cached = f", from the engine's cache {_longest(measured['cached_load_ms'])}" if measured["cached_load_ms"] else ""
+    lines = [
+        (
+            "measured",
+            f"{warm_up}{application['n']} queries in {measured['turns']} turns, {measured['started_at']}; "
+            f"variation {application['cv']:.0%}, autocorrelation {application['autocorrelation']:.2f}",
+        ),
+        (
+            "load",
+            f"cold {_longest(measured['cold_load_ms'])}{cached}, "
+            f"first query {_longest(measured['first_inferences_ms'])}; "
+            f"peak memory {number(measured['highest_memory_mb'], 0)} MB",
+        ),
+    ]
+    lines += [(name, measured[name]) for name in ("spoiled", "drift") if measured[name]]
+    return lines + [("note", text) for text in measured["caveats"]]
+
+
+def _longest(times_ms: list[float]) -> str:
+    """The longest of several times, as the gates take it."""
+    return f"{milliseconds(max(times_ms, default=None))} ms" + (f" (longest of {len(times_ms)})" if len(times_ms) > 1 else "")
 
 
 def shipped_of(target: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -16,6 +16,7 @@ from edgekit.reporting.tables import (
     facts,
     latency_table,
     limits_table,
+    measured_facts,
     remarks,
     scores_table,
     shipped_of,
@@ -35,23 +36,25 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
             (target["status"].upper(), COLOURS[target["status"]]),
         )
         console.print(title)
-        _print_table(candidates_table(target, narrow=console.width < WIDE), console)
+        print_table(candidates_table(target, narrow=console.width < WIDE), console)
         shipped = shipped_of(target)
         if shipped:
-            _print_table(limits_table(shipped), console)
-            _print_table(latency_table(shipped["measured"]), console)
-            _print_table(scores_table(report, shipped), console)
+            print_table(limits_table(shipped), console)
+            print_table(latency_table(shipped["measured"]), console)
+            print_table(scores_table(report, shipped), console)
         for name, text in remarks(target):
             console.print(Text(f"{name}: {text}", style="red"))
         for name, text in facts(report, target):
             console.print(Text.assemble((f"{name}: ", "dim"), text))
+        if shipped and target["status"] in ("fail", "inconclusive"):
+            console.print(Text.assemble((f"{target['status']}: ", COLOURS[target["status"]]), shipped["reason"]))
         console.print(Text.assemble(("ships: " if shipped else "", "bold"), target["why"]))
         if target["bundle"]:
             console.print(f"bundle: {target['bundle']['path']} ({target['bundle']['id'][:16]})")
         console.print()
 
 
-def _print_table(table: Table, console: Console) -> None:
+def print_table(table: Table, console: Console) -> None:
     """Prints a table that has rows."""
     header, rows = table
     if not rows:
@@ -75,6 +78,9 @@ def print_profile(found: Mapping[str, Any], console: Console) -> None:
             (found["status"].upper(), COLOURS[found["status"]]),
         )
     )
-    _print_table(limits_table(found), console)
-    _print_table(latency_table(found["measured"]), console)
+    print_table(limits_table(found), console)
+    print_table(latency_table(found["measured"]), console)
+    if found["measured"]["application"]:
+        for name, text in measured_facts(found["measured"]):
+            console.print(Text.assemble((f"{name}: ", "dim"), text))
     console.print(found["reason"])

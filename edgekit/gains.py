@@ -1,0 +1,112 @@
+"""What each step from the teacher to what ships gained and lost: size, latency and score, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgekit.artifact import Artifact
+from edgekit.candidate import Candidate, Task, compile_step, export, measure_step
+from edgekit.errors import EdgeKitError
+from edgekit.profiling.load import LoadSpec
+from edgekit.profiling.measured import Measured
+from edgekit.profiling.statistics import bounds_of, percentile
+from edgekit.shipping import Run
+from edgekit.teaching import TrainedModel, import_onnx
+
+# Enough for medians that tell a step's gain; what ships has been measured at length already.
+SECONDS = 1.0
+MOST_SECONDS = 20.0
+COUNT = 30
+
+
+def measure_gains(run: Run, task: Task, shipped: Candidate) -> list[dict[str, Any]]:
+    """Teacher, fp32 student and what ships, compiled for the engine that ships and measured in the same turns.
+
+    A step that cannot be made or measured has None for what is not known, and a note that says why.
+
+    Args:
+        run: The run's models.
+        task: The target, its profile and samples.
+        shipped: What ships.
+    """
+    assert shipped.artifact is not None, "best() returns judged candidates only"
+    assert shipped.proof is not None
+    proof, engine = shipped.proof, shipped.plan.engine
+    made: list[tuple[str, Artifact | None, float | None, int | None, str]] = []
+    student = run.student is not run.teacher
+    artifact, note = _teacher_artifact(run, task, engine)
+    made.append(("teacher", artifact, proof.teacher, run.teacher.parameters, note))
+    if student and shipped.plan.precision != "fp32":
+        artifact, note = _compiled(run.fp32, engine, task, run.steps)
+        made.append(("fp32 student", artifact, proof.student, run.student.parameters, note))
+    if student or shipped.plan.precision != "fp32":
+        made.append((str(shipped.plan), shipped.artifact, proof.artifact, run.student.parameters, ""))
+    measured = _measured([a for _, a, *_ in made if a is not None], task, run.steps)
+    return [
+        {
+            "name": name,
+            "engine": engine,
+            "size_mb": artifact.size_bytes / 1e6 if artifact else None,
+            "score": score,
+            "parameters": parameters,
+            **_latency(measured.get(artifact.sha256) if artifact else None, note or task.not_measured),
+        }
+        for name, artifact, score, parameters, note in made
+    ]
+
+
+def _teacher_artifact(run: Run, task: Task, engine: str) -> tuple[Artifact | None, str]:
+    if run.student is run.teacher:
+        return _compiled(run.fp32, engine, task, run.steps)
+    try:
+        fp32 = _cross(run.teacher, task, run.steps)
+    except EdgeKitError as exc:
+        return None, _first_line(exc)
+    return _compiled(fp32, engine, task, run.steps)
+
+
+def _cross(teacher: TrainedModel, task: Task, steps: Path) -> Artifact:
+    if teacher.onnx is not None:
+        return import_onnx(teacher, steps)
+    assert teacher.module is not None  # a model is a module or a file
+    return export(teacher.module, task.test, steps)
+
+
+def _compiled(fp32: Artifact, engine: str, task: Task, steps: Path) -> tuple[Artifact | None, str]:
+    try:
+        return compile_step(fp32, engine, task, steps), ""
+    except EdgeKitError as exc:
+        return None, _first_line(exc)
+
+
+def _measured(artifacts: list[Artifact], task: Task, steps: Path) -> dict[str, Measured]:
+    if task.not_measured is not None:
+        return {}
+    load = LoadSpec(
+        scenario=task.profile.load.scenario,
+        batch=task.profile.load.batch,
+        min_seconds=SECONDS,
+        max_seconds=MOST_SECONDS,
+        min_count=COUNT,
+        percentiles=(50.0,),
+        cold_loads=1,
+    )
+    return {result.artifact_sha256: result for result in measure_step(artifacts, task, steps, load)}
+
+
+def _latency(measured: Measured | None, note: str | None) -> dict[str, Any]:
+    if measured is None or measured.status != "ok":
+        reason = _first_line(measured.reason) if measured and measured.reason else note
+        return {"p50_ms": None, "p50_low_ms": None, "p50_high_ms": None, "note": reason or "not measured"}
+    bounds = bounds_of(measured.application_ms, 50.0)
+    return {
+        "p50_ms": percentile(measured.application_ms, 50.0),
+        "p50_low_ms": bounds.lower_ms,
+        "p50_high_ms": bounds.upper_ms,
+        "note": note or "",
+    }
+
+
+def _first_line(error: object) -> str:
+    return str(error).splitlines()[0]
