@@ -173,6 +173,7 @@ def _load(chosen: Settings, batch: int, sides: int) -> LoadSpec:
         min_count=max(counts),
         percentiles=chosen.percentiles,
         shortest_turn_s=TURN_S,
+        cold_loads=1,  # how long an engine takes to load is not compared
     )
 
 
