@@ -33,11 +33,18 @@ def to_html_many(reports: Sequence[Mapping[str, Any]]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
+    from edgekit import __version__
     from edgekit.reporting.html_view import run_view, runs_grid
+    from edgekit.reporting.pictures import visible
 
     runs = [run_view(report, f"r{i}") for i, report in enumerate(reports, start=1)]
     environment = Environment(
-        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(PAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if isinstance(value, str) else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"seconds": _seconds, "capitalize_first": lambda text: text[:1].upper() + text[1:]}
     style, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
@@ -45,6 +52,7 @@ def to_html_many(reports: Sequence[Mapping[str, Any]]) -> str:
     return environment.get_template("page.html").render(
         runs=runs,
         overview=runs_grid(runs, reports) if len(runs) > 1 else None,
+        made_by=__version__,
         icon=_icon(ICON[status]),
         style=Markup(style),
         script=Markup(script),

@@ -59,11 +59,13 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is shown, what it is sorted by (None: last), and how it looks."""
+    """What is shown, what it is sorted by (None: last), how it looks, what is said below it, and its anchor."""
 
     text: str
     value: float | str | None = None
     look: str = ""
+    below: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,7 @@ class Grid:
         sortable: Whether a click on a column sorts it.
         name_at: Which column names the row.
         marked: Numbers of the rows that ship.
+        folded: Whether it is opened by a click.
     """
 
     identity: str
@@ -87,6 +90,7 @@ class Grid:
     sortable: bool = True
     name_at: int = 0
     marked: frozenset[int] = frozenset()
+    folded: bool = False
 
 
 def plain(value: object) -> str:
@@ -112,9 +116,9 @@ def time_cell(ms: float | None) -> Cell:
     return figure(milliseconds(ms), ms)
 
 
-def status_cell(status: str) -> Cell:
-    """A verdict, with its sign."""
-    return Cell(status, status, f"status {status.replace(' ', '-')}")
+def status_cell(status: str, reason: str = "") -> Cell:
+    """A verdict, with its sign and its reason."""
+    return Cell(status, status, f"status {status.replace(' ', '-')}", reason)
 
 
 def name_of(candidate: Mapping[str, Any]) -> str:
@@ -124,7 +128,7 @@ def name_of(candidate: Mapping[str, Any]) -> str:
 
 def limit_text(result: Mapping[str, Any], value: float | None) -> str:
     """A value in the unit of its limit."""
-    shown: str = milliseconds(value) if _unit(result) == "ms" else hundredths(value)
+    shown = milliseconds(value) if _unit(result) == "ms" else hundredths(value)
     return shown.replace("-", MINUS) if value is not None else DASH
 
 
@@ -141,7 +145,7 @@ def allowed_text(result: Mapping[str, Any]) -> str:
 
 def limit_name(result: Mapping[str, Any]) -> str:
     """A limit's name for people."""
-    return LIMIT_NAMES.get(result["limit"], result["limit"])
+    return LIMIT_NAMES.get(result["limit"], str(result["limit"]))
 
 
 def _unit(result: Mapping[str, Any]) -> str:
@@ -149,19 +153,18 @@ def _unit(result: Mapping[str, Any]) -> str:
     return UNITS.get(suffix, suffix)
 
 
-def limits_grid(target: Mapping[str, Any], identity: str) -> Grid:
-    """Every limit of the profile for every candidate that was judged, those of what ships first."""
-    judged = [(i, c) for i, c in enumerate(target["candidates"], start=1) if c.get("limits")]
-    judged.sort(key=lambda pair: not pair[1]["shipped"])
+def limits_grid(target: Mapping[str, Any], identity: str, *, shipped: bool) -> Grid:
+    """Every limit of the profile: for what ships, or for every other candidate that was judged."""
+    every = enumerate(target["candidates"], start=1)
+    judged = [(i, c) for i, c in every if c.get("limits") and bool(c["shipped"]) == shipped]
+    folded = not shipped and any(c["shipped"] for c in target["candidates"])
     rows: list[list[Cell]] = []
-    marked = set()
     for i, c in judged:
         for result in c["limits"]:
-            if c["shipped"]:
-                marked.add(len(rows))
+            whose = [] if shipped else [_row_name(i, c)]
             rows.append(
                 [
-                    Cell(f"{i}. {name_of(c)}", i),
+                    *whose,
                     Cell(limit_name(result), limit_name(result)),
                     figure(allowed_text(result), result.get("allowed")),
                     figure(limit_text(result, result.get("value")), result.get("value")),
@@ -170,9 +173,20 @@ def limits_grid(target: Mapping[str, Any], identity: str) -> Grid:
                     Cell(result.get("note") or "", result.get("note") or "", "note"),
                 ]
             )
-    head = [Head("candidate", True), Head("limit"), Head("allowed", True), Head("seen", True)]
+    head = [] if shipped else [Head("candidate", True)]
+    head += [Head("limit"), Head("allowed", True), Head("seen", True)]
     head += [Head("interval", True), Head("verdict"), Head("confidence")]
-    return Grid(identity=identity, caption="Limits", head=head, rows=rows, marked=frozenset(marked))
+    caption = "Limits of the other candidates" if folded else "Limits"
+    if shipped and judged:
+        caption = f"Limits of what ships: {name_of(judged[0][1])}"
+    return Grid(identity=identity, caption=caption, head=head, rows=rows, folded=folded)
+
+
+def _short_reason(candidate: Mapping[str, Any]) -> str:
+    """Why a candidate's verdict is not a pass; a failure's whole text stands elsewhere."""
+    if candidate["status"] in ("pass", "not measured"):
+        return ""  # why nothing was measured is said once, above
+    return "see Failures" if candidate.get("failure") else candidate.get("reason") or ""
 
 
 def candidates_grid(target: Mapping[str, Any], identity: str) -> Grid:
@@ -188,7 +202,6 @@ def candidates_grid(target: Mapping[str, Any], identity: str) -> Grid:
             [
                 figure(str(i + 1), i + 1),
                 Cell(name_of(c), name_of(c)),
-                status_cell(c["status"]),
                 time_cell(known.get("50.0")),
                 time_cell(known.get("90.0")),
                 time_cell(known.get("99.0")),
@@ -197,13 +210,13 @@ def candidates_grid(target: Mapping[str, Any], identity: str) -> Grid:
                 figure(interval(drop), drop["points"] if drop else None),
                 figure(number(proof.get("reference_db"), 1), proof.get("reference_db")),
                 figure(share(proof.get("int8_share")), proof.get("int8_share")),
-                Cell(c.get("reason") or "", c.get("reason") or "", "note"),
+                status_cell(c["status"], _short_reason(c)),
             ]
         )
     metric = next((c["proof"]["metric"] for c in target["candidates"] if (c.get("proof") or {}).get("metric")), "score")
-    head = [Head("#", True), Head("candidate"), Head("verdict"), Head("p50 ms", True), Head("p90 ms", True)]
+    head = [Head("#", True), Head("candidate"), Head("p50 ms", True), Head("p90 ms", True)]
     head += [Head("p99 ms", True), Head("MB", True), Head(str(metric), True), Head("drop, points", True)]
-    head += [Head("dB", True), Head("int8", True), Head("reason")]
+    head += [Head("dB", True), Head("int8", True), Head("verdict")]
     return Grid(identity=identity, caption="Candidates", head=head, rows=rows, name_at=1, marked=frozenset(marked))
 
 

@@ -33,11 +33,10 @@ from edgekit.reporting.pictures_latency import (
     draw_histogram,
     draw_ridges,
     draw_timeline,
-    far_budgets,
     percentiles_of,
 )
-from edgekit.reporting.pictures_pareto import SHAPES, Pareto, draw_pareto, drawn_shape, pareto_of
-from edgekit.reporting.pictures_steps import draw_gauge, draw_scores, draw_steps, megabytes
+from edgekit.reporting.pictures_pareto import SHAPES, Pareto, crowded, draw_pareto, drawn_shape, pareto_of
+from edgekit.reporting.pictures_steps import changed, draw_gauge, draw_scores, draw_steps, megabytes
 from edgekit.reporting.tables import count, facts, milliseconds, percent, shipped_of
 
 Pair = tuple[Markup | None, Markup | None]
@@ -89,21 +88,23 @@ def target_view(report: Mapping[str, Any], target: Mapping[str, Any], identity: 
         "why": target.get("why") or "",
         "reason": (shipped or {}).get("reason") or "",
         "bundle": target.get("bundle"),
+        "gains": _gains(target.get("steps") or []),
         "tiles": _tiles(target, shipped, identity),
         "not_measured": target.get("not_measured"),
         "pareto": pareto,
+        "crowded": crowded(pareto),
         "legend": _legend(pareto),
         "pictures": pictures,
         "shown": name_of(shown) if shown else None,
-        "far": far_budgets(measured, budgets_of(target)) if pictures["histogram"][0] else [],
         "drift": measured.get("drift"),
         "spoiled": measured.get("spoiled"),
         "steps": target.get("steps") or [],
-        "step_notes": [(s["name"], s["note"]) for s in target.get("steps") or [] if s.get("note")],
+        "step_notes": _step_notes(target.get("steps") or []),
         "grids": [
             grid
             for grid in (
-                limits_grid(target, f"{identity}-limits"),
+                limits_grid(target, f"{identity}-limits", shipped=True),
+                limits_grid(target, f"{identity}-other-limits", shipped=False),
                 candidates_grid(target, f"{identity}-candidates"),
                 latency_grid(target, f"{identity}-latencies"),
                 loads_grid(target, f"{identity}-loads"),
@@ -117,6 +118,28 @@ def target_view(report: Mapping[str, Any], target: Mapping[str, Any], identity: 
         "failures": [(f"{i}. {name_of(c)}", c["failure"]) for i, c in _numbered(target) if c.get("failure")],
         "notes": [(f"{i}. {name_of(c)}", note) for i, c in _numbered(target) for note in c.get("notes") or []],
     }
+
+
+def _gains(steps: Sequence[Mapping[str, Any]]) -> str:
+    """What ships against the teacher in a line: how much quicker and smaller, and both scores."""
+    if len(steps) < 2:
+        return ""
+    first, last = steps[0], steps[-1]
+    better = [
+        better
+        for key, kind in (("p50_ms", "faster"), ("size_mb", "smaller"))
+        if kind in (better := changed(first.get(key), last.get(key), kind) or "")
+    ]
+    said = [f"{' and '.join(better)} than the {first['name']}"] if better else []
+    if first.get("score") is not None and last.get("score") is not None:
+        said.append(f"score {percent(last['score'])} ({first['name']} {percent(first['score'])})")
+    return "; ".join(said)
+
+
+def _step_notes(steps: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Every note once, with the steps that it is of."""
+    notes = dict.fromkeys(s["note"] for s in steps if s.get("note"))
+    return [(", ".join(s["name"] for s in steps if s.get("note") == note), note) for note in notes]
 
 
 def _numbered(target: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
@@ -151,13 +174,13 @@ def _pictures(target: Mapping[str, Any], pareto: Pareto, measured: Mapping[str, 
 
 
 def _legend(pareto: Pareto) -> list[tuple[str, Markup]]:
-    """The engines' markers, and what hollow ones mean."""
-    engines = list(dict.fromkeys(p.engine for p in pareto.points))
-    return [(name, _key(i % SHAPES, hollow=False)) for i, name in enumerate(engines)]
+    """The engines' markers."""
+    drawn = {p.engine for p in pareto.points}
+    return [(name, _key(i % SHAPES)) for i, name in enumerate(pareto.engines) if name in drawn]
 
 
-def _key(shape: int, *, hollow: bool) -> Markup:
-    return picture(16.0, 16.0, drawn_shape(shape, 8.0, 8.0, hollow=hollow, size=5.0), title="marker", class_="key")
+def _key(shape: int) -> Markup:
+    return picture(16.0, 16.0, drawn_shape(shape, 8.0, 8.0, hollow=False, size=5.0), title="marker", class_="key")
 
 
 def _tiles(target: Mapping[str, Any], shipped: Mapping[str, Any] | None, identity: str) -> list[dict[str, Any]]:
@@ -279,8 +302,8 @@ def runs_grid(views: Sequence[Mapping[str, Any]], reports: Sequence[Mapping[str,
             proof = (shipped or {}).get("proof") or {}
             rows.append(
                 [
-                    Cell(view["name"], view["name"]),
-                    Cell(view["created"], view["created"]),
+                    Cell(view["name"], view["name"], link=view["identity"]),
+                    Cell(view["created"].replace("T", " ").replace("+00:00", ""), view["created"]),
                     Cell(shown["name"], shown["name"]),
                     status_cell(shown["status"]),
                     Cell(shown["ships"] or "nothing", shown["ships"] or ""),
@@ -290,6 +313,6 @@ def runs_grid(views: Sequence[Mapping[str, Any]], reports: Sequence[Mapping[str,
                     figure(megabytes((shipped or {}).get("size_mb")), (shipped or {}).get("size_mb")),
                 ]
             )
-    head = [Head("run"), Head("created"), Head("target"), Head("verdict"), Head("ships"), Head("p50 ms", True)]
+    head = [Head("run"), Head("created, UTC"), Head("target"), Head("verdict"), Head("ships"), Head("p50 ms", True)]
     head += [Head("p99 ms", True), Head("score", True), Head("MB", True)]
     return Grid(identity="runs", caption="Runs", head=head, rows=rows)

@@ -7,6 +7,7 @@ a wide and a narrow one differ; the style sheet shows the one that fits.
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from markupsafe import Markup, escape
 FONT = 12.0
 # The mean width of a sans-serif letter, in parts of its height; a full-width one takes all of it.
 LETTER = 0.56
+UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 STEPS = (1.0, 2.0, 5.0, 10.0)
 # From this ratio of largest to smallest on, an axis is logarithmic.
 LOG_FROM = 12.0
@@ -31,8 +33,17 @@ def tag(name: str, *children: str, **attributes: object) -> Markup:
             a float is written with two decimals.
     """
     given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
-    written = "".join(f' {key}="{escape(_written(value))}"' for key, value in given.items())
-    return Markup(f"<{name}{written}>{Markup('').join(children)}</{name}>")
+    written = "".join(f' {key}="{escape(visible(_written(value)))}"' for key, value in given.items())
+    return Markup(f"<{name}{written}>{Markup('').join(map(visible, children))}</{name}>")
+
+
+def visible(content: str) -> str:
+    """The text with a replacement character for each that no page may hold or that turns the text around it.
+
+    Those are control characters, halves of surrogate pairs, and the controls of writing direction, by which a name
+    could pass for another (Unicode TR 36, 3.3 Bidirectional Text Spoofing). Markup is left as it is.
+    """
+    return content if isinstance(content, Markup) else UNSEEN.sub("\N{REPLACEMENT CHARACTER}", content)
 
 
 def _written(value: object) -> str:

@@ -32,6 +32,8 @@ WIDE, NARROW = 860.0, 360.0
 MARKED = ("50.0", "90.0", "99.0")
 # A budget so far beyond the longest query is told, not drawn: it would squash all else.
 FAR = 1.6
+# How far a distribution is drawn beyond p99, as a share of the way from its shortest query to p99.
+TAIL = 0.35
 ROW = 26.0
 
 
@@ -61,6 +63,12 @@ def bins_of(measured: Mapping[str, Any] | None) -> tuple[list[float], list[float
     return edges, [count * mean / width if width else 0.0 for count, width in zip(counts, widths, strict=True)]
 
 
+def bulk_of(measured: Mapping[str, Any], edges: Sequence[float]) -> float:
+    """Where a picture of the distribution ends, in ms: a little beyond p99, so that a few spikes do not squash it."""
+    p99 = percentiles_of(measured).get("99.0", edges[-1])
+    return min(edges[-1], p99 + TAIL * (p99 - edges[0]))
+
+
 def draw_histogram(
     measured: Mapping[str, Any], budgets: Mapping[str, float], identity: str, *, narrow: bool = False
 ) -> Markup | None:
@@ -69,40 +77,68 @@ def draw_histogram(
     if found is None:
         return None
     edges, heights = found
-    width, height, left = (NARROW, 300.0, 40.0) if narrow else (WIDE, 300.0, 56.0)
+    width, height, left = (NARROW, 290.0, 40.0) if narrow else (WIDE, 300.0, 56.0)
+    right, bottom = width - 12.0, height - 46.0
+    last = bulk_of(measured, edges)
     marks = {f"p{float(q):g}": ms for q, ms in percentiles_of(measured).items() if q in MARKED}
-    near = {name: ms for name, ms in budgets.items() if ms <= edges[-1] * FAR}
-    room = 22.0 + 15.0 * (len(marks) + len(near))
-    bottom = height - 46.0
-    x = spanning([edges[0], edges[-1], *marks.values(), *near.values()], left, width - 12.0, pad=0.03)
-    x = Scale(low=max(0.0, x.low), high=x.high, start=x.start, end=x.end) if not x.log else x
-    y = Scale(low=0.0, high=max(heights), start=bottom, end=min(room, bottom - 110.0))
-    outline = [(x(edges[0]), bottom)]
-    for i, value in enumerate(heights):
-        outline += [(x(edges[i]), y(value)), (x(edges[i + 1]), y(value))]
-    outline.append((x(edges[-1]), bottom))
+    near = {name: ms for name, ms in budgets.items() if ms <= last * FAR}
+    far = {name: ms for name, ms in budgets.items() if name not in near}
+    x = spanning([edges[0], last, *marks.values(), *near.values()], left, right, pad=0.03)
+    y = Scale(
+        low=0.0, high=max(heights), start=bottom, end=min(26.0 + 15.0 * (len(marks) + len(budgets)), bottom - 110.0)
+    )
     parts = [hatch(f"{identity}-hatch")]
     if near:
-        parts.append(_beyond(x(min(near.values())), 0.0, width - 12.0, bottom, identity))
+        parts.append(_beyond(x(min(near.values())), y(y.high), right, bottom, identity))
     parts += [
         x_axis(x, bottom, y(y.high), 5 if narrow else 9, "latency of a query, ms"),
-        y_axis(y, left, width - 12.0, 3),
-        path(outline, "bars", closed=True),
+        y_axis(y, left, right, 3),
+        path(_outline(edges, heights, x, y, x.high), "bars shipped", closed=True),
         _flags(marks, near, x, bottom, width),
-        text(4, 12, "queries", "axis-name"),
     ]
-    above = measured["histogram"].get("above")
-    if above:
-        parts.append(text(x(edges[-1]), bottom - 8, f"+{above} longer", "tick", "end"))
-    said = ", ".join(f"{name} {milliseconds(ms)} ms" for name, ms in {**marks, **near}.items())
+    parts += [
+        text(right, 14.0 + 15.0 * i, f"{name} budget {ms:g} ms \N{RIGHTWARDS ARROW}", "budget-name", "end")
+        for i, (name, ms) in enumerate(far.items(), start=len(marks) + len(near))
+    ]
+    longer = round(_count_above(measured["histogram"], x.high))
+    if longer:
+        parts.append(text(right, bottom - 8, f"{longer} longer \N{RIGHTWARDS ARROW}", "tick", "end"))
+    parts.append(text(4, y(y.high) - 8, "queries", "axis-name"))
+    said = [f"{name} {milliseconds(ms)} ms" for name, ms in marks.items()]
     return picture(
         width,
         height,
         *parts,
         title="Distribution of the latencies",
-        description=said,
+        description=", ".join([*said, *(f"{name} budget {ms:g} ms" for name, ms in budgets.items())]),
         class_="narrow" if narrow else "wide",
     )
+
+
+def _count_above(histogram: Mapping[str, Any], end: float) -> float:
+    """Queries in the bins that begin at ``end`` or later, and beyond all bins."""
+    starts = histogram["edges_ms"][:-1]
+    drawn = sum(count for start, count in zip(starts, histogram["counts"], strict=True) if start >= end)
+    return float(drawn + (histogram.get("above") or 0))
+
+
+def _outline(
+    edges: Sequence[float], heights: Sequence[float], x: Scale, y: Scale, end: float
+) -> list[tuple[float, float]]:
+    """The upper edge of the bins that begin before ``end``, from the base line back to it."""
+    drawn = [(a, min(b, end), height) for (a, b), height in zip(pairwise(edges), heights, strict=True) if a < end]
+    base = y(0.0)
+    points = [(x(drawn[0][0]), base)]
+    for a, b, height in drawn:
+        points += [(x(a), y(height)), (x(b), y(height))]
+    points.append((x(drawn[-1][1]), base))
+    # Equal heights side by side are one step: half the text of thirty rows.
+    return [p for i, p in enumerate(points) if not (0 < i < len(points) - 1) or _corner(points, i)]
+
+
+def _corner(points: Sequence[tuple[float, float]], i: int) -> bool:
+    """Whether a path would look different without its i-th point."""
+    return not (points[i - 1][1] == points[i][1] == points[i + 1][1])
 
 
 def _beyond(x: float, top: float, right: float, bottom: float, identity: str) -> Markup:
@@ -125,13 +161,6 @@ def _flags(marks: Mapping[str, float], budgets: Mapping[str, float], x: Scale, b
     return Markup("").join(parts)
 
 
-def far_budgets(measured: Mapping[str, Any], budgets: Mapping[str, float]) -> list[str]:
-    """The budgets that lie too far right of the histogram to be drawn, in words."""
-    found = bins_of(measured)
-    last = found[0][-1] if found else 0.0
-    return [f"The {name} budget, {ms:g} ms, lies far to the right." for name, ms in budgets.items() if ms > last * FAR]
-
-
 def draw_ridges(target: Mapping[str, Any], identity: str, *, narrow: bool = False) -> Markup | None:
     """The distributions of all candidates on one axis, a row each; None where fewer than two are known."""
     rows = [
@@ -142,12 +171,12 @@ def draw_ridges(target: Mapping[str, Any], identity: str, *, narrow: bool = Fals
     if len(rows) < 2:
         return None
     budgets = budgets_of(target)
-    last = max(found[0][-1] for _, _, found in rows)
+    last = max(bulk_of(c["measured"], edges) for _, c, (edges, _) in rows)
     near = [ms for ms in budgets.values() if ms <= last * FAR]
     width, left, row = (NARROW, 8.0, ROW + 18.0) if narrow else (WIDE, 190.0, ROW)
     right, top = width - 12.0, 8.0
     bottom = top + row * len(rows)
-    values = [v for _, c, (edges, _) in rows for v in (edges[0], edges[-1], *_marks(c))]
+    values = [last, *(v for _, c, (edges, _) in rows for v in (edges[0], *_marks(c)))]
     x = spanning([v for v in [*values, *near] if v > 0] or [0.0], left, right, pad=0.03)
     parts = [hatch(f"{identity}-hatch")]
     if near:
@@ -184,14 +213,7 @@ def _ridge(
     """One row: its name, its density, and ticks at p50 and p99."""
     name = f"{number}. {candidate['engine']} {candidate['precision']}"
     shipped = " shipped" if candidate["shipped"] else ""
-    high = max(heights)
-    outline = [(x(edges[0]), base)]
-    for i, value in enumerate(heights):
-        y = base - value / high * (ROW - 5)
-        outline += [(x(edges[i]), y), (x(edges[i + 1]), y)]
-    outline.append((x(edges[-1]), base))
-    # Equal heights side by side are one step: half the text of thirty rows.
-    outline = [p for i, p in enumerate(outline) if not (0 < i < len(outline) - 1) or _corner(outline, i)]
+    y = Scale(low=0.0, high=max(heights), start=base, end=base - ROW + 5)
     marks = _marks(candidate)
     said = " · ".join(f"{q} {milliseconds(ms)} ms" for q, ms in zip(("p50", "p99"), marks, strict=False))
     label = shorten(name, 330.0 if narrow else 172.0)
@@ -201,15 +223,10 @@ def _ridge(
         tip(f"{name} · {said}"),
         text(*at, label, f"label{shipped}", None if narrow else "end"),
         line(x.start, base, x.end, base, "grid"),
-        path(outline, f"bars{shipped}", closed=True),
+        path(_outline(edges, heights, x, y, x.high), f"bars{shipped}", closed=True),
         *(line(x(ms), base - 12, x(ms), base, "percentile") for ms in marks),
         class_="tip",
     )
-
-
-def _corner(points: Sequence[tuple[float, float]], i: int) -> bool:
-    """Whether a path would look different without its i-th point."""
-    return not (points[i - 1][1] == points[i][1] == points[i + 1][1])
 
 
 def draw_timeline(measured: Mapping[str, Any], budgets: Mapping[str, float], *, narrow: bool = False) -> Markup | None:

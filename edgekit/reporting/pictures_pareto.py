@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
@@ -26,7 +27,7 @@ from edgekit.reporting.pictures import (
     x_axis,
     y_axis,
 )
-from edgekit.reporting.tables import LIMIT_NAMES, bounds, hundredths, milliseconds
+from edgekit.reporting.tables import LIMIT_NAMES, bounds, hundredths, milliseconds, percent
 
 PERCENTILE_LIMITS = {"p50_ms": "50.0", "p90_ms": "90.0", "p95_ms": "95.0", "p99_ms": "99.0", "p999_ms": "99.9"}
 # More points than this and only the front, what ships and those with room are named in full.
@@ -77,6 +78,8 @@ class Pareto:
         limit: The latency limit on the x axis, or the percentile that stands in where none is set.
         budget_ms: Its value, or None.
         max_drop: Largest drop allowed in points, or None.
+        teacher: The teacher's score, or None.
+        engines: All engines that were tried, in the order of their names.
         points: The candidates whose latency and accuracy are known.
         front: Those that no other beats in both, quickest first.
         missing: The others: name, and what is not known.
@@ -85,6 +88,8 @@ class Pareto:
     limit: str
     budget_ms: float | None
     max_drop: float | None
+    teacher: float | None
+    engines: tuple[str, ...]
     points: tuple[Point, ...]
     front: tuple[Point, ...]
     missing: tuple[tuple[str, str], ...]
@@ -125,6 +130,10 @@ def pareto_of(target: Mapping[str, Any]) -> Pareto:
         limit=limit,
         budget_ms=limits.get(limit),
         max_drop=limits.get("max_drop_points"),
+        teacher=next(
+            (s for c in target["candidates"] if (s := (c.get("proof") or {}).get("teacher")) is not None), None
+        ),
+        engines=tuple(sorted({c["engine"] for c in target["candidates"]})),
         points=tuple(points),
         front=tuple(front_of(points)),
         missing=tuple(missing),
@@ -162,6 +171,11 @@ def _tightest(target: Mapping[str, Any]) -> str:
     return max(budgets, key=used)
 
 
+def crowded(pareto: Pareto) -> bool:
+    """Whether there are too many points to name them all and draw all their intervals."""
+    return len(pareto.points) > NAMED
+
+
 def draw_pareto(pareto: Pareto, identity: str, *, narrow: bool = False) -> Markup:
     """The picture; ``identity`` is unique on the page. At least one point is needed."""
     width, height = NARROW if narrow else WIDE
@@ -175,20 +189,22 @@ def draw_pareto(pareto: Pareto, identity: str, *, narrow: bool = False) -> Marku
     )
     drops = [v for p in pareto.points for v in (p.drop, _shipped(p, p.low_drop), _shipped(p, p.high_drop))]
     y = spanning([0.0, *(v for v in [*drops, allowed] if v is not None)], frame.top, frame.bottom, pad=0.1)
-    marks, taken = _budgets(x, y, frame, budget, allowed, identity, LIMIT_NAMES[pareto.limit])
-    engines = list(dict.fromkeys(p.engine for p in pareto.points))
+    marks, taken = _budgets(x, y, frame, pareto, identity)
     taken += [Box(x(p.ms) - 7, y(p.drop) - 7, x(p.ms) + 7, y(p.drop) + 7) for p in pareto.points]
+    taken += [Box(x(a.ms), y(a.drop) - 1, x(b.ms), y(a.drop) + 1) for a, b in pairwise(pareto.front)]
     ordered = sorted(pareto.points, key=lambda p: (not p.shipped, p not in pareto.front, p.number))
+    known = f" ({percent(pareto.teacher)})" if pareto.teacher is not None else ""
+    rest = [] if crowded(pareto) else [p for p in pareto.points if p not in pareto.front]
     parts = [
         x_axis(x, frame.bottom, frame.top, 5 if narrow else 8, f"{LIMIT_NAMES[pareto.limit]} latency, ms"),
         y_axis(y, frame.left, frame.right, 5),
-        text(4, 16, "accuracy drop, points (0: as the teacher)", "axis-name"),
+        text(4, 16, f"accuracy drop from the teacher{known}, points", "axis-name"),
         marks,
-        _front(pareto.front, x, y, frame),
-        *(_whiskers(p, x, y) for p in pareto.points if not p.shipped),
+        _front(pareto.front, x, y),
+        *(_whiskers(p, x, y) for p in [*rest, *pareto.front] if not p.shipped),
         *(_whiskers(p, x, y) for p in pareto.points if p.shipped),
         _labels(ordered, x, y, taken, frame, NAMED if not narrow else 5, pareto.front),
-        *(_marker(p, engines.index(p.engine) % SHAPES, x, y) for p in reversed(ordered)),
+        *(_marker(p, pareto.engines.index(p.engine) % SHAPES, x, y) for p in reversed(ordered)),
     ]
     return picture(
         width,
@@ -213,11 +229,10 @@ def _described(pareto: Pareto) -> str:
     return f"{said}; {shipped.name} ships" if shipped else said
 
 
-def _budgets(
-    x: Scale, y: Scale, frame: Box, budget: float | None, allowed: float | None, identity: str, name: str
-) -> tuple[Markup, list[Box]]:
+def _budgets(x: Scale, y: Scale, frame: Box, pareto: Pareto, identity: str) -> tuple[Markup, list[Box]]:
     """What lies beyond the limits, hatched, with the limits' lines and names; and the room that these take."""
     parts = [hatch(f"{identity}-hatch")]
+    budget, allowed = pareto.budget_ms, pareto.max_drop
     taken = []
     beyond = []
     if budget is not None:
@@ -228,11 +243,10 @@ def _budgets(
     for left, top, wide, high in beyond:
         parts.append(rect(left, top, wide, high, "forbidden"))
         parts.append(tag("rect", x=left, y=top, width=wide, height=high, fill=f"url(#{identity}-hatch)"))
-    if frame.top <= y(0.0) <= frame.bottom and y.low < 0:
-        parts += [line(frame.left, y(0.0), frame.right, y(0.0), "zero")]
+    parts.append(line(frame.left, y(0.0), frame.right, y(0.0), "zero"))
     if budget is not None:
         parts.append(line(x(budget), frame.top, x(budget), frame.bottom, "budget"))
-        said = f"{name} budget {budget:g} ms"
+        said = f"{LIMIT_NAMES[pareto.limit]} budget {budget:g} ms"
         anchor = "end" if x(budget) + text_width(said) + 8 > frame.right else None
         at = x(budget) - 6 if anchor else x(budget) + 6
         parts.append(text(at, frame.top + 14, said, "budget-name", anchor))
@@ -247,16 +261,14 @@ def _budgets(
     return Markup("").join(parts), taken
 
 
-def _front(front: Sequence[Point], x: Scale, y: Scale, frame: Box) -> Markup:
+def _front(front: Sequence[Point], x: Scale, y: Scale) -> Markup:
     """The staircase of what can be had: no candidate is both quicker and more accurate."""
     corners: list[tuple[float, float]] = []
     for point in front:
         if corners:
             corners.append((x(point.ms), corners[-1][1]))
         corners.append((x(point.ms), y(point.drop)))
-    if not corners:
-        return Markup("")
-    return path([(corners[0][0], frame.bottom), *corners, (frame.right, corners[-1][1])], "front")
+    return path(corners, "front") if len(corners) > 1 else Markup("")
 
 
 def _whiskers(point: Point, x: Scale, y: Scale) -> Markup:
@@ -285,7 +297,8 @@ def _labels(
         full = shorten(point.name, 170)
         wanted = [full, f"#{point.number}"] if few or point.shipped or point in front else [f"#{point.number}"]
         for content in wanted:
-            placed = place_label(content, x(point.ms), y(point.drop), taken, frame)
+            gap = 14.0 if point.shipped else 9.0
+            placed = place_label(content, x(point.ms), y(point.drop), taken, frame, gap)
             if placed:
                 left, baseline, box = placed
                 taken.append(box)

@@ -64,7 +64,9 @@ def draw_steps(
         if key.endswith("_ms") and low is not None and high is not None:
             parts.append(line(x(low), top + bar / 2, x(high), top + bar / 2, "whisker shipped"))
         at = max(end, x(before) if before is not None else end) + 8
-        parts.append(_change(at, top + 14, show(value), _times(before, value)))
+        parts.append(
+            _change(at, top + 14, show(value), changed(before, value, "faster" if key.endswith("_ms") else "smaller"))
+        )
         before = value
     return picture(
         width,
@@ -89,7 +91,7 @@ def draw_scores(
     x = spanning([v * points for v in known], left, right, pad=0.2)
     x = Scale(low=x.low, high=x.high, start=left, end=right)
     parts: list[Markup] = []
-    for value in x.ticks(3 if narrow else 6):
+    for value in x.ticks(4 if narrow else 6):
         parts.append(line(x(value), 6.0, x(value), bottom, "grid"))
         parts.append(text(x(value), bottom + 14, f"{value:g}%".replace("-", MINUS), "tick", "middle"))
     before: tuple[float, float, float] | None = None
@@ -107,8 +109,8 @@ def draw_scores(
         parts.append(
             tag("circle", tip(f"{step['name']}: {percent(score)}"), cx=at, cy=y, r=6.0, class_=f"s{min(i, 2)} dot")
         )
-        changed = None if before is None else _points(score * points - before[2])
-        parts.append(_change(max(at, before[0] if before else at) + 12, y + 5, percent(score), changed))
+        change = None if before is None else _points(score * points - before[2])
+        parts.append(_change(max(at, before[0] if before else at) + 12, y + 5, percent(score), change))
         before = (at, y, score * points)
     return picture(
         width,
@@ -126,20 +128,27 @@ def _step_name(name: str, left: float, top: float, *, narrow: bool) -> Markup:
     return text(left - 14, top + 14, shorten(name, 168.0), "label", "end")
 
 
-def _change(x: float, y: float, value: str, changed: str | None) -> Markup:
+def _change(x: float, y: float, value: str, change: str | None) -> Markup:
     """A value, and what changed since the step before."""
-    changes = [tag("tspan", f"  {changed}", class_="changed", dx=6)] if changed else []
+    changes = [tag("tspan", f"  {change}", class_="changed", dx=6)] if change else []
     return tag("text", tag("tspan", value, class_="value"), *changes, x=x, y=y)
 
 
-def _times(before: float | None, value: float) -> str | None:
-    """How many times smaller or larger, in words."""
-    if before is None or before <= 0 or value <= 0:
+def changed(before: float | None, value: float | None, better: str) -> str | None:
+    """How many times better or worse, in words: ``4.2× faster``; None where it is not known.
+
+    Args:
+        before: The value before, above 0; less is better.
+        value: The value now.
+        better: ``faster`` or ``smaller``.
+    """
+    if before is None or value is None or before <= 0 or value <= 0:
         return None
     ratio = before / value
     if 0.995 < ratio < 1.005:
         return "unchanged"
-    return f"÷ {ratio:.3g}" if ratio > 1 else f"{TIMES} {1 / ratio:.3g}"
+    worse = {"faster": "slower", "smaller": "larger"}[better]
+    return f"{ratio:.3g}{TIMES} {better}" if ratio > 1 else f"{1 / ratio:.3g}{TIMES} {worse}"
 
 
 def _points(change: float) -> str:

@@ -12,7 +12,10 @@ LIMITS = {"p99_ms": 8.0, "max_drop_points": 1.0, "size_mb": 12.0, "first_inferen
 ENGINES = ("onnxruntime", "openvino", "tensorrt")
 PRECISIONS = ("fp32", "int8", "fp16", "bf16", "int4")
 REFUSED = "onnxruntime refuses the artifact: Non-zero status code returned while running QLinearConv node"
-HOSTILE = "\"><script>alert('x')</script><img src=x onerror=alert(1)> & ünï — 日本語 \u202e {{ 7*7 }} </title></style>"
+HOSTILE = (
+    "\"><script>alert('x')</script><img src=x onerror=alert(1)> & ünï — 日本語 \u202e\x00\ud800 "
+    "{{ 7*7 }} </title></style>"
+)
 
 
 def latencies(median_ms: float, seed: int, n: int = 6000) -> np.ndarray:
@@ -57,7 +60,9 @@ def host_state(**fields: Any) -> dict[str, Any]:
         "throttle_count": 0,
         "load_average": 0.42,
         "memory_available_mb": 14321.5,
-        "swapping": False,
+        "hardware_max_mhz": 3700.0,
+        "throttled": None,
+        "throttled_since_boot": None,
     }
     return state | fields
 
@@ -71,6 +76,7 @@ def conditions() -> dict[str, Any]:
         "steal": 0.0,
         "waited": 0.004,
         "cpu_limit": None,
+        "periods": None,
         "throttled_periods": 0,
         "memory_limit_mb": None,
     }
@@ -189,6 +195,7 @@ def target_of(candidates: list[dict[str, Any]], name: str = "local") -> dict[str
     why = "nothing ships: every candidate failed"
     if shipped:
         why = f"{shipped['engine']} {shipped['precision']}: lowest p50 bound (2.345 ms) of those that meet every limit"
+        why = why if shipped["status"] == "pass" else f"{shipped['engine']} {shipped['precision']}: as asked"
     return {
         "target": name, "profile": "realtime-120fps", "limits": dict(LIMITS), "threads": 4, "not_measured": None,
         "load": {"scenario": "single_stream", "batch": 1, "min_seconds": 3.0, "max_seconds": 60.0, "min_count": 700,

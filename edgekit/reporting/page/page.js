@@ -5,7 +5,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   [...body.rows].forEach((row, i) => { row.dataset.order = i; });
   heads.forEach((head, column) => {
-    const numeric = head.classList.contains("number");
+    const numeric = head.dataset.numeric !== undefined;
     const compare = (a, b) => numeric ? Number(a) - Number(b) : a.localeCompare(b, undefined, { numeric: true });
     head.querySelector("button").addEventListener("click", () => {
       const down = head.getAttribute("aria-sort") === "ascending";
