@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edgekit.errors import BundleError
 
+_MAKE_AGAIN = "the file is damaged; make it again"
 Array = npt.NDArray[Any]
 Option = str | int | float | bool
 
@@ -176,7 +177,8 @@ class Golden:
 class Manifest:
     """What a bundle says of itself, in ``manifest.json``.
 
-    ``timings`` (the verdict and the latencies behind it) and ``id`` are not part of the id.
+    ``timings`` (the verdict and the latencies behind it), their hash and ``id`` are not part of the id. A manifest
+    without that hash is of an earlier build, or of a test.
     """
 
     name: str
@@ -199,13 +201,14 @@ class Manifest:
     edgekit_version: str
     schema_version: int = SCHEMA_VERSION
     timings: Mapping[str, Any] = field(default_factory=dict)
+    timings_sha256: str = ""
     id: str = ""
 
 
 def bundle_id(manifest: Manifest) -> str:
     """Hash of artifact, golden and the manifest without timings, as 64 hex digits."""
     content = to_json(manifest)
-    del content["timings"], content["id"]
+    del content["timings"], content["timings_sha256"], content["id"]
     return hash_json(content)
 
 
@@ -216,11 +219,18 @@ def parse_manifest(raw: Mapping[str, Any], where: Path) -> Manifest:
         BundleError: It is of a newer schema, lacks a field, or names a file outside the bundle.
     """
     version = raw.get("schema_version")
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
+    if type(version) is int and version > SCHEMA_VERSION:
         raise BundleError(
             f"{where}: this bundle was written in schema {version!r}",
             allowed=f"schema {SCHEMA_VERSION} or older",
             fix="upgrade edgekit on this machine",
+        )
+    if type(version) is not int or version < 1:
+        raise BundleError(
+            f"{where}: not a manifest of an EdgeKit bundle",
+            found=f"no schema_version; {_some_keys(raw)}" if version is None else f"schema_version {version!r}",
+            allowed=f"schema_version {SCHEMA_VERSION}",
+            fix="give the folder of a bundle, made with `edgekit deploy` or `edgekit export`",
         )
     try:
         pre = raw["preprocessing"]
@@ -244,6 +254,11 @@ def parse_manifest(raw: Mapping[str, Any], where: Path) -> Manifest:
     return manifest
 
 
+def _some_keys(raw: Mapping[str, Any]) -> str:
+    names = ", ".join(list(raw)[:5])
+    return f"keys {names}{', …' if len(raw) > 5 else ''}" if names else "no keys at all"
+
+
 def parse_preprocessing(raw: Mapping[str, Any]) -> Preprocessing:
     """Builds preprocessing from its JSON form."""
     resize = raw["resize"]
@@ -261,7 +276,7 @@ def check_inside(name: str, where: Path) -> None:
         BundleError: The name is absolute, has a drive, or climbs with ``..``.
     """
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
-    if not name or posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
+    if not name or "\0" in name or posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
         raise BundleError(
             f"{where}: a file name points outside its folder",
             found=repr(name),
@@ -317,8 +332,14 @@ def read_json(path: Path) -> Any:
         BundleError: The file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except FileNotFoundError as exc:
         raise BundleError(f"{path}: no such file", fix="check the folder") from exc
-    except (UnicodeDecodeError, json.JSONDecodeError) as exc:
-        raise BundleError(f"{path}: not JSON", found=str(exc), fix="the file is damaged; make it again") from exc
+    except RecursionError as exc:
+        raise BundleError(f"{path}: not JSON of ours", found="lists in lists without end", fix=_MAKE_AGAIN) from exc
+    except ValueError as exc:  # not text, not JSON, or a number of thousands of digits
+        raise BundleError(f"{path}: not JSON", found=str(exc), fix=_MAKE_AGAIN) from exc
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")

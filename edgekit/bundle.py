@@ -22,6 +22,7 @@ from edgekit.artifact import (
     Preprocessing,
     bundle_id,
     hash_file,
+    hash_json,
     write_json,
 )
 from edgekit.checking import References, runnable
@@ -31,11 +32,11 @@ from edgekit.errors import BundleError
 from edgekit.profiling.host import this_host
 from edgekit.quantization.schemes import Plan
 from edgekit.runtime import engine_version, missing, open_artifact
+from edgekit.runtime.golden import ARTIFACT, INPUT, RAW, REFERENCE
 from edgekit.runtime.numbers import run_batched, snr_db
 from edgekit.steps import replace_folder
 
 GOLDEN_SAMPLES = 16
-RAW = "raw/"
 NOT_HERE = "not installed where the bundle was made"
 # verify allows this much below the recorded dB: another build or CPU rounds differently.
 GOLDEN_MARGIN_DB = 3.0
@@ -83,9 +84,9 @@ def make_golden(artifact: Artifact, references: References, samples: Samples, ba
         session.close()
     reference = {name: output[indices] for name, output in references.student.items()}
     db = round(min(snr_db(reference[name], outputs[name]) for name in reference), 3)
-    arrays = {f"input/{name}": array for name, array in inputs.items()}
-    arrays |= {f"reference/{name}": array for name, array in reference.items()}
-    arrays |= {f"artifact/{name}": array for name, array in outputs.items()}
+    arrays = {f"{INPUT}{name}": array for name, array in inputs.items()}
+    arrays |= {f"{REFERENCE}{name}": array for name, array in reference.items()}
+    arrays |= {f"{ARTIFACT}{name}": array for name, array in outputs.items()}
     if samples.preprocessing is not None:
         # So that the application clock can be read again on the device, preprocessing and all.
         name = samples.preprocessing.input
@@ -195,5 +196,6 @@ def _fill(folder: Path, artifact: Artifact, golden: GoldenSet, facts: BundleFact
         accuracy=facts.accuracy,
         edgekit_version=__version__,
         timings=facts.timings,
+        timings_sha256=hash_json(facts.timings),
     )
     return replace(manifest, id=bundle_id(manifest))

@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgekit.artifact import GOLDEN_FILE, MANIFEST_FILE, Array, Manifest, to_json
-from edgekit.bundle import RAW
 from edgekit.catalog import load_profile, load_target
 from edgekit.checking import parse_proof
-from edgekit.errors import BundleError, EngineMissing, MeasurementError, SpecError
+from edgekit.errors import EngineMissing, MeasurementError, SpecError
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measure import measure
 from edgekit.progress import Progress, silent
@@ -21,7 +18,7 @@ from edgekit.reporting.model import REPORT_SCHEMA_VERSION
 from edgekit.reporting.report import limits_report
 from edgekit.runtime import missing
 from edgekit.runtime.bundle import artifact_of
-from edgekit.runtime.golden import INPUT, load_golden
+from edgekit.runtime.golden import INPUT, RAW, load_golden
 from edgekit.runtime.manifest import read_manifest
 from edgekit.specs import Profile, Target, mismatch, parse
 from edgekit.verdict import EXIT_BY_STATUS, check_clock, judge
@@ -116,13 +113,9 @@ def _target(name: str, recorded: Mapping[str, Any], folders: Sequence[Path]) -> 
 
 def golden_feeds(path: Path, manifest: Manifest) -> dict[str, Array]:
     """A bundle's golden inputs; raw where they are preprocessed, so that the application clock has all it should."""
-    golden = load_golden(path / GOLDEN_FILE, manifest)
+    golden = load_golden(path / GOLDEN_FILE, manifest, raw=True)
     feeds = {spec.name: golden[INPUT + spec.name] for spec in manifest.inputs}
     if manifest.preprocessing is None:
         return feeds
     name = manifest.preprocessing.input
-    try:
-        with np.load(path / GOLDEN_FILE, allow_pickle=False) as archive:
-            return feeds | {name: archive[RAW + name]}
-    except KeyError as exc:
-        raise BundleError(f"{path}: {GOLDEN_FILE} has no raw samples to preprocess", found=str(exc)) from exc
+    return feeds | {name: golden[RAW + name]}

@@ -15,7 +15,7 @@ from fake_line import (
     references_of,
 )
 
-from edgekit.artifact import Preprocessing, read_json, to_json, write_json
+from edgekit.artifact import Preprocessing, hash_json, read_json, to_json, write_json
 from edgekit.bundle import BundleFacts, make_golden, write_bundle
 from edgekit.candidate import Plan
 from edgekit.catalog import load_target
@@ -115,7 +115,7 @@ def test_local_is_the_machine_a_bundle_was_made_on(bundle):
     assert profile_bundle(path)["exit_code"] == 0
     manifest = read_json(path / "manifest.json")
     manifest["timings"]["target"]["cpu_model"] = "another CPU"
-    write_json(path / "manifest.json", manifest)
+    write_json(path / "manifest.json", manifest | {"timings_sha256": hash_json(manifest["timings"])})
     assert "the target is another CPU" in profile_bundle(path)["reason"]
 
 
@@ -128,6 +128,7 @@ def dataclasses_replaced(target):
 def test_a_bundle_that_does_not_say_its_target_or_profile(bundle):
     path = bundle()
     manifest = read_json(path / "manifest.json")
+    del manifest["timings_sha256"]
     write_json(path / "manifest.json", manifest | {"timings": {"profile": manifest["timings"]["profile"]}})
     with pytest.raises(UnknownName, match="unknown target 'fake'"):
         profile_bundle(path)

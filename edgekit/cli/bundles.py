@@ -24,6 +24,7 @@ def profile(bundle: Path, name: str | None, json_file: Path | None, folders: tup
     """
     from edgekit.artifact import write_json
     from edgekit.cli._output import console, show_progress
+    from edgekit.disk import whole
     from edgekit.reporting.terminal import print_profile
     from edgekit.runtime.files import check_sink
     from edgekit.timing import profile_bundle
@@ -34,7 +35,8 @@ def profile(bundle: Path, name: str | None, json_file: Path | None, folders: tup
         found = profile_bundle(bundle, name, folders, progress)
     print_profile(found, console())
     if json_file is not None:
-        write_json(json_file, found)
+        with whole(json_file) as path:
+            write_json(path, found)
     return int(found["exit_code"])
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from edgekit.artifact import Array
+from edgekit.disk import whole
 from edgekit.errors import DataError, EdgeKitError, FeedError
 from edgekit.runtime.bundle import Bundle, open_bundle
+from edgekit.runtime.npz import Damaged, read_arrays
 from edgekit.runtime.numbers import run_batched
 
 
@@ -32,18 +33,14 @@ def run_file(bundle: Path, source: Path, sink: Path, *, raw: bool = False) -> di
         FeedError: The samples do not fit the model.
         BundleError: The bundle is damaged.
         EdgeKitError: The outputs cannot be written there.
+        DiskFull: There is no room for them.
     """
     check_sink(sink)
     samples = read_npz(source)
     with open_bundle(bundle) as opened:
         outputs = _run(opened, samples, source, raw)
-    partial = sink.with_name(f".partial-{sink.name}")
-    try:
-        with partial.open("wb") as stream:
-            np.savez(stream, **outputs)  # type: ignore[arg-type]  # numpy's stubs forbid keyword arrays
-        os.replace(partial, sink)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(sink) as partial, partial.open("wb") as stream:
+        np.savez(stream, **outputs)  # type: ignore[arg-type]  # numpy's stubs forbid keyword arrays
     return outputs
 
 
@@ -88,20 +85,18 @@ def read_npz(source: Path) -> dict[str, Array]:
     fix = "write it with numpy.savez(path, input=samples)"
     if not source.is_file():
         raise DataError(f"{source}: no such file", fix="check the path")
-    if not zipfile.is_zipfile(source):  # numpy would take it for a pickle
+    if not zipfile.is_zipfile(source):
         size = source.stat().st_size
         raise DataError(f"{source}: not an .npz file", found=f"{size} bytes of something else", fix=fix)
     try:
-        with np.load(source, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except ValueError as exc:
+        arrays = read_arrays(source)
+    except Damaged as exc:
         raise DataError(
             f"{source}: holds Python objects, or an array is damaged",
+            found=str(exc),
             allowed="arrays of numbers; objects are refused, for reading them could run code",
             fix=fix,
         ) from exc
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as exc:
-        raise DataError(f"{source}: cannot be read", found=str(exc), fix=fix) from exc
     if not arrays:
         raise DataError(f"{source}: no arrays in it", allowed="arrays by input name", fix=fix)
     return arrays

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from edgekit.artifact import GOLDEN_FILE, Array, Manifest
-from edgekit.errors import BundleError
+from edgekit.errors import BundleError, FeedError
 from edgekit.runtime import engine_version
 from edgekit.runtime.bundle import open_bundle
 from edgekit.runtime.cpu import cpu_model
+from edgekit.runtime.npz import Damaged, read_arrays
 from edgekit.runtime.numbers import run_batched, snr_db
 
-INPUT, REFERENCE, ARTIFACT = "input/", "reference/", "artifact/"
+INPUT, REFERENCE, ARTIFACT, RAW = "input/", "reference/", "artifact/", "raw/"
 OWN_FLOOR_DB = 80.0  # the same build on the same CPU differs by its threads' rounding only
 
 
@@ -61,7 +58,12 @@ def verify_bundle(path: Path) -> Verification:
         manifest = bundle.manifest
         golden = load_golden(path / GOLDEN_FILE, manifest)
         inputs = {spec.name: golden[INPUT + spec.name] for spec in manifest.inputs}
-        outputs = run_batched(bundle.session, inputs)
+        try:
+            outputs = run_batched(bundle.session, inputs)
+        except FeedError as exc:
+            raise BundleError(
+                f"{path / GOLDEN_FILE}: does not fit the model: {exc.problem}", found=exc.found, allowed=exc.allowed
+            ) from exc
     version, cpu = engine_version(manifest.engine), cpu_model()
     same_build = (version, cpu) == (manifest.golden.engine_version, manifest.golden.cpu_model)
     reference_db = _worst_db(golden, REFERENCE, outputs, path)
@@ -86,26 +88,31 @@ def verify_bundle(path: Path) -> Verification:
     )
 
 
-def load_golden(file: Path, manifest: Manifest) -> dict[str, Array]:
+def load_golden(file: Path, manifest: Manifest, *, raw: bool = False) -> dict[str, Array]:
     """Reads ``golden.npz``; arrays only, nothing in it is ever run.
 
     Args:
         file: The file, with keys ``input/NAME``, ``reference/NAME`` and ``artifact/NAME``.
         manifest: The manifest it belongs to.
+        raw: Whether to read ``raw/NAME`` too, the samples before preprocessing, where there is any.
 
     Raises:
         BundleError: It cannot be read, lacks an array of the manifest, or holds other counts of samples.
     """
     names = [INPUT + spec.name for spec in manifest.inputs]
     names += [kind + spec.name for kind in (REFERENCE, ARTIFACT) for spec in manifest.outputs]
+    if raw and manifest.preprocessing is not None:
+        names.append(RAW + manifest.preprocessing.input)
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            golden = {name: archive[name] for name in names}
+        golden = read_arrays(file, names, compressed=False)
     except KeyError as exc:
         raise BundleError(f"{file}: an array is missing", found=str(exc), allowed=", ".join(names)) from exc
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as exc:
+    except Damaged as exc:
         raise BundleError(
-            f"{file}: cannot be read", found=str(exc), fix="copy the bundle again, or make it again"
+            f"{file}: cannot be read",
+            found=str(exc),
+            allowed="arrays of numbers, as edgekit writes them",
+            fix="copy the bundle again, or make it again",
         ) from exc
     counts = {len(array) if array.ndim else 0 for array in golden.values()}
     if counts != {manifest.golden.samples}:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from edgekit.artifact import GOLDEN_FILE, MANIFEST_FILE, Manifest, bundle_id, hash_file, parse_manifest, read_json
+from edgekit.artifact import (
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    SCHEMA_VERSION,
+    Manifest,
+    bundle_id,
+    hash_file,
+    hash_json,
+    parse_manifest,
+    read_json,
+)
 from edgekit.errors import BundleError
 from edgekit.runtime.external_data import check_file_inside, external_files
 
 _AGAIN = "copy the bundle again, or make it again with `edgekit deploy` or `edgekit export`"
 
-_TEXT = "name target engine engine_version precision model edgekit_version id"
+_TEXT = "name target engine engine_version precision model edgekit_version timings_sha256 id"
 _TYPES: dict[str, type] = {
     **dict.fromkeys(_TEXT.split(), str),
     **dict.fromkeys(("inputs", "outputs", "labels", "parents"), list),
@@ -47,7 +57,8 @@ def read_manifest(path: Path, *, check: bool = True) -> Manifest:
     """
     where = path / MANIFEST_FILE
     if not where.is_file():
-        raise BundleError(f"{path}: no bundle here", found=f"no {MANIFEST_FILE}", fix="give a folder made by edgekit")
+        raise BundleError(f"{path}: no bundle here", found=_what_is(path), fix="give a folder made by edgekit")
+    check_file_inside(MANIFEST_FILE, path, path)
     manifest = _parse(read_json(where), where)
     for name in manifest.files:
         check_file_inside(name, path, where)
@@ -56,14 +67,25 @@ def read_manifest(path: Path, *, check: bool = True) -> Manifest:
             raise BundleError(f"{where}: the file {name!r} is not listed with its sha256", fix=_AGAIN)
     if check:
         _check_hashes(path, manifest)
+        _check_nothing_else(path, manifest)
     return manifest
+
+
+def _what_is(path: Path) -> str:
+    """What lies where a bundle should."""
+    if not path.is_dir():
+        return "a file" if path.exists() else "nothing"
+    inner = sorted(found.parent.name for found in path.glob(f"*/{MANIFEST_FILE}"))
+    if inner:
+        return f"no {MANIFEST_FILE}; the folder of a run, perhaps: its bundles are {', '.join(inner)}"
+    return f"no {MANIFEST_FILE}" if any(path.iterdir()) else "an empty folder"
 
 
 def _parse(raw: Any, where: Path) -> Manifest:
     """A manifest of JSON whose values have the right types; a newer schema is refused first, whatever it holds."""
     if not isinstance(raw, dict):
         raise BundleError(f"{where}: not a manifest of an EdgeKit bundle", found=type(raw).__name__, fix=_AGAIN)
-    wrong = list(_wrong_types(raw)) if raw.get("schema_version") == 1 else []
+    wrong = list(_wrong_types(raw)) if raw.get("schema_version") == SCHEMA_VERSION else []
     if wrong:
         raise BundleError(
             f"{where}: not a manifest of an EdgeKit bundle",
@@ -145,10 +167,37 @@ def _check_hashes(path: Path, manifest: Manifest) -> None:
                 allowed=f"sha256 {sha256}",
                 fix=_AGAIN,
             )
-    if bundle_id(manifest) != manifest.id:
+    said = {"id": manifest.id or "missing", "timings_sha256": manifest.timings_sha256}
+    found_in = {"id": _hash(bundle_id, manifest), "timings_sha256": _hash(hash_json, manifest.timings)}
+    for name, hashed in found_in.items():
+        if hashed != said[name] and said[name]:
+            raise BundleError(
+                f"{path}: {MANIFEST_FILE} is damaged or was changed",
+                found=f"{name} {hashed}",
+                allowed=f"{name} {said[name]}",
+                fix=_AGAIN,
+            )
+
+
+def _hash(hashing: Callable[[Any], str], value: object) -> str:
+    try:
+        return hashing(value)
+    except (RecursionError, ValueError) as exc:  # lists in lists without end, or a number beyond all floats
+        return f"none: {exc}"
+
+
+def _check_nothing_else(path: Path, manifest: Manifest) -> None:
+    """Refuses files of which the manifest knows nothing: no hash vouches for them."""
+    known = {path / name for name in (MANIFEST_FILE, *manifest.files)}
+    others = sorted(
+        file.relative_to(path).as_posix()
+        for file in path.rglob("*")
+        if (file.is_symlink() or not file.is_dir()) and file not in known
+    )
+    if others:
         raise BundleError(
-            f"{path}: {MANIFEST_FILE} is damaged or was changed",
-            found=f"id {bundle_id(manifest)}",
-            allowed=f"id {manifest.id or 'missing'}",
-            fix=_AGAIN,
+            f"{path}: the file {others[0]!r} is none of the bundle's",
+            found=f"{len(others)} files that {MANIFEST_FILE} does not list: {', '.join(others[:5])}",
+            allowed="the files that it lists, and no other",
+            fix="remove what was added",
         )

@@ -131,7 +131,7 @@ class Manifest(TypedDict):
 
     schema_version: Literal[1]
     id: str
-    """Hash of artifact, golden samples and this manifest without `timings` and `id`: 64 hex digits."""
+    """Hash of artifact, golden samples and this manifest without `timings`, their hash and `id`: 64 hex digits."""
     name: str
     """The recipe's name."""
     target: str
@@ -161,3 +161,5 @@ class Manifest(TypedDict):
     accuracy: Proof
     edgekit_version: str
     timings: Timings
+    timings_sha256: str
+    """Hash of `timings` as JSON with sorted keys and without spaces, which are not part of `id`."""
