@@ -37,7 +37,7 @@ from edgekit.reporting.pictures_latency import (
 )
 from edgekit.reporting.pictures_pareto import SHAPES, Pareto, crowded, draw_pareto, drawn_shape, pareto_of
 from edgekit.reporting.pictures_steps import changed, draw_gauge, draw_scores, draw_steps, megabytes
-from edgekit.reporting.tables import count, facts, milliseconds, percent, shipped_of
+from edgekit.reporting.tables import count, milliseconds, percent, shipped_of
 
 Pair = tuple[Markup | None, Markup | None]
 SIGNS = {"pass": "\N{CHECK MARK}", "fail": "\N{MULTIPLICATION X}", "inconclusive": "?", "not measured": "\N{EN DASH}"}
@@ -113,7 +113,7 @@ def target_view(report: Mapping[str, Any], target: Mapping[str, Any], identity: 
         ],
         "conditions": conditions_grid(measured.get("conditions"), f"{identity}-conditions"),
         "over_run": over_run(measured.get("conditions")),
-        "facts": [(name, text) for name, text in facts(report, target) if name not in ("host", "engines")],
+        "facts": _facts(report, target, measured),
         "warnings": _warnings(target),
         "failures": [(f"{i}. {name_of(c)}", c["failure"]) for i, c in _numbered(target) if c.get("failure")],
         "notes": [(f"{i}. {name_of(c)}", note) for i, c in _numbered(target) for note in c.get("notes") or []],
@@ -243,6 +243,30 @@ def _warnings(target: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (kind, text, "all candidates" if len(who) == everyone and everyone > 1 else ", ".join(who))
         for (kind, text), who in said.items()
     ]
+
+
+def _facts(report: Mapping[str, Any], target: Mapping[str, Any], measured: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How the load was driven, and what makes the figures less than they seem."""
+    load = target.get("load") or {}
+    driven = [
+        load.get("scenario"),
+        f"batch {plain(load.get('batch'))}",
+        f"{target.get('threads') or 'default'} threads",
+    ]
+    lines = [("load", ", ".join(part for part in driven if part))]
+    application = measured.get("application") or {}
+    if application:
+        when = str(measured.get("started_at") or "").replace("T", " ").replace("+00:00", " UTC")
+        lines.append(
+            ("measured", f"{plain(application.get('n'))} queries in {plain(measured.get('turns'))} turns, {when}")
+        )
+    if report.get("untrained"):
+        lines.append(("weights", "none were given: they are as the factory made them"))
+    if target.get("not_measured"):
+        lines.append(("int8", "the share is of this host's run, not of the target's"))
+    if not (report.get("data") or {}).get("held_out"):
+        lines.append(("accuracy", "there is no test set: numbers are proven, accuracy is not"))
+    return lines
 
 
 def _host(report: Mapping[str, Any]) -> list[tuple[str, str]]:
