@@ -36,7 +36,7 @@ class LimitResult:
         low: Lower end of what is true with the stated confidence, None where one observation is all there is.
         high: Upper end; the gate.
         status: Whether it is met.
-        note: How many samples, or why it is not decided.
+        note: How many samples (after ≈: how many independent ones they are worth), or why it is not decided.
     """
 
     limit: str
@@ -190,8 +190,8 @@ def _latency(
         status = "pass"
     elif bounds.lower_ms is not None and bounds.lower_ms > allowed * margin:
         status = "fail"
-    worth = f"{bounds.effective_n:.0f} of " if bounds.effective_n < len(latencies) else ""
-    note = f"99%, n = {worth}{len(latencies)}"
+    worth = round(bounds.effective_n)
+    note = f"99%, n {'≈' if worth < len(latencies) else '='} {worth}"
     return LimitResult(
         limit=name,
         allowed=allowed,
@@ -233,7 +233,7 @@ def _times_observed(name: str, measured: Measured | None) -> str:
     if name == "size_mb":
         return ""
     processes = len(measured.cold_load_ms) if measured and name != "peak_memory_mb" else 1
-    return "observed once" if processes <= 1 else f"the longest of {processes} fresh processes"
+    return "observed once" if processes <= 1 else f"longest of {processes}"
 
 
 def _undecided(name: str, allowed: float, measured: Measured | None, not_measured: str | None) -> LimitResult:

@@ -8,10 +8,11 @@ from edgekit.checking import Proof
 from edgekit.metrics import Drop
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measured import Measured
-from edgekit.profiling.statistics import lower_bound, upper_bound
+from edgekit.profiling.statistics import bounds_of
 from edgekit.specs import Limits
 from edgekit.verdict import EXIT_BY_STATUS, judge, peak_memory_mb
 
+STEADY = np.random.default_rng(0).permutation(np.linspace(1.0, 2.0, 1000))
 ELSEWHERE = "this host is avx2, the target is neon"
 
 
@@ -21,7 +22,7 @@ def measured(latencies=None, **fields):
         "artifact_sha256": "0",
         "load_ms": 120.0,
         "first_inference_ms": 8.0,
-        "application_ms": np.asarray(np.linspace(1.0, 2.0, 1000) if latencies is None else latencies, dtype=np.float64),
+        "application_ms": np.asarray(STEADY if latencies is None else latencies, dtype=np.float64),
         "peak_memory_mb": {"load": 90.0, "steady": 110.0},
         "size_mb": 3.0,
         "host": this_host(),
@@ -56,8 +57,9 @@ def only(verdict):
     ("limit", "percentile"), [("p50_ms", 50.0), ("p90_ms", 90.0), ("p95_ms", 95.0), ("p99_ms", 99.0), ("p999_ms", 99.9)]
 )
 def test_a_percentile_passes_on_its_upper_bound_and_fails_on_its_lower(limit, percentile):
-    latencies = np.random.default_rng(0).gamma(9.0, 0.2, 8000)
-    low, high = lower_bound(latencies, percentile), upper_bound(latencies, percentile)
+    latencies = np.random.default_rng(0).gamma(9.0, 0.2, 12000)
+    bounds = bounds_of(latencies, percentile)
+    low, high = bounds.lower_ms, bounds.upper_ms
     assert low < high
     for allowed, status in ((high, "pass"), (high - 1e-6, "inconclusive"), (low, "inconclusive"), (low - 1e-6, "fail")):
         verdict = judged(measured(latencies), **{limit: allowed})
@@ -65,13 +67,13 @@ def test_a_percentile_passes_on_its_upper_bound_and_fails_on_its_lower(limit, pe
         assert (verdict.status, result.status) == (status, status), allowed
         assert (result.limit, result.allowed, result.low, result.high) == (limit, allowed, low, high)
         assert low <= result.value <= high
-        assert result.note == "99%, n = 8000"
+        assert result.note in ("99%, n = 12000", f"99%, n ≈ {bounds.effective_n:.0f}")
 
 
 def test_too_few_queries_for_a_bound_neither_pass_nor_say_nothing():
     result = only(judged(measured(np.full(20, 1.0)), p99_ms=1000.0))
     assert (result.status, result.value, result.high) == ("inconclusive", 1.0, None)
-    assert result.note == "99%, n = 20, 662 needed"
+    assert result.note == "99%, n = 20"
 
 
 def test_too_few_queries_may_still_prove_a_miss():
@@ -190,7 +192,7 @@ def test_the_worst_limit_is_the_verdict():
     verdict = judged(measured(), **fast, **unknown, **slow)
     assert (verdict.status, verdict.reason) == ("fail", "not met: p90_ms")
     assert [r.limit for r in verdict.limits] == ["p50_ms", "p90_ms", "p999_ms"]
-    assert judged(measured(), **unknown).reason == "not decided: p999_ms"
+    assert judged(measured(), **unknown).reason.startswith("not decided: p999_ms (about 5,")
 
 
 def test_a_profile_without_limits_is_met_by_what_runs():

@@ -69,6 +69,7 @@ max_drop_points = 60.0
 [load]
 min_seconds = 0.3
 min_count = 50
+max_other_load = 1.0
 """
 
 CLASSES = ("flat", "rows", "columns")
@@ -95,7 +96,7 @@ def write_project(folder: Path) -> Path:
     (folder / "tinynets.py").write_text(NETS)
     (folder / "edgekit.toml").write_text(RECIPE)
     (folder / "quick.toml").write_text(PROFILE.format(p50_ms=1000.0))
-    (folder / "impossible.toml").write_text(PROFILE.format(p50_ms=0.00001))
+    (folder / "impossible.toml").write_text(PROFILE.format(p50_ms=0.001))
     for name, count, seed in (("train", 384, 0), ("test", 96, 1)):
         images, labels = stripes(count, seed)
         np.savez(folder / f"{name}.npz", x=images, y=labels)

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from edgekit.errors import MeasurementError
-from edgekit.profiling.statistics import lower_bound, percentile, queries_needed, summarise, upper_bound
+from edgekit.profiling.dependence import effective_size
+from edgekit.profiling.statistics import bounds_of, percentile, queries_needed, queries_to_settle, summarise
+
+
+def upper_bound(samples, q, confidence=0.99):
+    """Of samples known to be independent, in whatever order they stand."""
+    return bounds_of(samples, q, confidence, effective_n=len(samples)).upper_ms
+
+
+def lower_bound(samples, q, confidence=0.99):
+    return bounds_of(samples, q, confidence, effective_n=len(samples)).lower_ms
 
 
 @pytest.mark.parametrize(("q", "needed"), [(50.0, 11), (90.0, 64), (95.0, 130), (99.0, 662), (99.9, 6636)])
@@ -79,9 +89,10 @@ def test_a_percentile_is_a_sample() -> None:
 
 
 def test_a_summary_states_only_what_its_samples_support() -> None:
-    summary = summarise(np.arange(1.0, 101.0))
+    summary = summarise(np.random.default_rng(0).permutation(np.arange(1.0, 101.0)))
     assert (summary.n, summary.mean_ms, summary.min_ms, summary.max_ms) == (100, 50.5, 1.0, 100.0)
-    assert list(summary.percentiles) == [50.0, 90.0]
+    assert 50.0 in summary.percentiles
+    assert not {95.0, 99.0, 99.9} & set(summary.percentiles)
     median = summary.percentiles[50.0]
     assert median.lower_ms < median.ms == 50.0 < median.upper_ms
 
@@ -100,7 +111,7 @@ def test_nothing_to_sum_up_is_an_error() -> None:
 
 def test_samples_that_are_not_finite_are_refused() -> None:
     with pytest.raises(MeasurementError, match="1 not finite"):
-        upper_bound([1.0, math.nan, 2.0], 50.0)
+        bounds_of([1.0, math.nan, 2.0], 50.0)
     with pytest.raises(MeasurementError, match=r"shape \[2, 2\]"):
         summarise(np.ones((2, 2)))
 
@@ -116,4 +127,76 @@ def test_a_percentile_out_of_range_is_refused(q: float) -> None:
 @pytest.mark.parametrize("confidence", [0.3, 1.0, 99.0])
 def test_a_confidence_out_of_range_is_refused(confidence: float) -> None:
     with pytest.raises(MeasurementError, match="confidence is out of range"):
-        upper_bound([1.0], 50.0, confidence)
+        bounds_of([1.0], 50.0, confidence)
+
+
+# ---- successive queries that hang together ----
+
+
+def sticky(n: int, seed: int = 0, stay: float = 0.95) -> np.ndarray:
+    """Two levels; one in ten queries is slow, and a slow stretch lasts for 20 of them."""
+    rng = np.random.default_rng(seed)
+    slow, states = False, np.empty(n, dtype=bool)
+    for i, u in enumerate(rng.random(n)):
+        slow = u < stay if slow else u < (1 - stay) / 9
+        states[i] = slow
+    return np.where(states, 2.0, 1.0) + 0.01 * rng.standard_normal(n)
+
+
+def test_bounds_of_correlated_samples_are_those_of_fewer_independent_ones() -> None:
+    samples = sticky(20_000)
+    found, naive = bounds_of(samples, 90.0), bounds_of(samples, 90.0, effective_n=len(samples))
+    assert found.effective_n < len(samples) / 10
+    assert found.lower_ms < naive.lower_ms
+    assert found.upper_ms > naive.upper_ms
+
+
+def test_independent_bounds_of_correlated_samples_are_wrong_and_ours_are_not() -> None:
+    level = 2.0  # the 95th percentile: half of the slow tenth lies above
+    runs = [sticky(3000, seed) for seed in range(150)]
+    naive = sum(bounds_of(run, 95.0, effective_n=len(run)).upper_ms < level for run in runs)
+    ours = sum((bounds_of(run, 95.0).upper_ms or math.inf) < level for run in runs)
+    assert naive > 15
+    assert ours <= 6
+
+
+def test_a_percentile_needs_enough_effective_samples() -> None:
+    samples = sticky(700)
+    assert bounds_of(samples, 99.0, effective_n=700).upper_ms is not None
+    assert bounds_of(samples, 90.0).upper_ms is None
+    assert 90.0 not in summarise(samples).percentiles
+
+
+def test_a_summary_tells_how_far_queries_hang_together() -> None:
+    summary = summarise(sticky(5000))
+    assert summary.autocorrelation > 0.8
+    assert summary.effective_n < 500
+    assert summary.cv == pytest.approx(0.27, abs=0.05)
+    independent = summarise(np.random.default_rng(0).gamma(9.0, size=5000))
+    assert abs(independent.autocorrelation) < 0.05
+    assert independent.effective_n > 3000
+
+
+# ---- how many more ----
+
+
+def test_queries_that_would_settle_a_limit_do_settle_it() -> None:
+    rng = np.random.default_rng(1)
+    samples = rng.gamma(9.0, size=2000)
+    for q, side in ((50.0, "upper_ms"), (50.0, "lower_ms"), (90.0, "upper_ms"), (99.0, "upper_ms")):
+        allowed = (percentile(samples, q) + getattr(bounds_of(samples, q), side)) / 2
+        more = queries_to_settle(samples, q, allowed)
+        assert more is not None
+        assert more > 0
+        # Queries just like those seen: the same shares below and above the limit, in another order.
+        total = rng.permutation(np.resize(samples, len(samples) + int(1.05 * more)))
+        bounds = bounds_of(total, q, effective_n=len(total) * effective_size(samples, q) / len(samples))
+        assert bounds.upper_ms <= allowed or bounds.lower_ms > allowed
+
+
+def test_a_limit_that_is_decided_needs_no_more_and_one_at_the_percentile_never_is() -> None:
+    samples = np.random.default_rng(0).permutation(np.arange(1000.0))
+    assert queries_to_settle(samples, 50.0, 900.0) == 0
+    assert queries_to_settle(samples, 50.0, 100.0) == 0
+    assert queries_to_settle(samples, 50.0, 499.5) is None
+    assert queries_to_settle(samples[:20], 99.0, 5000.0) == 642

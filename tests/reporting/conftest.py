@@ -13,6 +13,7 @@ from edgekit.checking import PlacedOperator, Proof
 from edgekit.metrics import Drop
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measured import Measured
+from edgekit.reporting.model import REPORT_SCHEMA_VERSION
 from edgekit.reporting.report import target_report
 from edgekit.specs import Profile
 from edgekit.verdict import judge
@@ -64,7 +65,9 @@ def make_candidate(
             status="ok",
             artifact_sha256="0" * 64,
             load_ms=123.4,
+            cold_load_ms=(120.0, 123.4, 121.1),
             first_inference_ms=45.6,
+            first_inferences_ms=(45.6, 44.0, 43.9),
             application_ms=latencies,
             engine_ms=latencies * 0.9,
             peak_memory_mb={"load": 310.0, "steady": 512.5},
@@ -72,6 +75,8 @@ def make_candidate(
             host=this_host(),
             engine_version="1.31.1",
             turns=40,
+            turn_sizes=(500,) * 40,
+            turn_started_s=tuple(np.linspace(0, 30, 40).tolist()),
             started_at="2026-11-20T23:59:59+00:00",
         )
     verdict = judge(
@@ -113,9 +118,11 @@ def report() -> Callable[..., dict[str, Any]]:
             why="onnxruntime int8: lowest p50 bound (12.345 ms) of those that meet every limit"
             if chosen
             else "nothing ships: the accuracy limit is missed",
+            steps=[],
         )
         whole = {
-            "schema_version": 1,
+            "kind": "run",
+            "schema_version": REPORT_SCHEMA_VERSION,
             "edgekit_version": "0.1.0",
             "name": "digits",
             "created": "2026-11-20T23:59:59+00:00",
@@ -123,10 +130,16 @@ def report() -> Callable[..., dict[str, Any]]:
             "command": "edgekit deploy examples/digits",
             "seed": 0,
             "host": {
-                "cpu_model": "AMD EPYC 9654 96-Core Processor",
-                "cores": 2,
+                "arch": "x86_64",
                 "isa": "avx512-vnni",
+                "cpu_model": "AMD EPYC 9654 96-Core Processor",
+                "board": None,
+                "gpus": [],
+                "cores": 2,
+                "memory_mb": 16_000.0,
                 "governor": "unknown",
+                "os": "Linux 6.18",
+                "python": "3.11.7",
             },
             "engines": {"onnxruntime": "1.31.1", "openvino": "2026.4.1"},
             "models": {
@@ -136,6 +149,12 @@ def report() -> Callable[..., dict[str, Any]]:
             "same_model": False,
             "untrained": False,
             "data": {"test_samples": 10_000, "random": random, "held_out": True, "metric": "accuracy"},
+            "reproduce": {
+                "command": "edgekit deploy examples/digits",
+                "recipe_sha256": "3" * 64,
+                "versions": {"numpy": "2.4.6"},
+                "hashes": {"teacher": "1" * 64},
+            },
             "targets": [target],
             "exit_code": target["exit_code"],
         }

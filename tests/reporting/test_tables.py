@@ -101,9 +101,10 @@ def test_scores_of_teacher_student_and_what_ships(report, candidate):
     whole = report(candidate())
     header, rows = scores_table(whole, whole["targets"][0]["candidates"][0])
     assert header == ["", "model", "parameters", "accuracy", "drop, points"]
-    assert [row[0] for row in rows] == ["teacher", "fp32 student", "what ships"]
+    assert [row[0] for row in rows] == ["teacher", "fp32 student", "what ships", "against fp32"]
     assert rows[0][2:4] == ["1,234,567", "93.21%"]
     assert rows[2][3:] == ["92.80%", "0.20 [-0.52, 0.91]"]
+    assert rows[3][3:] == ["", "0.20 [-0.52, 0.91]"], "the drop from the fp32 student"
     assert [row[0] for row in scores_table(whole | {"same_model": True}, shipped_of(whole["targets"][0]))[1]] == [
         "teacher",
         "what ships",
@@ -124,7 +125,8 @@ def test_facts_say_what_the_figures_rest_on(report, candidate, data, said):
     found = dict(facts(whole, whole["targets"][0]))
     assert found["host"] == "AMD EPYC 9654 96-Core Processor, 2 cores, avx512-vnni, governor unknown"
     assert found["engines"] == "onnxruntime 1.31.1, openvino 2026.4.1"
-    assert found["load"] == "single_stream, batch 1, 4 threads"
+    assert found["driven"] == "single_stream, batch 1, 4 threads"
+    assert found["load"].startswith("cold 123.4 ms (longest of 3), first query 45.60 ms (longest of 3)")
     assert "20000 queries in 40 turns" in found["measured"]
     assert (said is None) == ("data" not in found)
     assert said is None or said in found["data"]
@@ -138,6 +140,18 @@ def test_facts_say_what_could_mislead(report, candidate):
     told = dict(facts(whole, whole["targets"][0]))
     assert told["weights"] == "none were given: they are as the factory made them"
     assert told["int8"] == "the share is of this host's run, not of the target's"
+
+
+def test_facts_say_why_a_measurement_is_less_than_sure(report, candidate):
+    whole = report(candidate())
+    measured = shipped_of(whole["targets"][0])["measured"]
+    assert not {"spoiled", "drift", "note"} & dict(facts(whole, whole["targets"][0])).keys()
+    measured |= {"spoiled": "others used 46%", "drift": "latencies drifted", "caveats": ["clocks unknown"]}
+    measured["warm_up"]["queries"], measured["cached_load_ms"] = 34, [20.0, 21.5]
+    told = dict(facts(whole, whole["targets"][0]))
+    assert (told["spoiled"], told["drift"], told["note"]) == ("others used 46%", "latencies drifted", "clocks unknown")
+    assert told["measured"].startswith("34 queries of warm-up, 20000 queries")
+    assert "from the engine's cache 21.50 ms (longest of 2)" in told["load"]
 
 
 def test_remarks_say_why_candidates_failed_and_why_nothing_ships(report, candidate):

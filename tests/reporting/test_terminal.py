@@ -4,7 +4,9 @@ import pytest
 from fake_line import quick_profile
 
 from edgekit.cli._output import console
-from edgekit.reporting.report import limits_report, measured_report
+from edgekit.profiling.load import LoadSpec
+from edgekit.reporting.measurement import measured_report
+from edgekit.reporting.report import limits_report
 from edgekit.reporting.terminal import print_profile, print_report
 
 
@@ -45,7 +47,7 @@ def wide(report, candidate):
 def test_no_cell_is_folded_for_the_usual_names(printed, report, candidate, columns):
     text = printed(print_report, wide(report, candidate), columns)
     assert max(map(len, text.splitlines())) <= columns
-    for start, rows in (("candidate", 5), ("limit", 5), ("clock", 2), ("model", 3)):
+    for start, rows in (("candidate", 5), ("limit", 5), ("clock", 2), ("model", 4)):
         assert len(cells(text, start)) == rows, f"{start}: a cell is folded\n{text}"
 
 
@@ -92,6 +94,16 @@ def test_text_of_users_is_no_markup(printed, report, candidate):
     assert "[bold]bad[/bold] :smile:" in text
 
 
+@pytest.mark.parametrize("status", ["fail", "inconclusive"])
+def test_why_what_ships_does_not_pass_is_said(printed, report, candidate, status):
+    whole = report(candidate())
+    target = whole["targets"][0]
+    assert "because of this" not in printed(print_report, whole)
+    target["status"] = status
+    target["candidates"][0]["reason"] = "because of this"
+    assert f"{status}: because of this" in printed(print_report, whole)
+
+
 def test_what_profile_found(printed, candidate):
     one = candidate()
     found = {
@@ -101,7 +113,7 @@ def test_what_profile_found(printed, candidate):
         "status": "pass",
         "reason": "every limit is met",
         "limits": limits_report(one.verdict),
-        "measured": measured_report(one.measured),
+        "measured": measured_report(one.measured, LoadSpec()),
     }
     text = printed(print_profile, found)
     assert text.startswith("digits (onnxruntime int8) on local, profile quick: PASS\n")
