@@ -16,6 +16,7 @@ FEWEST_QUERIES = 20  # with fewer, no change of level could be told from chance
 _WANTED_QUERIES = 50  # a slow start of a few dozen queries is then seen to end,
 _WANTED_S = 1.0  # unless they take longer than this
 
+_SINGLE = 100  # queries that are run one by one, so that the outputs of each are looked at
 _CHUNK_S = 0.02
 _MOST_CHUNK = 10_000
 _GROWTH = 1.25  # how much more there is at each look, which keeps looking cheap
@@ -61,12 +62,13 @@ def warm_up(take: Callable[[int], Latencies], slow_s: float) -> WarmUp:
         chunks.append(chunk)
         queries += len(chunk)
         spent_ns += int(chunk.sum())
-        size = int(min(max(_CHUNK_S * 1e9 * queries / max(spent_ns, 1), 1), _MOST_CHUNK))
+        if queries >= _SINGLE:
+            size = int(min(max(_CHUNK_S * 1e9 * queries / max(spent_ns, 1), 1), _MOST_CHUNK))
         over = spent_ns >= (MOST_S if queries >= FEWEST_QUERIES else max(slow_s, MOST_S)) * 1e9
         if over or (queries >= look_at and _enough(queries, spent_ns / 1e9)):
             latencies_ns = np.concatenate(chunks)
             start = steady_from(latencies_ns)
-            settled = queries >= FEWEST_QUERIES and queries - start >= start
+            settled = queries - start >= max(start, FEWEST_QUERIES)
             if settled or over:
                 query_ns = float(np.median(latencies_ns[start:]))
                 return WarmUp(latencies_ns=latencies_ns, queries=start, settled=settled, query_ns=query_ns)
@@ -101,22 +103,22 @@ def change_point(latencies_ns: Latencies) -> int | None:
         How many come before the change.
     """
     block = math.ceil(len(latencies_ns) / _MOST_BLOCKS)
-    if block > 1:
-        whole = len(latencies_ns) // block * block
-        latencies_ns = np.median(latencies_ns[:whole].reshape(-1, block), axis=1)
-    n = len(latencies_ns)
+    whole = len(latencies_ns) // max(block, 1) * block
+    levels = np.median(latencies_ns[:whole].reshape(-1, block), axis=1) if block > 1 else latencies_ns
+    n = len(levels)
     if n < 2:
         return None
     before = np.arange(1, n, dtype=np.float64)
-    rank_sums = 2 * np.cumsum(_ranks(latencies_ns))[:-1] - before * (n + 1)
+    rank_sums = 2 * np.cumsum(_ranks(levels))[:-1] - before * (n + 1)
     deviations = np.abs(rank_sums) / np.sqrt(before * (n - before) * (n + 1) / 3)
     change = int(deviations.argmax()) + 1
-    if deviations[change - 1] < _SIGNIFICANT:
+    earlier, later = float(np.median(levels[:change])), float(np.median(levels[change:]))
+    if deviations[change - 1] < _SIGNIFICANT or abs(earlier - later) < max(_LEAST_CHANGE * later, _LEAST_CHANGE_NS):
         return None
-    earlier, later = float(np.median(latencies_ns[:change])), float(np.median(latencies_ns[change:]))
-    if abs(earlier - later) < max(_LEAST_CHANGE * later, _LEAST_CHANGE_NS):
-        return None
-    return change * block
+    # Ranks tell that there is a change, and only roughly where: what lies on which side of the middle tells better.
+    middle = (earlier + later) / 2
+    as_before = latencies_ns > middle if earlier > later else latencies_ns < middle
+    return int(np.cumsum(np.where(as_before, 1, -1))[:-1].argmax()) + 1
 
 
 def _ranks(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgekit.artifact import Array, Artifact, Option, TensorSpec, hash_files
+from edgekit.profiling import turns
 from edgekit.profiling.load import LoadSpec
 
 
@@ -43,3 +44,9 @@ def feeds() -> dict[str, Array]:
 def brief() -> LoadSpec:
     """A load that ends after a few turns of 10 queries."""
     return LoadSpec(min_seconds=0.0, min_count=30, percentiles=(50.0,), timeout_s=60.0)
+
+
+@pytest.fixture
+def independent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries that do not hang together, however busy this machine is: turns follow from the load alone."""
+    monkeypatch.setattr(turns, "effective_size", lambda latencies, q: float(len(latencies)))

@@ -20,6 +20,8 @@ from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import measure, measure_in_turns
 from edgekit.profiling.measured import PHASES
 
+pytestmark = pytest.mark.usefixtures("independent")
+
 MakeArtifact = Callable[..., Artifact]
 
 IS_LOAD = 'case "$*" in *--load*)'

@@ -42,12 +42,13 @@ def test_a_job_folder_is_self_contained(
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     measured = read_result(elsewhere)
     assert measured.status == "ok"
-    assert measured.turn_sizes == (9, 9, 9, 9)
+    assert measured.turns >= 4
+    assert measured.turn_sizes == (9,) * measured.turns
     raw = np.load(elsewhere / "latencies.npy")
     assert raw.dtype == np.int64
-    assert raw.shape == (40, 2), "every query is kept, the first of each turn too"
+    assert raw.shape == (10 * measured.turns, 2), "every query is kept, the first of each turn too"
     assert (raw >= 6_000_000).all(), "nanoseconds"
-    assert json.loads((elsewhere / "result.json").read_text())["queries"] == [10, 10, 10, 10]
+    assert json.loads((elsewhere / "result.json").read_text())["queries"] == [10] * measured.turns
     assert not list(elsewhere.glob("*.part"))
     assert (
         str(tmp_path) not in (elsewhere / "job.json").read_text() + (elsewhere / "artifact/artifact.json").read_text()
