@@ -22,7 +22,10 @@ class SkippedEngines:
     def __init__(self) -> None:
         self.found: list[str] = []
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self.pytest_runtest_logreport(report)  # a whole file may be skipped as it is read
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport | pytest.CollectReport) -> None:
         if report.skipped and report.nodeid.startswith(MUST_RUN) and not hasattr(report, "wasxfail"):
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
             if not any(text in reason for text in ALLOWED):

@@ -33,6 +33,17 @@ def test_a_skipped_engine_fails_in_ci(tmp_path: Path) -> None:
     assert "tests/runtime/test_engine.py::test_engine: Skipped: onnxruntime is not installed" in found.stdout
 
 
+def test_a_whole_file_that_is_skipped_fails_in_ci(tmp_path: Path) -> None:
+    folder = tmp_path / "tests" / "reporting"
+    folder.mkdir(parents=True)
+    (folder / "test_browser.py").write_text(
+        "import pytest\n\npytest.importorskip('no_such_module', reason='no browser')\n"
+    )
+    found = run(tmp_path, "needs a host with VNNI", {"EDGEKIT_CI": "1"})
+    assert found.returncode == 1
+    assert "tests/reporting/test_browser.py: Skipped: no browser" in found.stdout
+
+
 @pytest.mark.parametrize(("reason", "environment"), [("any", {}), ("needs a host with VNNI", {"EDGEKIT_CI": "1"})])
 def test_a_skip_elsewhere_or_for_hardware_does_not(reason: str, environment: dict[str, str], tmp_path: Path) -> None:
     assert run(tmp_path, reason, environment).returncode == 0
