@@ -11,6 +11,7 @@ import click
 from edgekit.cli._output import console, print_json, print_table
 
 if TYPE_CHECKING:
+    from edgekit.profiling.host import Host
     from edgekit.specs import Profile, Target
 
 catalog_option = click.option(
@@ -30,16 +31,18 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 def targets(name: str | None, folders: tuple[Path, ...], as_json: bool) -> None:
     """List the targets, or show all of the target NAME (or of a .toml file)."""
     from edgekit.catalog import list_targets, load_target
+    from edgekit.profiling.host import this_host
 
     if name is not None:
         shown = _target(load_target(name, folders))
         print_json(shown) if as_json else _show(shown)
         return
-    rows = [_target(target) for target in list_targets(folders)]
+    found = list_targets(folders)
     if as_json:
-        print_json(rows)
+        print_json([_target(target) for target in found])
         return
-    print_table(("target", "engines", "what it is", "this host"), [_target_row(row) for row in rows])
+    print_table(("target", "engines", "what it is", "measure here"), [_target_row(target) for target in found])
+    console().print(f"host: {host_line(this_host())}")
 
 
 @click.command()
@@ -73,9 +76,24 @@ def _profile(profile: Profile) -> dict[str, Any]:
     return profile.model_dump(mode="json")
 
 
-def _target_row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    here = "yes" if row["is_this_host"] else f"no: {row['mismatch']}"
-    return row["name"], ", ".join(row["engines"]), row["description"], here
+def _target_row(target: Target) -> tuple[str, ...]:
+    return target.name, ", ".join(target.engines), target.description, needs(target) or "yes"
+
+
+def needs(target: Target) -> str | None:
+    """What this host would have to be for a verdict on the target, in a few words; None: it is the target."""
+    from edgekit.profiling.host import this_host
+    from edgekit.specs import difference
+
+    differs = difference(target, this_host())
+    return None if differs is None else f"needs {differs.what} {differs.wanted}"
+
+
+def host_line(host: Host) -> str:
+    """What a target is compared with, on one line."""
+    extras = [extra for extra in (host.board, *host.gpus) if extra]
+    facts = [f"{host.cpu_model} ({host.arch}, {host.isa})", f"{host.cores} cores", f"{host.memory_mb / 1000:.1f} GB"]
+    return ", ".join([*facts, *extras])
 
 
 def _profile_row(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,17 +1,21 @@
-"""``edgekit doctor``: what is installed, what each target lacks here, and what mends it."""
+"""``edgekit doctor``: what is installed, what each target lacks here, what disturbs timing, and what mends it."""
 
 from __future__ import annotations
 
+import re
 import sys
+import textwrap
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.cli._output import ERROR, MET, console, print_json, print_table
-from edgekit.cli.catalogue import catalog_option, json_option
+from edgekit.cli.catalogue import catalog_option, host_line, json_option, needs
 
 if TYPE_CHECKING:
+    from edgekit.profiling.conditions import Conditions
     from edgekit.specs import Target
 
 # By what they are for; the names are those of the distributions.
@@ -23,12 +27,18 @@ PACKAGES = {
     "examples": ("scikit-learn",),
 }
 
+# Long enough for the kernel's ticks of 10 ms to tell a busy machine from an idle one, and hardly felt.
+WATCH_SECONDS = 0.3
+# Read through the kernel and a device, instead of from a register of the CPU.
+SLOW_CLOCKS = ("acpi_pm", "hpet", "jiffies", "refined-jiffies")
+_INDENT = 10
+
 
 @click.command()
 @catalog_option
 @json_option
 def doctor(folders: tuple[Path, ...], as_json: bool) -> int:
-    """Say what is installed, what each target lacks here, and the command that mends it.
+    """Say what is installed, what each target lacks here, what disturbs timing, and what mends it.
 
     Exits with 1 when no target could be prepared here, else with 0.
     """
@@ -38,6 +48,7 @@ def doctor(folders: tuple[Path, ...], as_json: bool) -> int:
 
     report = {
         "host": to_json(this_host()),
+        "timing": _timing(),
         "installed": _installed(),
         "targets": [_examine(target) for target in list_targets(folders)],
     }
@@ -59,6 +70,27 @@ def _version(distribution: str) -> str | None:
         return None
 
 
+def _timing() -> dict[str, Any]:
+    """What this host is like for timing at this moment, and what to do about it."""
+    from edgekit.profiling.conditions import caveats, spoiled
+    from edgekit.profiling.host_state import clock_source
+    from edgekit.profiling.load import LoadSpec
+    from edgekit.profiling.system import this_system
+    from edgekit.profiling.watching import conditions_between, observe
+
+    system = this_system()
+    before = observe([], system=system)
+    time.sleep(WATCH_SECONDS)
+    found = conditions_between(before, observe([], system=system), shortest_s=WATCH_SECONDS)
+    clock = clock_source(system)
+    advice = caveats(found)
+    if clock in SLOW_CLOCKS:
+        advice.append(f"the clock source is {clock}: every reading takes a microsecond or more; allow tsc at boot")
+    if (why := spoiled(found, LoadSpec())) is not None:
+        advice.insert(0, f"a run now would be spoiled: {why}")
+    return {"clock_source": clock, "conditions": found, "advice": advice}
+
+
 def _examine(target: Target) -> dict[str, Any]:
     """What every engine of a target lacks here (None: nothing), and why the target cannot be measured here."""
     from edgekit.backends import load_backend
@@ -70,44 +102,78 @@ def _examine(target: Target) -> dict[str, Any]:
         {"engine": engine, "prepare": load_backend(engine).missing(target), "execute": missing(engine)}
         for engine in target.engines
     ]
-    return {"name": target.name, "engines": engines, "mismatch": mismatch(target, this_host())}
+    return {"name": target.name, "engines": engines, "mismatch": mismatch(target, this_host()), "needs": needs(target)}
 
 
 def _show(report: dict[str, Any]) -> None:
     out = console()
-    out.print(_host_text(report["host"]), soft_wrap=True)
+    host, timing = report["host"], report["timing"]
+    lines = [*_labelled("host", f"{_host_text()}, {host['os']}, Python {host['python']}")]
+    lines += _labelled("timing", ", ".join(_timing_facts(timing["conditions"], timing["clock_source"])))
+    for line in timing["advice"]:
+        lines += _labelled("", f"- {line}", hanging="  ")
     for group, packages in report["installed"].items():
         found = ", ".join(f"{name} {version}" for name, version in packages.items() if version)
         lacking = ", ".join(name for name, version in packages.items() if not version)
         note = f"; not installed: {lacking}" if lacking else ""
-        out.print(f"{group + ':':<10}{found or '-'}{note}")
-    print_table(("target", "prepare here", "run here", "measure here"), [_row(target) for target in report["targets"]])
+        lines += _labelled(group, f"{found or '-'}{note}")
+    for line in lines:
+        out.print(line, soft_wrap=True)
+    print_table(("target", "engines here", "measure here"), [_row(target) for target in report["targets"]])
     for line in _remedies(report["targets"]):
         out.print(line, soft_wrap=True)
 
 
-def _row(target: dict[str, Any]) -> tuple[str, ...]:
-    able = {
-        what: [engine["engine"] for engine in target["engines"] if engine[what] is None]
-        for what in ("prepare", "execute")
-    }
-    measured = "yes" if able["execute"] else "no: no engine runs here"
-    if target["mismatch"] is not None:
-        measured = f"no: {target['mismatch']}"
-    return target["name"], ", ".join(able["prepare"]) or "no", ", ".join(able["execute"]) or "no", measured
+def _labelled(label: str, text: str, hanging: str = "") -> list[str]:
+    """A label and a text beside it, within the console's width; what is in backticks stays on one line to be copied."""
+    whole = re.sub(r"`[^`]*`", lambda command: command.group().replace(" ", "\0"), text)
+    lines = textwrap.wrap(
+        whole,
+        console().width,
+        initial_indent=f"{label + ':' if label else '':<{_INDENT}}",
+        subsequent_indent=" " * _INDENT + hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace("\0", " ") for line in lines]
 
 
-def _host_text(host: dict[str, Any]) -> str:
-    extras = [host["board"], *host["gpus"], None if host["governor"] == "unknown" else f"governor {host['governor']}"]
-    facts = [
-        f"{host['cpu_model']} ({host['arch']}, {host['isa']})",
-        f"{host['cores']} cores",
-        f"{host['memory_mb'] / 1000:.1f} GB",
-        *(extra for extra in extras if extra),
-        host["os"],
-        f"Python {host['python']}",
+def _timing_facts(found: Conditions, clock: str) -> list[str]:
+    state = found.after
+    facts = [f"governor {state.governor}", f"clock source {clock}"]
+    if state.min_frequency_mhz is not None and state.max_frequency_mhz is not None:
+        facts.append(f"{state.min_frequency_mhz:.0f} to {state.max_frequency_mhz:.0f} MHz")
+    if state.temperature_c is not None:
+        facts.append(f"{state.temperature_c:.0f} °C")
+    if state.throttle_count is not None:
+        facts.append(f"throttled {state.throttle_count} times since it started")
+    limits = [
+        *([] if found.cpu_limit is None else [f"{found.cpu_limit:g} CPUs"]),
+        *([] if found.memory_limit_mb is None else [f"{found.memory_limit_mb:.0f} MB"]),
     ]
-    return f"{'host:':<10}{', '.join(facts)}"
+    facts.append(f"the container's limit is {' and '.join(limits)}" if limits else "no container limit")
+    if found.other_load is not None:
+        facts.append(f"others use {found.other_load:.0%} of the CPUs now")
+    return facts
+
+
+def _row(target: dict[str, Any]) -> tuple[str, ...]:
+    words = {
+        (True, True): "{}",
+        (True, False): "{} (prepares only)",
+        (False, True): "{} (runs only)",
+    }
+    able = [(engine["engine"], (engine["prepare"] is None, engine["execute"] is None)) for engine in target["engines"]]
+    engines = [words[can].format(name) for name, can in able if any(can)]
+    runs = any(execute for _, (_, execute) in able)
+    measured = target["needs"] or ("yes" if runs else "no engine runs here")
+    return target["name"], ", ".join(engines) or "none", measured
+
+
+def _host_text() -> str:
+    from edgekit.profiling.host import this_host
+
+    return host_line(this_host())
 
 
 def _remedies(targets: list[dict[str, Any]]) -> list[str]:

@@ -24,7 +24,7 @@ WORTH_SAYING = 0.05
 # A machine with less to spare may swap while it is timed.
 LITTLE_MEMORY_MB = 100.0
 
-_SET_GOVERNOR = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+_SET_GOVERNOR = "sudo cpupower frequency-set -g performance"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,8 +222,8 @@ def _clock_caveats(state: HostState) -> list[str]:
     lines = []
     if state.governor not in ("unknown", "performance"):
         lines.append(
-            f"the governor is {state.governor}, not performance: clocks may follow the load; to hold them: "
-            f"{_SET_GOVERNOR}"
+            f"the governor is {state.governor}, not performance: clocks may follow the load; "
+            f"`{_SET_GOVERNOR}` holds them"
         )
     highest, made_for = state.max_frequency_mhz, state.hardware_max_mhz
     if highest and made_for and highest < (1 - MAX_CLOCK_CHANGE) * made_for:

@@ -10,12 +10,15 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import fake_machines
 import pytest
 from click.testing import CliRunner
 
 import edgekit.backends
+import edgekit.profiling.system
 import edgekit.runtime
 from edgekit.catalog import list_targets
+from edgekit.cli.catalogue import needs
 from edgekit.cli.main import cli
 from edgekit.profiling.host import this_host
 from edgekit.specs import mismatch
@@ -147,7 +150,7 @@ def test_every_remedy_is_told_once(engines):
 def test_a_target_without_an_engine_here_cannot_be_measured_here(engines):
     engines(execute=dict.fromkeys(["openvino", "onnxruntime", "tensorrt"], "gone: fetch it"))
     local = next(line for line in doctor().output.splitlines() if line.split()[:1] == ["local"])
-    assert "no: no engine" in local
+    assert "no engine runs here" in local
 
 
 def test_it_fails_only_when_nothing_can_be_prepared(engines):
@@ -163,3 +166,98 @@ def test_a_package_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setitem(module.PACKAGES, "vision", ("no-such-package-anywhere",))
     assert "vision:   -; not installed: no-such-package-anywhere" in doctor().output
     assert json.loads(doctor("--json").output)["installed"]["vision"] == {"no-such-package-anywhere": None}
+
+
+def test_what_each_engine_can_do_here(engines, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    engines(prepare={"onnxruntime": "x"}, execute={"openvino": "y"})
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in doctor().output.splitlines() if line.strip()}
+    assert rows["local"] == "openvino (prepares only), onnxruntime (runs only) yes"
+    engines(prepare=dict.fromkeys(["openvino", "onnxruntime"], "x"), execute={"openvino": "y", "onnxruntime": "y"})
+    assert next(line for line in doctor().output.splitlines() if line.split()[:2] == ["local", "none"])
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_table_has_a_line_a_target(engines, monkeypatch, columns):
+    """The whole sentence of why a host is not the target stays in --json."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    engines(execute={"tensorrt": "no GPU: buy one"})
+    lines = doctor().output.partition("measure here")[2].partition("to run")[0].splitlines()
+    rows = [line for line in lines if line.strip()][1:]
+    assert [row.split()[0] for row in rows] == [target.name for target in list_targets()]
+    for row, target in zip(rows, list_targets(), strict=True):
+        assert row.rstrip().endswith(needs(target) or "yes")
+    assert max(map(len, lines)) <= columns
+
+
+@pytest.fixture
+def on(tmp_path, monkeypatch):
+    """Runs doctor on a machine written as files: its first lines, up to what is installed, and its JSON's timing."""
+
+    def run(files, *, cpus=4, columns=80):
+        system = fake_machines.machine(tmp_path, files, cpus=cpus)
+        monkeypatch.setattr(edgekit.profiling.system, "this_system", lambda: system)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        text = doctor().output.partition("timing:")[2].partition("base:")[0]
+        assert max(map(len, text.splitlines())) <= columns
+        return " ".join(text.split()), json.loads(doctor("--json").output)["timing"]
+
+    return run
+
+
+def test_a_raspberry_pi_hears_of_its_governor_and_its_power_supply(on):
+    text, timing = on(fake_machines.RASPBERRY_PI_5)
+    assert "governor ondemand, clock source unknown, 1500 to 2400 MHz, 62 °C, no container limit" in text
+    assert "`sudo cpupower frequency-set -g performance` holds them" in text
+    assert "this board has shown under-voltage, throttled" in text
+    assert timing["conditions"]["after"]["throttled_since_boot"] == ["under-voltage", "throttled"]
+    assert any("governor is ondemand" in line for line in timing["advice"])
+
+
+def test_a_nuc_hears_how_often_it_throttled(on):
+    text, timing = on(fake_machines.INTEL_NUC)
+    assert "throttled 27 times since it started" in text
+    assert timing["clock_source"] == "tsc"
+
+
+def test_a_container_hears_its_limits(on):
+    text, timing = on(fake_machines.CONTAINER)
+    assert "the container's limit is 2.5 CPUs and 4000 MB" in text
+    assert timing["conditions"]["cpu_limit"] == 2.5
+
+
+def test_a_machine_that_tells_nothing_hears_what_that_means(on):
+    text, timing = on(fake_machines.NOTHING)
+    assert text.startswith("governor unknown, clock source unknown, no container limit - this system does not tell")
+    assert timing["conditions"]["other_load"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "slow"), [("hpet", True), ("acpi_pm", True), ("tsc", False), ("arch_sys_counter", False)]
+)
+def test_a_slow_clock_is_named(on, name, slow):
+    files = {"sys/devices/system/clocksource/clocksource0/current_clocksource": f"{name}\n"}
+    text, timing = on(files)
+    assert f"clock source {name}" in text
+    assert any(f"the clock source is {name}" in line for line in timing["advice"]) is slow
+
+
+def test_a_board_that_is_held_down_hears_that_a_run_would_be_spoiled(on):
+    word = {"sys/devices/platform/soc/soc:firmware/get_throttled": "50005\n"}
+    text, _ = on(fake_machines.RASPBERRY_PI_5 | word)
+    assert "- a run now would be spoiled: the clocks were held down while this was measured: throttled, under" in text
+
+
+def test_others_are_seen_at_once(on, monkeypatch):
+    """All four CPUs were busy for the 0.3 s, and not with this process."""
+    fresh = fake_machines.cpu_ticks(*[(1000, 500, 0)] * 4) | fake_machines.process(fake_machines.US, 5)
+    text, timing = on(fresh)
+    assert "others use 100% of the CPUs now" in text
+    assert "a run now would be spoiled: others used 100% of the CPUs" in text
+    assert timing["conditions"]["other_load"] == 1.0
+
+
+def test_a_command_stays_on_one_line(on):
+    """Broken in two it could not be copied."""
+    on(fake_machines.RASPBERRY_PI_5, columns=60)
+    assert "`sudo cpupower frequency-set -g performance`" in doctor().output

@@ -140,8 +140,8 @@ def test_clocks_that_follow_the_load_do_not_spoil():
     found = over_a_run(lazy | {"frequency_mhz": 2400.0}, lazy)
     assert spoiled(found, LOAD) is None
     (line,) = caveats(found)
-    assert line.startswith("the governor is powersave, not performance: clocks may follow the load; to hold them: ")
-    assert line.endswith("echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")
+    assert line.startswith("the governor is powersave, not performance: clocks may follow the load; ")
+    assert line.endswith("`sudo cpupower frequency-set -g performance` holds them")
 
 
 @pytest.mark.parametrize(
