@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from io import BufferedIOBase
@@ -32,6 +33,7 @@ from edgekit.runtime.numbers import run_batched
 from edgekit.runtime.session import PlacedNode, Placement, Session
 
 SILENCE_S = 120.0
+PARENT_GONE = 3  # exit status
 _TAIL_CHARS = 2000
 
 
@@ -79,7 +81,7 @@ def opened_apart(artifact: Artifact, *, silence_s: float = SILENCE_S) -> Iterato
             process = subprocess.Popen(
                 [sys.executable, "-m", "edgekit.apart", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # closes with this process, however it ends
                 stdout=output,
                 stderr=output,
                 cwd=artifact.folder,  # python -m looks here first: a user's random.py must not be found
@@ -102,6 +104,8 @@ def opened_apart(artifact: Artifact, *, silence_s: float = SILENCE_S) -> Iterato
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
 
 
 def _how_it_ended(process: subprocess.Popen[bytes], silence_s: float) -> str:
@@ -183,6 +187,14 @@ def serve(descriptor: int) -> None:
             _send(stream, answer, outputs)
 
 
+def _end_with_parent() -> None:
+    """Ends this process when the parent is gone, also while an engine hangs."""
+    # Unbuffered, since a buffered stdin that a daemon thread reads is a fatal error when the process ends.
+    with open(0, "rb", buffering=0, closefd=False) as stream:
+        stream.read()
+    os._exit(PARENT_GONE)
+
+
 class _Beating:
     """A session that gives a sign of life after every batch, so that a long row of slow ones is not called a hang."""
 
@@ -208,4 +220,5 @@ def _told(exc: EdgeKitError) -> dict[str, str | None]:
 
 
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     serve(int(sys.argv[1]))

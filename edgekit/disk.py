@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
@@ -13,6 +14,8 @@ from pathlib import Path
 
 PARTIAL = ".edgekit-partial-"  # told apart from whatever else lies in a folder of the user's
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_TEMPORARY = "edgekit-"
+_HELD = ".held"
 _NEXT_TO_NOTHING = 1 << 20  # bytes left free on a disk that an engine, which names no cause, could not write to
 
 
@@ -47,7 +50,7 @@ def disk_full(exc: BaseException, *folders: Path) -> Path | None:
     Returns:
         One of the folders, or another that the system named; None: no disk is full.
     """
-    tight = next((folder for folder in folders if folder.is_dir() and _free(folder) < _NEXT_TO_NOTHING), None)
+    tight = next((folder for folder in folders if folder.is_dir() and nearly_full(folder)), None)
     cause: BaseException | None = exc
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _FULL:
@@ -57,8 +60,9 @@ def disk_full(exc: BaseException, *folders: Path) -> Path | None:
     return tight
 
 
-def _free(folder: Path) -> int:
-    return shutil.disk_usage(folder).free
+def nearly_full(folder: Path) -> bool:
+    """Whether next to nothing is free on the disk of an existing folder."""
+    return shutil.disk_usage(folder).free < _NEXT_TO_NOTHING
 
 
 @contextmanager
@@ -86,7 +90,7 @@ def filled(partial: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def temporary_folder(what: str) -> Iterator[Path]:
-    """Makes a folder for temporary files, gone when the block ends.
+    """Makes a folder for temporary files, gone when the block ends; one that a killed process left goes too.
 
     Args:
         what: What is written there, for the message.
@@ -96,8 +100,10 @@ def temporary_folder(what: str) -> Iterator[Path]:
     """
     folder = None
     try:
-        folder = Path(tempfile.mkdtemp(prefix="edgekit-"))
-        yield folder
+        folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
+        with _held(folder):
+            _clear_killed(folder.parent)
+            yield folder
     except BaseException as exc:
         told = _told(exc, what, folder or Path(os.environ.get("TMPDIR", os.curdir)) / "edgekit")
         if told is not None:
@@ -106,6 +112,27 @@ def temporary_folder(what: str) -> Iterator[Path]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Marks a folder as one whose process lives, by a lock that ends with it."""
+    unseen = folder / f"{_HELD}.new"
+    with unseen.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.replace(unseen, folder / _HELD)  # whoever sees it finds it locked
+        yield
+
+
+def _clear_killed(root: Path) -> None:
+    """Removes this user's temporary folders whose process was killed."""
+    for held in root.glob(f"{_TEMPORARY}*/{_HELD}"):
+        with contextlib.suppress(OSError):  # locked, another user's, or gone meanwhile
+            if held.parent.is_symlink() or held.lstat().st_uid != os.getuid():
+                continue
+            with held.open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(held.parent)
 
 
 def _told(exc: BaseException, what: str, partial: Path) -> DiskFull | None:

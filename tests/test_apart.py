@@ -1,7 +1,10 @@
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,8 +53,6 @@ def test_every_dtype_travels(tiny_artifact):
 def test_an_artifact_in_a_relative_folder(tmp_path, monkeypatch):
     artifact = null_artifact(tmp_path / "a")
     monkeypatch.chdir(tmp_path)
-    from pathlib import Path
-
     with opened_apart(dataclasses.replace(artifact, folder=Path("a"))) as apart:
         assert apart.run({"input": ONES})["logits"].shape == (5, 3)
 
@@ -146,3 +147,45 @@ print("ended")
 def test_the_process_ends_when_its_parent_is_gone():
     done = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout == "ended\n", done.stderr
+
+
+KILLED = """
+import os, signal, sys, threading, time
+from pathlib import Path
+import numpy as np
+from edgekit.apart import opened_apart
+from fake_line import null_artifact
+
+def told(*args, **kwargs):
+    process = popen(*args, **kwargs)
+    print(process.pid, flush=True)
+    return process
+
+import subprocess
+popen, subprocess.Popen = subprocess.Popen, told
+with opened_apart(null_artifact(Path(sys.argv[1]), hang_at=0)) as apart:
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    apart.run({"input": np.ones((1, 4), np.float32)})
+"""
+
+
+def test_the_process_ends_with_a_killed_parent_even_while_its_engine_hangs(tmp_path):
+    path = os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "a")],
+        stdout=subprocess.PIPE,
+        env=dict(os.environ) | {"PYTHONPATH": path},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    until = time.monotonic() + 30
+    while lives(int(done.stdout)):
+        assert time.monotonic() < until, "it lives on"
+        time.sleep(0.02)
+
+
+def lives(pid):
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -130,3 +132,18 @@ def test_whole_tells_a_full_disk(tmp_path):
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_folder_that_a_killed_process_left_goes_and_a_living_ones_stays(tmp_path, monkeypatch):
+    script = (
+        "import os; from edgekit.disk import temporary_folder\nwith temporary_folder('it'): os.kill(os.getpid(), 9)"
+    )
+    environment = dict(os.environ) | {"TMPDIR": str(tmp_path)}
+    assert subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode == -9
+    (left,) = tmp_path.iterdir()
+    (tmp_path / "edgekit-mine").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with temporary_folder("it") as first, temporary_folder("it") as second:
+        assert {first, second, tmp_path / "edgekit-mine"} == set(tmp_path.iterdir())
+    assert not left.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["edgekit-mine"]

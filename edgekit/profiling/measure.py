@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
 from edgekit.artifact import Array, Artifact, Preprocessing
+from edgekit.disk import DiskFull, folder_bytes, nearly_full, temporary_folder
 from edgekit.errors import BundleError, MeasurementError
 from edgekit.profiling.child import Child, Failure, ending, exited, expect, failure, started, tell
 from edgekit.profiling.conditions import Conditions
@@ -28,6 +27,7 @@ from edgekit.progress import Progress, silent
 
 STEP = "measure"
 LOAD_STEP = "load"
+JOBS = "the measuring jobs"
 
 
 def measure(
@@ -71,11 +71,12 @@ def measure_in_turns(
     Raises:
         DataError: There are no samples, their counts differ, or an array is not of numbers.
         FeedError: An input has no samples, or a name is not an input.
+        DiskFull: There is no room for the jobs or their results.
     """
     for artifact in artifacts:
         check_feeds(artifact, feeds, preprocessing)
     with contextlib.ExitStack() as cleaning:
-        root = Path(cleaning.enter_context(tempfile.TemporaryDirectory(prefix="edgekit-measure-")))
+        root = cleaning.enter_context(temporary_folder(JOBS))
         candidates = []
         # One after another, so that no load disturbs another's load and first inference.
         for index, artifact in enumerate(artifacts):
@@ -91,7 +92,10 @@ def measure_in_turns(
         _take_turns(candidates, load, progress)
         conditions = conditions_between(before, observe(pids))
         zero = min((began for candidate in candidates for began in candidate.began), default=0.0)
-        return [_complete(candidate, _finish(candidate), conditions, zero) for candidate in candidates]
+        results = [_complete(candidate, _finish(candidate), conditions, zero) for candidate in candidates]
+        if any(result.status in ("failed", "crashed") for result in results) and nearly_full(root):
+            raise DiskFull(JOBS, root.parent, folder_bytes(root))  # a process that could not write cannot say so
+        return results
 
 
 @dataclass(slots=True, kw_only=True)
