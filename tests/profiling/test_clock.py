@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import gc
 import itertools
+import sys
+import tracemalloc
+from array import array
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,7 +12,8 @@ import pytest
 
 from edgekit.artifact import Array
 from edgekit.errors import EngineError
-from edgekit.profiling.clock import not_finite, run_turn, split_queries
+from edgekit.profiling import clock
+from edgekit.profiling.clock import Preprocess, not_finite, rotate, run_turn, split_queries
 
 
 class Recorder:
@@ -27,7 +31,7 @@ class Recorder:
 
 def test_queries_rotate_over_the_samples_and_go_on_in_the_next_turn() -> None:
     session = Recorder()
-    queries = itertools.cycle(split_queries({"x": np.arange(3.0)[:, None]}, 1))
+    queries = rotate(split_queries({"x": np.arange(3.0)[:, None]}, 1))
     run_turn(session, queries, 4)
     last = run_turn(session, queries, 3)
     assert session.fed == [0, 1, 2, 0, 1, 2, 0]
@@ -83,3 +87,89 @@ def test_an_output_that_is_not_finite_is_named(value: float) -> None:
     outputs = {"labels": np.array([1, 2]), "good": np.ones(3), "bad": np.array([0.0, value], dtype=np.float16)}
     assert not_finite(outputs) == "bad"
     assert not_finite({"labels": outputs["labels"], "good": outputs["good"]}) is None
+
+
+class Watcher:
+    """A session that allocates nothing and notes what is allocated around it."""
+
+    def __init__(self, count: int) -> None:
+        self.outputs = {"y": np.zeros(1)}
+        self.blocks = array("q", bytes(8 * count))
+        self.query = 0
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        self.blocks[self.query] = sys.getallocatedblocks()
+        self.query += 1
+        return self.outputs
+
+
+QUERIES = 10_000
+
+
+@pytest.mark.parametrize("preprocess", [None, lambda raw: raw])
+def test_nothing_is_allocated_between_the_first_query_and_the_last(preprocess: Preprocess | None) -> None:
+    session = Watcher(QUERIES)
+    run_turn(session, rotate(split_queries({"x": np.ones((7, 4))}, 1)), QUERIES, preprocess)
+    # Integers above 256 are objects: two time stamps, their difference and the loop's index come and go.
+    steady = np.array(session.blocks)[10:]
+    assert steady.max() - steady.min() <= 4
+    assert abs(steady[-100:].mean() - steady[:100].mean()) <= 2, "and nothing grows"
+
+
+def test_a_turn_takes_no_memory_beyond_its_own_arrays() -> None:
+    session, queries = Watcher(QUERIES), rotate(split_queries({"x": np.ones((7, 4))}, 1))
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        turn = run_turn(session, queries, QUERIES)
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    clocks = 2 * 8 * QUERIES
+    assert turn.latencies_ns.nbytes == clocks
+    assert peak - before <= 2 * clocks + 8 * QUERIES + 8192, "both clocks' arrays, their stack, one copy on the way"
+    assert after - before <= clocks + 4096, "what stays is the result"
+
+
+def test_rotating_keeps_no_copy_of_the_queries() -> None:
+    queries = split_queries({"x": np.ones((5000, 1))}, 1)
+    tracemalloc.start()
+    try:
+        rotating = rotate(queries)
+        for _ in range(5000):
+            next(rotating)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5000 * 8, "itertools.cycle would note every one of them"
+
+
+def test_tensors_and_outputs_are_freed_outside_of_the_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    class Told:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __del__(self) -> None:
+            events.append(f"{self.name} freed")
+
+    class Session:
+        def run(self, feeds: Mapping[str, object]) -> dict[str, object]:
+            events.append("run")
+            return {"y": Told("outputs")}
+
+    def now() -> int:
+        events.append("clock")
+        return 0
+
+    monkeypatch.setattr(clock, "perf_counter_ns", now)
+    run_turn(Session(), itertools.repeat({}), 3, lambda raw: {"x": Told("tensors")})
+    query = ["clock", "clock", "run", "clock"]
+    assert events[:4] == query
+    freed_in_the_clocks = [
+        event for i, event in enumerate(events) if "freed" in event and events[:i].count("clock") % 3 > 0
+    ]
+    assert not freed_in_the_clocks
+    assert events.count("tensors freed") >= 2
+    assert events.count("outputs freed") >= 2
