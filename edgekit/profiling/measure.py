@@ -87,7 +87,7 @@ def measure_in_turns(
             _get_ready(candidate)
             candidates.append(candidate)
         progress(LOAD_STEP, len(artifacts), len(artifacts))
-        pids = [candidate.child.process.pid for candidate in candidates]
+        pids = [candidate.child.process.pid for candidate in candidates if candidate.runs]
         before = observe(pids)
         _take_turns(candidates, load, progress)
         conditions = conditions_between(before, observe(pids))

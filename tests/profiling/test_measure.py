@@ -19,6 +19,7 @@ from edgekit.errors import FeedError
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import measure, measure_in_turns
 from edgekit.profiling.measured import PHASES
+from edgekit.profiling.turns import Pace
 
 pytestmark = pytest.mark.usefixtures("independent")
 
@@ -139,6 +140,61 @@ def test_the_order_rotates(
     monkeypatch.setattr(measuring, "_take_turn", noted)
     measure_in_turns([null_artifact(latency_us=us) for us in (6000.0, 7000.0, 8000.0)], brief, feeds)
     assert "".join(order) == "012" + "120" + "201" + "012"
+
+
+def test_the_start_of_each_turn_is_told_on_one_clock_for_all(
+    null_artifact: MakeArtifact, feeds: dict[str, Array], brief: LoadSpec
+) -> None:
+    pair = [null_artifact(latency_us=6000.0), null_artifact(latency_us=6000.0, nan_at=0)]
+    first, second = measure_in_turns([pair[0], null_artifact(latency_us=6000.0)], brief, feeds)
+    assert len(first.turn_started_s) == len(second.turn_started_s) == 4
+    assert first.turn_started_s[0] == 0
+    # The order rotates: 01 10 01 10.
+    order = sorted([(s, 0) for s in first.turn_started_s] + [(s, 1) for s in second.turn_started_s])
+    assert [number for _, number in order] == [0, 1, 1, 0, 0, 1, 1, 0]
+    assert all(later - earlier >= 0.06 for (earlier, _), (later, _) in itertools.pairwise(order)), "10 queries of 6 ms"
+    fine, broken = measure_in_turns(pair, brief, feeds)
+    assert (len(fine.turn_started_s), broken.turn_started_s) == (4, ())
+
+
+def test_conditions_are_those_of_the_turns(
+    null_artifact: MakeArtifact, feeds: dict[str, Array], brief: LoadSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    observe, take = measuring.observe, measuring._take_turn
+
+    def observed(pids: list[int]) -> object:
+        events.append("observe")
+        assert all((Path("/proc") / str(pid)).exists() for pid in pids), "the processes live"
+        assert len(pids) == 1, "the one that takes turns"
+        return observe(pids)
+
+    def taken(candidate: measuring._Candidate, queries: int) -> None:
+        events.append("turn")
+        take(candidate, queries)
+
+    monkeypatch.setattr(measuring, "observe", observed)
+    monkeypatch.setattr(measuring, "_take_turn", taken)
+    measured, broken = measure_in_turns([null_artifact(latency_us=6000.0), null_artifact(nan_at=0)], brief, feeds)
+    assert events == ["observe", *["turn"] * 4, "observe"]
+    assert measured.conditions.seconds >= 4 * 0.06
+    assert broken.conditions is None, "it took no turn"
+
+
+def test_the_pace_sees_the_latencies_of_every_turn(
+    null_artifact: MakeArtifact, feeds: dict[str, Array], brief: LoadSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Array] = []
+    took = measuring.Pace.took
+
+    def noted(pace: Pace, queries: int, seconds: float, application_ms: Array | None = None) -> None:
+        seen.append(application_ms)
+        took(pace, queries, seconds, application_ms)
+
+    monkeypatch.setattr(measuring.Pace, "took", noted)
+    measured = measure(null_artifact(latency_us=6000.0), brief, feeds)
+    np.testing.assert_array_equal(np.concatenate([turn[1:] for turn in seen]), measured.application_ms)
+    np.testing.assert_array_equal([turn[0] for turn in seen], measured.dropped_ms)
 
 
 def test_preprocessing_is_on_the_application_clock(null_artifact: MakeArtifact, brief: LoadSpec) -> None:

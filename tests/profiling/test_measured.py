@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import BundleError, MeasurementError
+from edgekit.profiling.conditions import Conditions, HostState
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measured import Measured, load_measured, save_measured, split_turns
 
@@ -35,6 +36,13 @@ def measured() -> Measured:
         host=this_host(),
         engine_version="1.0",
         turns=2,
+        conditions=Conditions(
+            before=HostState(governor="performance", throttled=("too hot",)),
+            after=HostState(load_average=1 / 3),
+            seconds=0.1,
+            other_load=0.25,
+        ),
+        cached_load_note="it was too slow",
         started_at="2026-11-20T12:00:00+00:00",
     )
 
@@ -58,6 +66,7 @@ def test_a_crash_is_saved_too(tmp_path: Path) -> None:
     save_measured(crash, tmp_path)
     again = load_measured(tmp_path)
     assert (again.status, again.reason, again.load_ms) == ("crashed", "died of SIGSEGV", None)
+    assert again.conditions is None
     assert again.application_ms.shape == again.warm_up_ms.shape == (0,)
 
 
