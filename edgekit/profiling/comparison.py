@@ -120,7 +120,7 @@ def compare_in_turns(
         confidence: Two-sided confidence of the interval.
 
     Returns:
-        The ratio, or None where the rounds give fewer groups than an interval needs (:func:`groups_needed`).
+        The ratio, or None where the rounds give fewer groups than an interval needs (:func:`rounds_needed`).
 
     Raises:
         MeasurementError: ``q`` or ``confidence`` is out of range, or a side has no turns.
@@ -150,12 +150,13 @@ def ratio_of(
     Returns:
         The ratio, or None with fewer log ratios than an interval needs.
     """
-    fewest = groups_needed(confidence)
+    inner = _with_choice(confidence)
+    fewest = groups_needed(inner)
     values, width = log_ratios[: len(log_ratios) // 2 * 2], 1
     while len(values) > MOST_GROUPS or (len(values) // 2 >= fewest and _correlation(values)[1] > _CORRELATED):
         width *= 2
         values = _grouped(log_ratios, width)
-    found = signed_rank_interval(values, confidence)
+    found = signed_rank_interval(values, inner)
     if found is None:
         return None
     low, centre, high = (math.exp(end) for end in found)
@@ -264,6 +265,14 @@ def _log_ratios(base: Sequence[Floats], other: Sequence[Floats], q: float, rotat
     return np.array(values, dtype=np.float64), rounds / max(1, len(values))
 
 
+def _with_choice(confidence: float) -> float:
+    """Confidence of the rank test inside an interval: half of its errors are left to the choice of the groups' width.
+
+    The width is chosen by the same log ratios, and correlation too small to be noticed remains.
+    """
+    return 1 - (1 - confidence) / 2
+
+
 def queries_a_group(q: float) -> int:
     """Fewest queries of a side in a group: two are expected beyond the percentile; 4 for p50, 200 for p99.
 
@@ -276,12 +285,21 @@ def queries_a_group(q: float) -> int:
 
 
 def queries_needed(q: float, confidence: float = CONFIDENCE) -> int:
-    """Fewest queries of a side from which a percentile can be compared in turns: 1,800 for p99.
+    """Fewest queries of a side from which a percentile can be compared in turns: 2,000 for p99.
 
     Raises:
         MeasurementError: ``q`` or ``confidence`` is out of range.
     """
-    return queries_a_group(q) * groups_needed(confidence)
+    return queries_a_group(q) * groups_needed(_with_choice(confidence))
+
+
+def rounds_needed(confidence: float = CONFIDENCE) -> int:
+    """Fewest groups of rounds from which anything can be compared in turns: 10.
+
+    Raises:
+        MeasurementError: ``confidence`` is out of range.
+    """
+    return groups_needed(_with_choice(confidence))
 
 
 def groups_needed(confidence: float = CONFIDENCE) -> int:
@@ -313,8 +331,8 @@ def signed_rank_interval(values: Floats, confidence: float = CONFIDENCE) -> tupl
         return None
     first, second = np.triu_indices(n)
     averages = np.sort((values[first] + values[second]) / 2)
-    beyond = _signed_rank_quantile(n, (1 - confidence) / 2)
-    return float(averages[beyond]), float(np.median(averages)), float(averages[-1 - beyond])
+    end = _signed_rank_quantile(n, (1 - confidence) / 2)
+    return float(averages[end - 1]), float(np.median(averages)), float(averages[-end])
 
 
 def rank_sum_interval(base: Floats, other: Floats, confidence: float = CONFIDENCE) -> tuple[float, float, float] | None:
@@ -332,22 +350,22 @@ def rank_sum_interval(base: Floats, other: Floats, confidence: float = CONFIDENC
     """
     n, m = len(base), len(other)
     spread = math.sqrt(n * m * (n + m + 1) / 12)
-    beyond = math.floor(n * m / 2 + NormalDist().inv_cdf((1 - confidence) / 2) * spread - 0.5)
-    if beyond < 0:
+    end = math.floor(n * m / 2 + NormalDist().inv_cdf((1 - confidence) / 2) * spread + 0.5)
+    if end < 1:
         return None
     differences = np.sort((other[:, None] - base[None, :]).ravel())
-    return float(differences[beyond]), float(np.median(differences)), float(differences[-1 - beyond])
+    return float(differences[end - 1]), float(np.median(differences)), float(differences[-end])
 
 
 @lru_cache(maxsize=1024)
 def _signed_rank_quantile(n: int, tail: float) -> int:
-    """How many of the smallest Walsh averages may be left out: the largest k with P(W <= k - 1) <= tail.
+    """Which of the Walsh averages, the smallest being 1, ends the interval: the largest k with P(W < k) <= tail.
 
     W is the statistic. By convolution: the rank i is in the sum or not, each with probability one half.
     """
     if n > _EXACT_RANKS:
         mean, deviation = n * (n + 1) / 4, math.sqrt(n * (n + 1) * (2 * n + 1) / 24)
-        return int(mean + NormalDist().inv_cdf(tail) * deviation - 0.5)
+        return math.floor(mean + NormalDist().inv_cdf(tail) * deviation + 0.5)
     chances = np.ones(1)
     for rank in range(1, n + 1):
         longer = np.zeros(len(chances) + rank)
