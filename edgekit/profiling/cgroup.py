@@ -18,15 +18,16 @@ _NO_LIMIT_BYTES = 1 << 60
 
 def cpu_limit(system: System) -> float | None:
     """CPUs' worth of time that may be used; None: no limit, or not told."""
-    limits = []
-    for folder in _groups(system, "cpu"):
-        quota, _, period = read_text(folder / "cpu.max").partition(" ")
-        if not quota:
-            quota = read_text(folder / "cpu.cfs_quota_us").strip()
-            period = read_text(folder / "cpu.cfs_period_us")
-        if quota.isdigit() and period.strip().isdigit() and int(period):
-            limits.append(int(quota) / int(period))
-    return min(limits, default=None)
+    return min((limit for limit, _ in _cpu_limits(system)), default=None)
+
+
+def throttled_periods(system: System) -> tuple[int, int] | None:
+    """Periods of the tightest CPU limit so far, and those in which it stopped us; None: no limit, or not told."""
+    _, folder = min(_cpu_limits(system), default=(None, None))
+    if folder is None:
+        return None
+    counts = dict(re.findall(r"^(nr_periods|nr_throttled) (\d+)$", read_text(folder / "cpu.stat"), re.MULTILINE))
+    return (int(counts["nr_periods"]), int(counts["nr_throttled"])) if len(counts) == 2 else None
 
 
 def memory_limit_mb(system: System) -> float | None:
@@ -40,19 +41,15 @@ def memory_limit_mb(system: System) -> float | None:
     return min(limits, default=None)
 
 
-def throttled_periods(system: System) -> tuple[int, int] | None:
-    """Periods of the CPU limit so far, and those in which the group was stopped; None: no limit, or not told.
-
-    Of several limited groups the one stopped most often.
-    """
-    found = []
+def _cpu_limits(system: System) -> Iterator[tuple[float, Path]]:
+    """Every CPU limit on this process, in CPUs, and the group that has it."""
     for folder in _groups(system, "cpu"):
-        counts = dict(re.findall(r"^(nr_periods|nr_throttled) (\d+)$", read_text(folder / "cpu.stat"), re.MULTILINE))
-        if len(counts) == 2:
-            found.append((int(counts["nr_periods"]), int(counts["nr_throttled"])))
-    if cpu_limit(system) is None:
-        return None
-    return max(found, key=lambda counts: (counts[1], counts[0]), default=None)
+        quota, _, period = read_text(folder / "cpu.max").partition(" ")
+        if not quota:
+            quota = read_text(folder / "cpu.cfs_quota_us").strip()
+            period = read_text(folder / "cpu.cfs_period_us")
+        if quota.isdigit() and period.strip().isdigit() and int(period):
+            yield int(quota) / int(period), folder
 
 
 def _groups(system: System, controller: str) -> Iterator[Path]:
