@@ -207,7 +207,7 @@ def caveats(conditions: Conditions) -> list[str]:
         )
     if conditions.steal is not None and conditions.steal > WORTH_SAYING:
         lines.append(f"the hypervisor took {_percent(conditions.steal)} of the time this machine's CPUs wanted to work")
-    if conditions.throttled_periods:
+    if conditions.throttled_periods and not _stopped_by_limit(conditions):
         lines.append(
             f"the container's limit of {_cpus(conditions)} stopped this run in {conditions.throttled_periods} "
             f"{'period' if conditions.throttled_periods == 1 else 'periods'}"

@@ -99,6 +99,10 @@ def test_what_spoils_a_run(found, reason):
     assert spoiled(found, LOAD) == reason
 
 
+def test_what_spoils_a_run_is_not_told_again_as_a_caveat():
+    assert caveats(over_a_run(cpu_limit=1.5, periods=30, throttled_periods=2)) == []
+
+
 def test_every_reason_is_told():
     found = over_a_run({"governor": "schedutil"}, other_load=0.5, steal=0.2)
     assert len(str(spoiled(found, LOAD)).split("; ")) == 3
