@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 FONT = 12.0
 # The mean width of a sans-serif letter, in parts of its height; a full-width one takes all of it.
-LETTER = 0.56
+LETTER = 0.6
 UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 STEPS = (1.0, 2.0, 5.0, 10.0)
 # From this ratio of largest to smallest on, an axis is logarithmic.
@@ -227,13 +227,22 @@ class Box:
 
 
 def place_label(
-    content: str, x: float, y: float, taken: Sequence[Box], frame: Box, gap: float = 9.0
+    x: float, y: float, width: float, taken: Sequence[Box], frame: Box, gap: float
 ) -> tuple[float, float, Box] | None:
-    """Where a label of a point at (x, y) goes without meeting anything; its left end, its baseline and its box.
+    """Where a label of a point goes without meeting anything: its left end, its baseline and its box.
 
-    None where there is no room beside the point.
+    Args:
+        x: Place of the point.
+        y: Place of the point.
+        width: Width of the label.
+        taken: What it must not meet.
+        frame: What it must stay in.
+        gap: Room between the point and its label.
+
+    Returns:
+        None where there is no room beside the point.
     """
-    width, height = text_width(content), FONT + 2
+    height = FONT + 2
     places = [
         (x + gap, y - height / 2),
         (x - gap - width, y - height / 2),

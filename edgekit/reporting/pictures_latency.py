@@ -162,7 +162,7 @@ def _flags(marks: Mapping[str, float], budgets: Mapping[str, float], x: Scale, b
 
 
 def draw_ridges(target: Mapping[str, Any], identity: str, *, narrow: bool = False) -> Markup | None:
-    """The distributions of all candidates on one axis, a row each; None where fewer than two are known."""
+    """The distributions of all candidates on one axis, the quickest first; None where fewer than two are known."""
     rows = [
         (number, c, found)
         for number, c in enumerate(target["candidates"], start=1)
@@ -170,6 +170,7 @@ def draw_ridges(target: Mapping[str, Any], identity: str, *, narrow: bool = Fals
     ]
     if len(rows) < 2:
         return None
+    rows.sort(key=lambda row: [*_marks(row[1]), *row[2][0]][0])
     budgets = budgets_of(target)
     last = max(bulk_of(c["measured"], edges) for _, c, (edges, _) in rows)
     near = [ms for ms in budgets.values() if ms <= last * FAR]

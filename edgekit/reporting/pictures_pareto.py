@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 from markupsafe import Markup
@@ -34,6 +34,7 @@ PERCENTILE_LIMITS = {"p50_ms": "50.0", "p90_ms": "90.0", "p95_ms": "95.0", "p99_
 NAMED = 14
 SHAPES = 4
 MARKER = 6.0
+RING = 11.0
 WIDE, NARROW = (860.0, 430.0), (360.0, 380.0)
 
 
@@ -190,7 +191,9 @@ def draw_pareto(pareto: Pareto, identity: str, *, narrow: bool = False) -> Marku
     drops = [v for p in pareto.points for v in (p.drop, _shipped(p, p.low_drop), _shipped(p, p.high_drop))]
     y = spanning([0.0, *(v for v in [*drops, allowed] if v is not None)], frame.top, frame.bottom, pad=0.1)
     marks, taken = _budgets(x, y, frame, pareto, identity)
-    taken += [Box(x(p.ms) - 7, y(p.drop) - 7, x(p.ms) + 7, y(p.drop) + 7) for p in pareto.points]
+    for p in pareto.points:
+        half = RING + 1 if p.shipped else MARKER + 1
+        taken.append(Box(x(p.ms) - half, y(p.drop) - half, x(p.ms) + half, y(p.drop) + half))
     taken += [Box(x(a.ms), y(a.drop) - 1, x(b.ms), y(a.drop) + 1) for a, b in pairwise(pareto.front)]
     ordered = sorted(pareto.points, key=lambda p: (not p.shipped, p not in pareto.front, p.number))
     known = f" ({percent(pareto.teacher)})" if pareto.teacher is not None else ""
@@ -296,9 +299,10 @@ def _labels(
     for point in points:
         full = shorten(point.name, 170)
         wanted = [full, f"#{point.number}"] if few or point.shipped or point in front else [f"#{point.number}"]
-        for content in wanted:
-            gap = 14.0 if point.shipped else 9.0
-            placed = place_label(content, x(point.ms), y(point.drop), taken, frame, gap)
+        # What ships is named wherever there is room for it, the others beside their points.
+        gaps, bold = ((14.0, 24.0, 38.0, 56.0), 1.1) if point.shipped else ((9.0,), 1.0)
+        for content, gap in product(wanted, gaps):
+            placed = place_label(x(point.ms), y(point.drop), text_width(content) * bold, taken, frame, gap)
             if placed:
                 left, baseline, box = placed
                 taken.append(box)
@@ -310,7 +314,7 @@ def _labels(
 def _marker(point: Point, shape: int, x: Scale, y: Scale) -> Markup:
     """A point: its shape and colour are the engine's, hollow for fp32, a ring around the one that ships."""
     left, top = x(point.ms), y(point.drop)
-    ring = [tag("circle", cx=left, cy=top, r=11.0, class_="ring")] if point.shipped else []
+    ring = [tag("circle", cx=left, cy=top, r=RING, class_="ring")] if point.shipped else []
     ships = " · ships" if point.shipped else ""
     latency = f"{milliseconds(point.ms)} ms {bounds(point.low_ms, point.high_ms, milliseconds)}"
     drop = f"drop {hundredths(point.drop)} {bounds(point.low_drop, point.high_drop, hundredths)} points"
