@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import edgekit.backends
+import edgekit.cli.doctor
 import edgekit.profiling.system
 import edgekit.runtime
 from edgekit.catalog import list_targets
@@ -29,9 +30,10 @@ HEAVY = {"torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt", "timm"}
 
 
 @pytest.fixture(autouse=True)
-def narrow(monkeypatch):
+def narrow_and_quick(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("EDGEKIT_CATALOG", raising=False)
+    monkeypatch.setattr(edgekit.cli.doctor, "WATCH_SECONDS", 0.01)
 
 
 def doctor(*args):
