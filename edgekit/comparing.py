@@ -22,6 +22,7 @@ from edgekit.profiling.measure import measure_in_turns
 from edgekit.profiling.measured import Measured
 from edgekit.profiling.statistics import percentile, summarise
 from edgekit.progress import Progress, silent
+from edgekit.reporting.compared import COMPARISON_SCHEMA_VERSION
 from edgekit.reporting.comparison import TIMES
 from edgekit.sides import (
     DEFAULT_ENGINE,
@@ -36,7 +37,6 @@ from edgekit.sides import (
     ready,
 )
 
-COMPARISON_SCHEMA_VERSION = 1
 PERCENTILES = (50.0, 90.0, 99.0)
 # What finds a 3% slowdown in 95 of 100 runs on a noisy machine: tests/bench/bench_comparison.py.
 DEFAULT_SECONDS = 15.0
@@ -163,7 +163,7 @@ def _baseline(path: Path, chosen: Settings, notes: list[str]) -> Side:
 
 def _load(chosen: Settings, batch: int, sides: int) -> LoadSpec:
     """Enough rounds for an interval on the median however slow a query is, and queries for what was asked for."""
-    rounds = 2 * comparison.groups_needed() * (1 if sides == 2 else sides)
+    rounds = 2 * comparison.rounds_needed() * (1 if sides == 2 else sides)
     counts = [rounds * (FEWEST_TURN_QUERIES - 1), *(comparison.queries_needed(q) for q in chosen.percentiles)]
     return LoadSpec(
         scenario="single_stream" if batch == 1 else "batch",
@@ -274,7 +274,8 @@ def _judged(
     ratios: Mapping[float, Ratio], unsupported: Mapping[float, str], both: Sequence[_Tried], chosen: Settings
 ) -> tuple[str | None, str]:
     """Status of a pair and why: a spoiled run decides nothing, nor do sides that drift apart."""
-    doubts = [f"{tried.label} was spoiled: {tried.spoiled}" for tried in both if tried.spoiled]
+    whys = {tried.spoiled: " and ".join(t.label for t in both if t.spoiled == tried.spoiled) for tried in both}
+    doubts = [f"the run of {labels} was spoiled: {why}" for why, labels in whys.items() if why]
     drifts = [(tried.label, (tried.side.recorded or {}).get("drift")) for tried in both]
     doubts += [f"{label} drifted: {why}" for label, why in drifts if why]
     judged = sorted({50.0, *chosen.percentiles})

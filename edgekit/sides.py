@@ -24,6 +24,7 @@ from edgekit.timing import golden_feeds
 
 RANDOM_SAMPLES = 16
 DEFAULT_ENGINE = "onnxruntime"
+MEASURED = ("run", "profile")  # kinds of report that hold latencies of one model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +104,7 @@ def open_side(path: Path, *, target: str | None = None) -> Side:
             allowed="a bundle's folder, an .onnx file, a run's folder or its report.json",
             fix="check the path",
         )
-    return _report(path, validate(read_json(file), file), target)
+    return _report(path, validate(read_json(file), file, kinds=MEASURED), target)
 
 
 def _bundle(path: Path) -> Side:
@@ -169,7 +170,7 @@ def bundle_beside(path: Path, target: str | None = None) -> Path | None:
         As :func:`open_side` of the report.
     """
     file = path / REPORT_JSON if path.is_dir() else path
-    report = validate(read_json(file), file)
+    report = validate(read_json(file), file, kinds=MEASURED)
     if report["kind"] != "run":
         return None
     link = _target_of(path, report, target)["bundle"]

@@ -1,4 +1,4 @@
-"""``deploy``, ``distill``, ``export`` and ``report``: commands that run a recipe or show a finished run."""
+"""``deploy``, ``distill`` and ``export``: commands that run a recipe."""
 
 from __future__ import annotations
 
@@ -162,32 +162,6 @@ def export(
     return _ended(report)
 
 
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--md", "as_markdown", is_flag=True, help="Print Markdown.")
-def report(run: Path, as_json: bool, as_markdown: bool) -> int:
-    """Print the report of a finished RUN again, and exit as the run did.
-
-    RUN is the folder of a deploy, a bundle, or the report.json itself.
-    """
-    from edgekit.cli._output import console, print_json
-    from edgekit.reporting.report import load_report
-
-    found = load_report(_report_of(run))
-    if as_json:
-        print_json(found)
-    elif as_markdown:
-        from edgekit.reporting.markdown import to_markdown
-
-        click.echo(to_markdown(found), nl=False)
-    else:
-        from edgekit.reporting.terminal import print_report
-
-        print_report(found, console())
-    return int(found["exit_code"])
-
-
 def _ended(report: dict[str, Any]) -> int:
     """The exit code of a run; where every candidate of a target failed, their reasons are an error.
 
@@ -201,17 +175,6 @@ def _ended(report: dict[str, Any]) -> int:
             tried = [f"{c['engine']} {c['precision']}: {c['failure']}" for c in target["candidates"] if c["failure"]]
             raise EdgeKitError(f"nothing ships for {target['target']}: every candidate failed", found="\n".join(tried))
     return int(report["exit_code"])
-
-
-def _report_of(run: Path) -> Path:
-    """Where a run's report lies: in its folder; for a bundle beside it, under its name after an export."""
-    from edgekit.artifact import MANIFEST_FILE
-    from edgekit.reporting.report import REPORT_JSON
-
-    if not (run / MANIFEST_FILE).is_file():
-        return run
-    exported = run.resolve().with_name(f"{run.resolve().name}.{REPORT_JSON}")
-    return exported if exported.is_file() else run.resolve().parent
 
 
 def _yield_cores() -> None:

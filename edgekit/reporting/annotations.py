@@ -64,12 +64,12 @@ def _of_suite(suite: Suite) -> Iterator[tuple[str, str, str]]:
             yield _LEVELS[case.outcome], f"{suite.name}: {name} {said}", case.detail or case.message
     if suite.status == "not measured":
         yield "warning", f"{suite.name}: not measured", one_line(suite.summary)
-    elif suite.status == "pass":
-        yield "notice", f"{suite.name}: pass", one_line(suite.summary)
+    elif suite.status in ("pass", "compared"):
+        yield "notice", f"{suite.name}: {suite.status}", one_line(suite.summary)
 
 
 def _disturbances(report: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Why latencies cannot be trusted, of what ships."""
+    """Why latencies cannot be trusted, of what ships; a comparison says it in its reasons."""
     found = [(report["bundle"]["name"], report["target"], report["measured"])] if report["kind"] == "profile" else []
     for target in report.get("targets", ()):
         shipped = shipped_of(target)

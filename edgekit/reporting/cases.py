@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from edgekit.reporting.comparison import sentence
 from edgekit.reporting.tables import LIMIT_NAMES, UNITS, bounds, hundredths, milliseconds, shipped_of
 
 Outcome = Literal["pass", "fail", "inconclusive", "not measured", "error", "left out"]
@@ -54,9 +55,11 @@ class Suite:
 
 
 def suites_of(report: Mapping[str, Any]) -> list[Suite]:
-    """The suites of a report: one a target of a run, one for a profile."""
+    """The suites of a report: one a target of a run, one for a profile or a comparison."""
     if report["kind"] == "profile":
         return [_profile_suite(report)]
+    if report["kind"] == "comparison":
+        return [_comparison_suite(report)]
     return [_target_suite(report, target) for target in report["targets"]]
 
 
@@ -121,6 +124,32 @@ def _profile_cases(report: Mapping[str, Any]) -> Iterator[Case]:
     if report["status"] != "pass" and all(limit["status"] == "pass" for limit in report["limits"]):
         # Nothing that was limited was missed, and still there is no verdict: this host is not the target.
         yield Case(name="verdict", outcome=report["status"], message=one_line(report["reason"]))
+
+
+def _comparison_suite(report: Mapping[str, Any]) -> Suite:
+    sides = {side["label"]: side for side in report["sides"]}
+    pairs = [(pair, *(sides[pair[key]]["name"] for key in ("other", "base"))) for pair in report["pairs"]]
+    facts = {**_host(report["host"]), "edgekit": report["edgekit_version"], "in turns": str(report["in_turns"]).lower()}
+    for pair in report["pairs"]:
+        for ratio in pair["ratios"]:
+            name = f"{pair['other']}/{pair['base']}.p{ratio['percentile']:g}"
+            facts |= {f"{name}.{key}": f"{ratio[key]:.6g}" for key in ("ratio", "low", "high")}
+    return Suite(
+        name="; ".join(f"{other} against {base}" for _, other, base in pairs),
+        status=report["status"],
+        summary="; ".join(sentence(pair) for pair in report["pairs"]),
+        created=report["created"],
+        cases=tuple(_pair(pair, f"{other} against {base}") for pair, other, base in pairs),
+        properties=facts,
+    )
+
+
+def _pair(pair: Mapping[str, Any], name: str) -> Case:
+    outcome: Outcome = pair["status"] or "pass"  # where no limit was given, being compared is all there is to hold
+    if pair["finding"] == "not compared" and pair["status"] is None:
+        outcome = "error"
+    reason = f" ({pair['reason']})" if pair["reason"] and pair["ratios"] else ""
+    return Case(name=name, outcome=outcome, message=one_line(f"{sentence(pair)}{reason}"))
 
 
 def _made(candidate: Mapping[str, Any], target: Mapping[str, Any]) -> Case:

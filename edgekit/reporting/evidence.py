@@ -214,7 +214,7 @@ class Conditions(TypedDict):
 
 
 @record
-class Measured(TypedDict):
+class Figures(TypedDict):
     """What was measured of one artifact; raw latencies stay in the run's folder."""
 
     status: Literal["ok", "crashed", "hung", "failed", "refused"]
@@ -253,6 +253,13 @@ class Measured(TypedDict):
     """Why the host spoiled the run; null where it did not."""
     caveats: list[str]
     """What a reader must know of the host and what does not spoil the run."""
+
+
+@record
+class Measured(Figures):
+    """What was measured of one artifact, with the pictures' figures."""
+
     conditions: Conditions | None
+    """What the host was like."""
     histogram: Histogram | None
     timeline: Timeline | None

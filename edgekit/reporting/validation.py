@@ -9,10 +9,15 @@ from typing import Any, cast
 from pydantic import TypeAdapter, ValidationError
 
 from edgekit.errors import SpecError, did_you_mean
+from edgekit.reporting.compared import COMPARISON_SCHEMA_VERSION, Comparison
 from edgekit.reporting.model import REPORT_SCHEMA_VERSION, Profile, Report
 
-KINDS: dict[str, Any] = {"run": Report, "profile": Profile}
-WRITERS = {"run": "deploy", "profile": "profile"}
+# Kind → its type, its version, and the command that writes it.
+KINDS: dict[str, tuple[Any, int, str]] = {
+    "run": (Report, REPORT_SCHEMA_VERSION, "deploy"),
+    "profile": (Profile, REPORT_SCHEMA_VERSION, "profile"),
+    "comparison": (Comparison, COMPARISON_SCHEMA_VERSION, "compare"),
+}
 
 
 def validate_report(raw: object, where: object) -> Report:
@@ -42,34 +47,35 @@ def validate(raw: object, where: object, *, kinds: Sequence[str] = tuple(KINDS))
             allowed="a report.json, or what `--json` of an edgekit command wrote",
             fix="give the folder of a finished run, or its report.json",
         )
-    _check_version(raw["schema_version"], where)
     kind = raw.get("kind")
-    if kind not in kinds:
+    known = KINDS.get(kind) if isinstance(kind, str) else None
+    _check_version(raw["schema_version"], known[1] if known else REPORT_SCHEMA_VERSION, where)
+    if known is None or kind not in kinds:
         raise SpecError(
             f"{where}: a report of another kind", found=repr(kind), allowed=" or ".join(repr(k) for k in kinds)
         )
     try:
-        checked: Mapping[str, Any] = _adapter(cast(str, kind)).validate_python(raw)
+        checked: Mapping[str, Any] = _adapter(kind).validate_python(raw)
     except ValidationError as exc:
-        raise _explain(exc, raw, where, WRITERS[cast(str, kind)]) from None
+        raise _explain(exc, raw, where, known[2]) from None
     return checked
 
 
-def _check_version(version: object, where: object) -> None:
-    if version == REPORT_SCHEMA_VERSION and type(version) is int:
+def _check_version(version: object, ours: int, where: object) -> None:
+    if version == ours and type(version) is int:
         return
-    newer = type(version) is int and version > REPORT_SCHEMA_VERSION
+    newer = type(version) is int and version > ours
     raise SpecError(
         f"{where}: not a report this version can read",
         found=f"schema_version {version!r}",
-        allowed=REPORT_SCHEMA_VERSION,
+        allowed=ours,
         fix="upgrade edgekit" if newer else "make the report again with this version; finished steps are not repeated",
     )
 
 
 @cache
 def _adapter(kind: str) -> TypeAdapter[Any]:
-    return TypeAdapter(KINDS[kind])
+    return TypeAdapter(KINDS[kind][0])
 
 
 def _explain(exc: ValidationError, raw: Mapping[str, Any], where: object, writer: str) -> SpecError:

@@ -15,6 +15,8 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from edgekit.artifact import SCHEMA_VERSION, write_json
+from edgekit.reporting.compared import COMPARISON_SCHEMA_VERSION, Comparison
+from edgekit.reporting.evidence import Figures
 from edgekit.reporting.model import REPORT_SCHEMA_VERSION, Profile, Report
 from edgekit.schemas.manifest import Manifest
 
@@ -22,6 +24,7 @@ from edgekit.schemas.manifest import Manifest
 SCHEMAS: dict[str, tuple[int, Any, str]] = {
     "report": (REPORT_SCHEMA_VERSION, Report, "EdgeKit: report.json of a run"),
     "profile": (REPORT_SCHEMA_VERSION, Profile, "EdgeKit: what `edgekit profile --json` writes"),
+    "comparison": (COMPARISON_SCHEMA_VERSION, Comparison, "EdgeKit: what `edgekit compare --json` writes"),
     "manifest": (SCHEMA_VERSION, Manifest, "EdgeKit: manifest.json of a bundle"),
 }
 
@@ -48,7 +51,12 @@ def generate(name: str) -> dict[str, Any]:
         name: A key of ``SCHEMAS``.
     """
     version, kind, title = SCHEMAS[name]
-    made = _on_one_line(TypeAdapter(kind).json_schema())
+    made = TypeAdapter(kind).json_schema()
+    if "Measured" in made["$defs"]:
+        # pydantic reads the text under a field in the class itself, not in the one it extends.
+        extended = TypeAdapter(Figures).json_schema()["properties"]
+        made["$defs"]["Measured"]["properties"] |= extended
+    made = _on_one_line(made)
     head = {
         "$schema": GenerateJsonSchema.schema_dialect,
         "$id": f"urn:edgekit:schema:{name}:{version}",

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from edgekit.reporting.evidence import Measured, Proof, record
+from edgekit.reporting.evidence import Figures, Proof, record
 from edgekit.reporting.model import Host, Limit, Status
 
 
@@ -121,7 +121,7 @@ class Timings(TypedDict):
     not_measured: str | None
     """Why nothing was timed: the host was not the target."""
     host: Host
-    measured: Measured | None
+    measured: Figures | None
     """Null where nothing was timed."""
 
 

@@ -1,8 +1,7 @@
-"""``deploy``, ``distill`` and ``report`` as a user meets them."""
+"""``deploy`` and ``distill`` as a user meets them."""
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
@@ -12,7 +11,7 @@ import sys
 
 import pytest
 from safetensors.torch import load_file
-from tiny_recipe import edgekit, edgekit_process, process_environment
+from tiny_recipe import edgekit, process_environment
 
 from edgekit.artifact import read_json
 
@@ -183,26 +182,6 @@ def test_what_a_kill_between_two_renames_leaves_is_mended(deployed, run):
     assert done.exit_code == 0, done.stderr
     assert not list(run.glob(".edgekit-partial*"))
     assert edgekit("verify", run / "local").exit_code == 0
-
-
-def test_report_prints_a_finished_run_again_and_exits_as_it_did(deployed):
-    for run in (deployed.out, deployed.bundle, deployed.out / "report.json"):
-        again = edgekit_process("report", run) if run is deployed.out else edgekit("report", run)
-        assert (again.returncode if run is deployed.out else again.exit_code) == 0
-        assert "tiny on local, profile quick: PASS" in again.stdout
-    printed = deployed.deployed.stdout
-    assert edgekit_process("report", deployed.out).stdout == printed[: printed.index("report: ")]
-
-
-def test_report_as_json_and_as_markdown(deployed):
-    assert json.loads(edgekit("report", deployed.out, "--json").output) == read_json(deployed.out / "report.json")
-    assert edgekit("report", deployed.out, "--md").output == (deployed.out / "report.md").read_text()
-
-
-def test_report_of_a_folder_without_one(tmp_path):
-    done = edgekit("report", tmp_path)
-    assert done.exit_code == 1
-    assert f"{tmp_path}/report.json: no such file" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from jsonschema import Draft202012Validator
 import edgekit.schemas
 from edgekit import artifact, checking, metrics, specs, verdict
 from edgekit.artifact import read_json
-from edgekit.profiling import conditions, host
+from edgekit.profiling import conditions, host, load, statistics
 from edgekit.quantization import schemes
-from edgekit.reporting import evidence, model
+from edgekit.reporting import compared, evidence, model
 from edgekit.schemas import SCHEMAS, file_name, generate, manifest, published
 
 
@@ -90,6 +90,9 @@ PAIRS = [
     (conditions.Conditions, evidence.Conditions),
     (conditions.HostState, evidence.HostState),
     (host.Host, model.Host),
+    (statistics.Summary, evidence.Summary),
+    (statistics.Percentile, evidence.Percentile),
+    (load.LoadSpec, compared.LoadSpec),
 ]
 
 
