@@ -80,6 +80,9 @@ def test_the_wheel_holds_the_whole_catalogue_and_the_types_marker(wheel):
     page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "edgekit" / "reporting" / "page").iterdir()}
     assert page
     assert page <= names
+    schemas = {path.relative_to(ROOT).as_posix() for path in (ROOT / "edgekit" / "schemas").glob("*.json")}
+    assert schemas
+    assert schemas <= names
     strangers = {name.partition("/")[0] for name in names} - {"edgekit"}
     assert all(name.endswith(".dist-info") for name in strangers), strangers
 

@@ -127,19 +127,18 @@ def _profile_cases(report: Mapping[str, Any]) -> Iterator[Case]:
 
 
 def _comparison_suite(report: Mapping[str, Any]) -> Suite:
-    sides = {side["label"]: side for side in report["sides"]}
-    pairs = [(pair, *(sides[pair[key]]["name"] for key in ("other", "base"))) for pair in report["pairs"]]
+    names = {side["label"]: f"{side['label']} {side['name']}" for side in report["sides"]}
     facts = {**_host(report["host"]), "edgekit": report["edgekit_version"], "in turns": str(report["in_turns"]).lower()}
     for pair in report["pairs"]:
         for ratio in pair["ratios"]:
             name = f"{pair['other']}/{pair['base']}.p{ratio['percentile']:g}"
             facts |= {f"{name}.{key}": f"{ratio[key]:.6g}" for key in ("ratio", "low", "high")}
     return Suite(
-        name="; ".join(f"{other} against {base}" for _, other, base in pairs),
+        name=f"compared with {next(iter(names.values()))}",
         status=report["status"],
         summary="; ".join(sentence(pair) for pair in report["pairs"]),
         created=report["created"],
-        cases=tuple(_pair(pair, f"{other} against {base}") for pair, other, base in pairs),
+        cases=tuple(_pair(pair, names[pair["other"]]) for pair in report["pairs"]),
         properties=facts,
     )
 

@@ -94,7 +94,7 @@ def _fitted(parts: Sequence[Part]) -> str:
 
 def _title(report: Mapping[str, Any]) -> str:
     if report["kind"] == "comparison":
-        base, *others = (side["name"] for side in report["sides"])
+        base, *others = (f"{side['label']} {side['name']}" for side in report["sides"])
         name = f"{', '.join(others)} against {base}"
     else:
         name = report["bundle"]["name"] if report["kind"] == "profile" else report["name"]
