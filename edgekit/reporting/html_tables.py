@@ -186,7 +186,8 @@ def _short_reason(candidate: Mapping[str, Any]) -> str:
     """Why a candidate's verdict is not a pass; a failure's whole text stands elsewhere."""
     if candidate["status"] in ("pass", "not measured"):
         return ""  # why nothing was measured is said once, above
-    return "see Failures" if candidate.get("failure") else candidate.get("reason") or ""
+    # What follows the limits' names is said once for all, among the conditions.
+    return "see Failures" if candidate.get("failure") else str(candidate.get("reason") or "").partition("; ")[0]
 
 
 def candidates_grid(target: Mapping[str, Any], identity: str) -> Grid:

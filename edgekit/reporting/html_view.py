@@ -97,7 +97,11 @@ def target_view(report: Mapping[str, Any], target: Mapping[str, Any], identity: 
         "pictures": pictures,
         "shown": name_of(shown) if shown else None,
         "drift": measured.get("drift"),
-        "spoiled": measured.get("spoiled"),
+        "alerts": [
+            (kind, measured[key])
+            for kind, key in (("Drift", "drift"), ("Spoiled", "spoiled"))
+            if measured.get(key) and measured[key] not in ((shipped or {}).get("reason") or "")
+        ],
         "steps": target.get("steps") or [],
         "step_notes": _step_notes(target.get("steps") or []),
         "grids": [

@@ -67,11 +67,12 @@ def without_pictures(report: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def histogram(latencies_ms: Array) -> dict[str, Any]:
-    """Counts of latencies in equal bins from the shortest to the 99.9th percentile, and how many lie beyond."""
+    """Counts of latencies in bins of equal ratio from the shortest to the 99.9th percentile, and of those beyond."""
     low, high = float(latencies_ms.min()), float(np.percentile(latencies_ms, _TAIL))
     if high <= low:
         high = low + max(abs(low) * 1e-3, 1e-6)
-    counts, edges = np.histogram(latencies_ms, bins=BINS, range=(low, high))
+    # Equal widths would put the bulk of a heavy-tailed run into one bin.
+    counts, edges = np.histogram(latencies_ms, bins=(np.geomspace if low > 0 else np.linspace)(low, high, BINS + 1))
     return {
         "edges_ms": edges.round(7).tolist(),
         "counts": counts.tolist(),

@@ -137,9 +137,10 @@ class Scale:
         """At most about ``most`` round values within the scale."""
         if self.log:
             found = _log_ticks(self.low, self.high)
-            while len(found) > most and len(found) > 2:
-                found = found[::2]
-            if len(found) >= 3:
+            whole = [v for v in found if f"{v:e}".startswith("1.000")]
+            if len(found) > most and len(whole) >= 2:
+                found = whole[:: -(-len(whole) // most)]
+            if len(found) >= 2:
                 return found
         return _linear_ticks(self.low, self.high, most)
 
@@ -174,9 +175,7 @@ def _linear_ticks(low: float, high: float, most: int) -> list[float]:
 def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     fine = [round(s * 10.0**p, 12) for p in powers for s in STEPS[:3]]
-    found = [v for v in fine if low <= v <= high]
-    whole = [10.0**p for p in powers if low <= 10.0**p <= high]
-    return whole if len(whole) >= 4 else found
+    return [v for v in fine if low <= v <= high]
 
 
 def tick_text(value: float) -> str:

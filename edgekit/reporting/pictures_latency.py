@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import log
 from typing import Any
 
 from markupsafe import Markup
@@ -50,17 +51,19 @@ def percentiles_of(measured: Mapping[str, Any] | None) -> dict[str, float]:
 
 
 def bins_of(measured: Mapping[str, Any] | None) -> tuple[list[float], list[float]] | None:
-    """Edges in ms and heights (queries per bin of equal width), or None where there is no histogram."""
-    histogram = (measured or {}).get("histogram")
-    if not histogram or not histogram.get("counts") or len(histogram["edges_ms"]) != len(histogram["counts"]) + 1:
+    """Edges in ms and counts of the histogram, or None where there is none."""
+    histogram = (measured or {}).get("histogram") or {}
+    edges, counts = histogram.get("edges_ms") or [], histogram.get("counts") or []
+    if len(edges) != len(counts) + 1 or sum(counts) <= 0 or any(b < a for a, b in pairwise(edges)):
         return None
-    edges, counts = histogram["edges_ms"], histogram["counts"]
-    widths = [b - a for a, b in pairwise(edges)]
+    return edges, counts
+
+
+def densities(edges: Sequence[float], counts: Sequence[float], x: Scale) -> list[float]:
+    """Heights whose areas on the axis are the counts, in queries that a bin of the mean width would hold."""
+    widths = [log(b / a) if x.log else b - a for a, b in pairwise(edges)]
     mean = sum(widths) / len(widths)
-    if mean <= 0 or min(widths) < 0 or sum(counts) == 0:
-        return None
-    # Bins of unequal width show density, as queries that a bin of the mean width would hold.
-    return edges, [count * mean / width if width else 0.0 for count, width in zip(counts, widths, strict=True)]
+    return [count * mean / width if width > 0 else 0.0 for count, width in zip(counts, widths, strict=True)]
 
 
 def bulk_of(measured: Mapping[str, Any], edges: Sequence[float]) -> float:
@@ -76,7 +79,7 @@ def draw_histogram(
     found = bins_of(measured)
     if found is None:
         return None
-    edges, heights = found
+    edges, counts = found
     width, height, left = (NARROW, 290.0, 40.0) if narrow else (WIDE, 300.0, 56.0)
     right, bottom = width - 12.0, height - 46.0
     last = bulk_of(measured, edges)
@@ -84,6 +87,7 @@ def draw_histogram(
     near = {name: ms for name, ms in budgets.items() if ms <= last * FAR}
     far = {name: ms for name, ms in budgets.items() if name not in near}
     x = spanning([edges[0], last, *marks.values(), *near.values()], left, right, pad=0.03)
+    heights = densities(edges, counts, x)
     y = Scale(
         low=0.0, high=max(heights), start=bottom, end=min(26.0 + 15.0 * (len(marks) + len(budgets)), bottom - 110.0)
     )
@@ -102,7 +106,7 @@ def draw_histogram(
     ]
     longer = round(_count_above(measured["histogram"], x.high))
     if longer:
-        parts.append(text(right, bottom - 8, f"{longer} longer \N{RIGHTWARDS ARROW}", "tick", "end"))
+        parts.append(text(right, bottom - 8, f"{longer} longer \N{RIGHTWARDS ARROW}", "tick halo", "end"))
     parts.append(text(4, y(y.high) - 8, "queries", "axis-name"))
     said = [f"{name} {milliseconds(ms)} ms" for name, ms in marks.items()]
     return picture(
@@ -184,8 +188,8 @@ def draw_ridges(target: Mapping[str, Any], identity: str, *, narrow: bool = Fals
         parts.append(_beyond(x(min(near)), top, right, bottom, identity))
     parts.append(x_axis(x, bottom, top, 4 if narrow else 8, "latency of a query, ms"))
     parts += [line(x(ms), top, x(ms), bottom, "budget") for ms in near]
-    for i, (number, c, (edges, heights)) in enumerate(rows):
-        parts.append(_ridge(number, c, edges, heights, x, top + row * (i + 1), narrow=narrow))
+    for i, (number, c, (edges, counts)) in enumerate(rows):
+        parts.append(_ridge(number, c, edges, densities(edges, counts, x), x, top + row * (i + 1), narrow=narrow))
     return picture(
         width,
         bottom + 40.0,

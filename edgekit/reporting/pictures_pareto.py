@@ -195,6 +195,11 @@ def draw_pareto(pareto: Pareto, identity: str, *, narrow: bool = False) -> Marku
         half = RING + 1 if p.shipped else MARKER + 1
         taken.append(Box(x(p.ms) - half, y(p.drop) - half, x(p.ms) + half, y(p.drop) + half))
     taken += [Box(x(a.ms), y(a.drop) - 1, x(b.ms), y(a.drop) + 1) for a, b in pairwise(pareto.front)]
+    taken += [
+        Box(x(p.low_ms), y(p.drop) - 1, x(p.high_ms), y(p.drop) + 1)
+        for p in pareto.points
+        if p.shipped and p.low_ms is not None and p.high_ms is not None
+    ]
     ordered = sorted(pareto.points, key=lambda p: (not p.shipped, p not in pareto.front, p.number))
     known = f" ({percent(pareto.teacher)})" if pareto.teacher is not None else ""
     rest = [] if crowded(pareto) else [p for p in pareto.points if p not in pareto.front]

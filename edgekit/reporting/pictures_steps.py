@@ -46,7 +46,8 @@ def draw_steps(
         return None
     width, left, row = (NARROW, 4.0, 50.0) if narrow else (WIDE, 190.0, 38.0)
     bar = 18.0
-    x = Scale(low=0.0, high=max(*known, 1e-12), start=left, end=width - (130.0 if narrow else 190.0))
+    highs = [s["p50_high_ms"] for s in steps if key.endswith("_ms") and s.get("p50_high_ms") is not None]
+    x = Scale(low=0.0, high=max(*known, *highs, 1e-12), start=left, end=width - (130.0 if narrow else 190.0))
     parts, before = [], None
     for i, step in enumerate(steps):
         top = 6.0 + row * i + (22.0 if narrow else 8.0)
@@ -152,7 +153,7 @@ def changed(before: float | None, value: float | None, better: str) -> str | Non
 
 
 def _points(change: float) -> str:
-    return f"{change:+.2f} points".replace("-", MINUS)
+    return "unchanged" if abs(change) < 0.005 else f"{change:+.2f} points".replace("-", MINUS)
 
 
 def _described(steps: Sequence[Mapping[str, Any]], key: str, show: Callable[[float | None], str]) -> str:

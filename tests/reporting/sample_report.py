@@ -84,7 +84,7 @@ def conditions() -> dict[str, Any]:
 
 def measured(median_ms: float, seed: int) -> dict[str, Any]:
     samples = latencies(median_ms, seed)
-    edges = np.linspace(np.percentile(samples, 0), np.percentile(samples, 99.9), 61)
+    edges = np.geomspace(samples.min(), np.percentile(samples, 99.9), 65)
     counts = np.histogram(samples, edges)[0]
     slices = np.array_split(samples, 100)
     return {
