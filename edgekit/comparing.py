@@ -162,14 +162,16 @@ def _baseline(path: Path, chosen: Settings, notes: list[str]) -> Side:
 
 
 def _load(chosen: Settings, batch: int, sides: int) -> LoadSpec:
-    """Enough rounds for an interval on the median however slow a query is, and queries for what was asked for."""
+    """Enough rounds for an interval on the median however slow or quick a query is, and queries for what was asked."""
     rounds = 2 * comparison.rounds_needed() * (1 if sides == 2 else sides)
+    # A quick model would have its seconds in a few long turns; a time that is none is left for the load to refuse.
+    seconds = max(chosen.seconds, rounds * TURN_S) if chosen.seconds > 0 else -1.0
     counts = [rounds * (FEWEST_TURN_QUERIES - 1), *(comparison.queries_needed(q) for q in chosen.percentiles)]
     return LoadSpec(
         scenario="single_stream" if batch == 1 else "batch",
         batch=batch,
-        min_seconds=chosen.seconds,
-        max_seconds=max(MOST_SECONDS, chosen.seconds),
+        min_seconds=seconds,
+        max_seconds=max(MOST_SECONDS, seconds),
         min_count=max(counts),
         percentiles=chosen.percentiles,
         shortest_turn_s=TURN_S,

@@ -78,15 +78,9 @@ def remarks(found: Mapping[str, Any]) -> Iterator[str]:
     yield from found["notes"]
     if found["not_in_turns"]:
         yield found["not_in_turns"]
-    for side in found["sides"]:
-        if side["status"] != "ok":
-            yield f"{side['label']} {side['status']}: {side['reason']}"
-        if side["spoiled"]:
-            yield f"{side['label']} was spoiled: {side['spoiled']}"
-        if side["drift"]:
-            yield f"{side['label']} drifted: {side['drift']}" + (
-                "; in turns, what both sides see cancels" if found["in_turns"] else ""
-            )
+    if found["in_turns"]:
+        drifting = [f"{side['label']}: {side['drift']}" for side in found["sides"] if side["drift"]]
+        yield from (f"drift, which cancels where both sides see it: {each}" for each in drifting)
     for pair in found["pairs"]:
         yield from (f"{pair['other']} / {pair['base']}: {why}" for why in pair["unsupported"].values())
 
@@ -96,7 +90,9 @@ def verdict(found: Mapping[str, Any]) -> str | None:
     word = STATUS_WORDS[found["status"]]
     if not word:
         return None
-    reasons = [f"{pair['other']}: {pair['reason']}" for pair in found["pairs"] if pair["reason"]]
+    told = dict.fromkeys(pair["reason"] for pair in found["pairs"] if pair["reason"] and pair["status"])
+    others = {why: ", ".join(pair["other"] for pair in found["pairs"] if pair["reason"] == why) for why in told}
+    reasons = [f"{labels}: {why}" for why, labels in others.items()] or ["not every side was compared"]
     limit = "" if found["max_regression"] is None else f" (at most {100 * found['max_regression']:g}% slower)"
     return f"{word}{limit}: {'; '.join(reasons)}"
 

@@ -1,8 +1,8 @@
 """How often ``edgekit compare`` calls like sides different, and how often it finds a true slowdown of 3%.
 
-By hand: ``python tests/bench/bench_comparison.py [--runs N] [--only TEXT]``; 10,000 runs a source take
-about 15 minutes on one core. The figure is met when in every judged row like sides (A/A) are called different in at most
-1% of the runs, for p50, p90 and p99 alike, and the slowdown of the median is found in at least 95%. Exits 1 when not.
+By hand: ``python tests/bench/bench_comparison.py [--runs N] [--only TEXT]``; 10,000 runs a source take about 15
+minutes on one core. The figure is met when in every judged row like sides (A/A) are called different in at most 1% of
+the runs, for p50, p90 and p99 alike, and the slowdown of the median is found in at least 95%. Exits 1 when not.
 
 A run is one comparison at the default effort: turns of 10 queries or 20 ms, rounds AB, BA, …, 15 s a side. Its log
 ratios go through the very functions that ``edgekit compare`` uses. The slowdown multiplies every latency of B by 1.03,
