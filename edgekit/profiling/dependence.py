@@ -22,9 +22,9 @@ _BATCHES = 20
 # 99% points of chi-square over its degrees of freedom: for 19, batch means of independent samples vary more in 1% of
 # runs.
 _BATCHES_VARY = 1.905
-# The estimate is itself uncertain, most where slow stretches are few; tests/bench/bench_statistics.py shows what the
-# bounds then cover.
-_MARGIN = 2.0
+# The estimate is itself uncertain, most where slow stretches are few: so many standard errors are added to it.
+# tests/bench/bench_statistics.py shows what the bounds then cover.
+_ERRORS = 2.0
 _KENDALL_Z = 3.29  # two-sided 0.1%
 
 Floats = npt.NDArray[np.float64]
@@ -39,7 +39,7 @@ def autocorrelation(samples: Array) -> float:
     return float(centred[:-1] @ centred[1:]) / power if power > 0 else 0.0
 
 
-def correlation_time(series: Array) -> float:
+def correlation_time(series: Array, errors: float = 0.0) -> float:
     """How many successive samples are worth one independent sample; at least 1.
 
     The larger of the integrated autocorrelation time up to a self-consistent window (Sokal 1997) and, where batch
@@ -48,24 +48,25 @@ def correlation_time(series: Array) -> float:
 
     Args:
         series: Samples in the order of time, shape [n].
+        errors: Standard errors to add to the first of the two.
     """
     n = int(series.size)
     centred = np.asarray(series, dtype=np.float64) - float(series.mean())
     variance = float(centred @ centred) / n if n else 0.0
     if n < 2 * _BATCHES or variance == 0:
         return 1.0
-    time = _integrated(centred)
+    time, error = _integrated(centred)
     size = n // _BATCHES
     means = centred[: size * _BATCHES].reshape(_BATCHES, size).mean(axis=1)
     batches = float(means.var(ddof=1)) * size / variance
-    return max(1.0, time, batches if batches > _BATCHES_VARY else 1.0)
+    return max(1.0, time + errors * error, batches if batches > _BATCHES_VARY else 1.0)
 
 
 def effective_size(samples: Array, q: float) -> float:
     """How many independent samples the samples are worth for a bound of percentile ``q``.
 
-    Correlation is that of "slower than the percentile", and of levels half as far and twice as far into the tail,
-    since at the level itself there may be too few slow stretches to tell.
+    Correlation is that of "slower than the percentile", and of levels half and one and a half times as far from the
+    end of the tail, since at the level itself there may be too few slow stretches to tell.
 
     Args:
         samples: Latencies in the order of time, shape [n].
@@ -75,10 +76,9 @@ def effective_size(samples: Array, q: float) -> float:
     if n < 2 * _BATCHES:
         return float(n)
     tail = min(q, 100 - q)
-    shares = {tail, tail / 2, min(50.0, 2 * tail)}
+    shares = {tail, tail / 2, min(50.0, 1.5 * tail)}
     levels = np.percentile(samples, [share if q < 50 else 100 - share for share in sorted(shares)])
-    longest = max(correlation_time(samples > level) for level in set(levels))
-    return n / (1 + _MARGIN * (longest - 1))
+    return n / max(correlation_time(samples > level, _ERRORS) for level in set(levels))
 
 
 def drift(samples: Array) -> str | None:
@@ -107,8 +107,8 @@ def drift(samples: Array) -> str | None:
     return None
 
 
-def _integrated(centred: Floats) -> float:
-    """Integrated autocorrelation time, summed to the first lag of at least 5 times itself."""
+def _integrated(centred: Floats) -> tuple[float, float]:
+    """Integrated autocorrelation time, summed to the first lag of at least 5 times itself, and its standard error."""
     n = int(centred.size)
     length = min(n, _SEGMENT)
     segments = centred[: n // length * length].reshape(-1, length)
@@ -121,7 +121,8 @@ def _integrated(centred: Floats) -> float:
     enough = np.nonzero(np.arange(times.size) >= _WINDOW * times)[0]
     window = int(enough[0]) if enough.size else times.size - 1
     # Taking off the sample's own mean makes every lag look 1/n less correlated than it is.
-    return float(times[window]) * (1 + (2 * window + 1) / length)
+    time = float(times[window]) * (1 + (2 * window + 1) / length)
+    return time, abs(time) * (2 * (2 * window + 1) / n) ** 0.5
 
 
 def _kendall_z(values: Floats) -> float:

@@ -13,7 +13,7 @@ from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.statistics import queries_needed
 
 MOST_TURN_QUERIES = 50_000  # bounds the arrays of a turn when a query takes next to nothing
-PATIENCE = 3.0  # how many times longer than planned a run may take because its queries hang together
+PATIENCE = 3.5  # how many times longer than planned a run may take because its queries hang together
 _SPARE = 1.1  # more queries than the correlation seen so far asks for, so that one look is mostly enough
 
 
@@ -65,7 +65,7 @@ class Pace:
         """How much of what is wanted is done, 0 to 1; 1 is enough.
 
         With the load's own count and seconds done, it goes on while the effective size is too small for one of the
-        load's percentiles, up to three times as long as planned and never beyond ``max_seconds``.
+        load's percentiles, up to 3.5 times as long as planned and never beyond ``max_seconds``.
         """
         if self.enough:
             return 1.0
