@@ -87,13 +87,15 @@ def synthetic() -> dict[str, Draw]:
     shape = (2, rounds, kept)
 
     def ar1(rng: np.random.Generator, phi: float = 0.9) -> np.ndarray:
-        noise = rng.normal(0, 0.1 * math.sqrt(1 - phi**2), (2, rounds * kept))
-        values = np.empty_like(noise)
-        value = rng.normal(0, 0.1, 2)
-        for step in range(noise.shape[1]):
-            value = phi * value + noise[:, step]
-            values[:, step] = value
-        return np.exp(values).reshape(shape)
+        values = rng.normal(0, 0.1 * math.sqrt(1 - phi**2), shape)
+        for step in range(1, kept):
+            values[:, :, step] += phi * values[:, :, step - 1]
+        before = rng.normal(0, 0.1, 2)  # what the turn before left
+        powers = phi ** np.arange(1, kept + 1)
+        for turn in range(rounds):
+            values[:, turn] += before[:, None] * powers
+            before = values[:, turn, -1]
+        return np.exp(values)
 
     def drift(rng: np.random.Generator) -> np.ndarray:
         seconds = (np.arange(rounds)[:, None] * 2 + np.array([[0, 1]])) * TURN_S  # when each turn of a round begins
