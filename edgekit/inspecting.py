@@ -25,7 +25,10 @@ def inspect_model(path: Path) -> dict[str, Any]:
         return _inspect_onnx(path)
     if not (path / MANIFEST_FILE).is_file():
         raise BundleError(
-            f"{path}: nothing to inspect", found="no manifest.json", allowed="a bundle's folder or an .onnx file"
+            f"{path}: nothing to inspect",
+            found="no manifest.json",
+            allowed="a bundle's folder or an .onnx file",
+            fix="give a folder made by edgekit",
         )
     manifest = read_manifest(path)
     operators = [

@@ -56,7 +56,11 @@ def check_file_inside(name: str, folder: Path, where: Path) -> None:
     """
     check_inside(name, where)
     file = folder / name
-    if not file.is_file():
+    try:
+        there = file.is_file()
+    except OSError as exc:  # no name that a file can have
+        raise BundleError(f"{where}: a file's name is impossible", found=f"{name[:60]}…: {exc.strerror}") from exc
+    if not there:
         raise BundleError(f"{where}: the file {name!r} is missing", fix="copy the whole folder again")
     if not file.resolve().is_relative_to(folder.resolve()):
         raise BundleError(

@@ -60,6 +60,8 @@ def read_manifest(path: Path, *, check: bool = True) -> Manifest:
         raise BundleError(f"{path}: no bundle here", found=_what_is(path), fix="give a folder made by edgekit")
     check_file_inside(MANIFEST_FILE, path, path)
     manifest = _parse(read_json(where), where)
+    if check:
+        _check_id(path, manifest)
     for name in manifest.files:
         check_file_inside(name, path, where)
     for name in _needed(path, manifest):
@@ -85,7 +87,8 @@ def _parse(raw: Any, where: Path) -> Manifest:
     """A manifest of JSON whose values have the right types; a newer schema is refused first, whatever it holds."""
     if not isinstance(raw, dict):
         raise BundleError(f"{where}: not a manifest of an EdgeKit bundle", found=type(raw).__name__, fix=_AGAIN)
-    wrong = list(_wrong_types(raw)) if raw.get("schema_version") == SCHEMA_VERSION else []
+    version = raw.get("schema_version")
+    wrong = list(_wrong_types(raw)) if type(version) is int and version == SCHEMA_VERSION else []
     if wrong:
         raise BundleError(
             f"{where}: not a manifest of an EdgeKit bundle",
@@ -167,6 +170,9 @@ def _check_hashes(path: Path, manifest: Manifest) -> None:
                 allowed=f"sha256 {sha256}",
                 fix=_AGAIN,
             )
+
+
+def _check_id(path: Path, manifest: Manifest) -> None:
     said = {"id": manifest.id or "missing", "timings_sha256": manifest.timings_sha256}
     found_in = {"id": _hash(bundle_id, manifest), "timings_sha256": _hash(hash_json, manifest.timings)}
     for name, hashed in found_in.items():
