@@ -45,15 +45,15 @@ class WarmUp:
     query_ns: float
 
 
-def warm_up(take: Callable[[int], Latencies], slow_s: float) -> WarmUp:
+def warm_up(take: Callable[[int], Latencies], longest_s: float) -> WarmUp:
     """Runs queries until the part after the last change of level is steady and at least as long as the part before.
 
     At least 0.2 s and 50 queries (20 where they take over 1 s), at most 5 s; a model so slow that 20 queries take
-    longer than that gets ``slow_s``.
+    longer than that gets ``longest_s``.
 
     Args:
         take: Runs that many queries and gives their latencies in ns.
-        slow_s: Longest time for the first 20 queries, in seconds under load.
+        longest_s: Longest time under load in any case, in seconds.
     """
     chunks: list[Latencies] = []
     queries, spent_ns, look_at, size = 0, 0, 0, 1
@@ -64,7 +64,7 @@ def warm_up(take: Callable[[int], Latencies], slow_s: float) -> WarmUp:
         spent_ns += int(chunk.sum())
         if queries >= _SINGLE:
             size = int(min(max(_CHUNK_S * 1e9 * queries / max(spent_ns, 1), 1), _MOST_CHUNK))
-        over = spent_ns >= (MOST_S if queries >= FEWEST_QUERIES else max(slow_s, MOST_S)) * 1e9
+        over = spent_ns >= (min(MOST_S, longest_s) if queries >= FEWEST_QUERIES else longest_s) * 1e9
         if over or (queries >= look_at and _enough(queries, spent_ns / 1e9)):
             latencies_ns = np.concatenate(chunks)
             start = steady_from(latencies_ns)

@@ -44,7 +44,7 @@ from edgekit.runtime.preprocessing import preprocess
 from edgekit.runtime.session import Session
 
 PARENT_GONE = 3  # exit status
-SLOW_SHARE = 0.5  # of the longest silence: what a slow model's warm-up may take, loading being part of that silence
+WARM_UP_SHARE = 0.5  # of the longest silence: what warm-up may take of it, loading being part of it too
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,7 +79,7 @@ def work(folder: Path) -> int:
         session = _load(job.artifact, found)
         timed = _timed(job, session)
         _first_inference(timed, found)
-        steady = _warm_up(timed, found, job.load.timeout_s * SLOW_SHARE)
+        steady = _warm_up(timed, found, job.load.timeout_s * WARM_UP_SHARE)
         with peak_of("steady", found.peak_memory_mb):
             if parent is not None:
                 _obey(parent, job, timed, found, steady)
@@ -188,9 +188,9 @@ def _first_inference(timed: _Timed, found: Findings) -> None:
         found.first_inference_ms = float(timed.turn(1).latencies_ns[0, 0]) / 1e6
 
 
-def _warm_up(timed: _Timed, found: Findings, slow_s: float) -> WarmUp:
+def _warm_up(timed: _Timed, found: Findings, longest_s: float) -> WarmUp:
     with peak_of("warm_up", found.peak_memory_mb):
-        steady = found.warm_up = warm_up(lambda queries: timed.turn(queries).latencies_ns[:, 0], slow_s)
+        steady = found.warm_up = warm_up(lambda queries: timed.turn(queries).latencies_ns[:, 0], longest_s)
     gc.collect()
     gc.freeze()  # what lives now is never looked through again
     return steady

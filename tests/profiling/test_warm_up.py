@@ -16,7 +16,7 @@ MakeArtifact = Callable[..., Artifact]
 US, MS = 1_000, 1_000_000
 
 
-def warmed(level: Callable[[Array], Array], noise: float = 0.02, slow_s: float = 60.0) -> WarmUp:
+def warmed(level: Callable[[Array], Array], noise: float = 0.02, longest_s: float = 60.0) -> WarmUp:
     """Warms up a model whose latency in ns is a function of the query's index, with log-normal noise."""
     rng = np.random.default_rng(0)
     queries = 0
@@ -27,11 +27,11 @@ def warmed(level: Callable[[Array], Array], noise: float = 0.02, slow_s: float =
         queries += count
         return (level(indices) * rng.lognormal(0, noise, count)).astype(np.int64)
 
-    return warm_up(take, slow_s)
+    return warm_up(take, longest_s)
 
 
 @pytest.mark.parametrize("level_ns", [50 * US, 200 * US, MS, 5 * MS])
-def test_a_slow_start_is_found(level_ns: int) -> None:
+def test_a_longest_start_is_found(level_ns: int) -> None:
     found = warmed(lambda i: np.where(i < 30, 3 * level_ns, level_ns))
     assert found.queries == 30
     assert found.settled
@@ -77,11 +77,17 @@ def test_drift_without_end_never_settles() -> None:
 
 
 def test_a_model_too_slow_for_twenty_queries_in_its_time_is_not_called_steady() -> None:
-    found = warmed(lambda i: np.full(len(i), 4000 * MS), slow_s=60.0)
+    found = warmed(lambda i: np.full(len(i), 4000 * MS), longest_s=60.0)
     assert len(found.latencies_ns) in (15, 16)
     assert not found.settled
-    found = warmed(lambda i: np.full(len(i), 2000 * MS), slow_s=60.0)
+    found = warmed(lambda i: np.full(len(i), 2000 * MS), longest_s=60.0)
     assert (len(found.latencies_ns), found.settled) == (FEWEST_QUERIES, True)
+
+
+def test_a_short_patience_of_the_parent_shortens_it() -> None:
+    found = warmed(lambda i: 20 * MS * 1.03**i, longest_s=2.0)
+    assert not found.settled
+    assert found.latencies_ns.sum() < 2.2e9
 
 
 def test_small_changes_are_none() -> None:
