@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "examples" / "fashion_mnist"
 TURN, ROUNDS, WARM_UP = 50, 60, 200
 PICTURES = 64
-MET = 0
+MET, INCONCLUSIVE = 0, 4  # on a busy machine the p99 limit may stay open; the figures here do not hang on it
 
 ACCURACY_RATIO, PARAMETERS_RATIO, INT8_DROP_POINTS, SPEED_UP = 0.99, 8.0, 0.5, 5.0
 
@@ -41,8 +41,8 @@ def main() -> int:
     started = time.perf_counter()
     for command in ("deploy", "distill"):  # the second writes the trained teacher's weights beside the run
         done = subprocess.run([sys.executable, "-m", "edgekit", command, str(RECIPE), "--out", str(run)], check=False)
-        if done.returncode != MET:
-            sys.exit(f"edgekit {command} ended with exit code {done.returncode}, not {MET}")
+        if done.returncode not in (MET, INCONCLUSIVE):
+            sys.exit(f"edgekit {command} ended with exit code {done.returncode}")
     print(f"\ndeploy and distill: {time.perf_counter() - started:.0f} s in this run (what was finished before is kept)")
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     print_training(report)
@@ -68,8 +68,9 @@ def print_training(report: dict[str, Any]) -> None:
         if proof is None:
             print(f"{'':<2}{row['engine']} {row['precision']}: {row['failure']}")
             continue
-        times = row["measured"] and row["measured"]["application"]
-        p50 = f"{times['percentiles']['50.0']['ms']:.3f}" if times else "-"
+        times = (row["measured"] or {}).get("application") or {"percentiles": {}}
+        median = times["percentiles"].get("50.0")  # lacking where the machine was too busy to say
+        p50 = f"{median['ms']:.3f}" if median else "-"
         print(
             f"{'*' if row['shipped'] else '':<2}{row['engine'] + ' ' + row['precision']:<18} {proof['artifact']:>8.2%}"
             f" {interval(proof['drop_from_fp32']):>26} {proof['reference_db']:>6.1f} {proof['int8_share']:>6.0%}"
