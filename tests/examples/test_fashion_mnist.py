@@ -28,7 +28,7 @@ FOLDER = Path(__file__).parents[2] / "examples" / "fashion_mnist"
 REAL = pytest.mark.skipif("EDGEKIT_DATA" not in os.environ, reason="needs EDGEKIT_DATA: Fashion-MNIST")
 # int8 on one engine for another machine: nothing is measured.
 FAST = ["--target", "raspberry-pi-4", "--engine", "onnxruntime", "--precision", "int8"]
-NOT_MEASURED = 4
+NOT_MEASURED, ACCURACY_MISSED = 4, 3  # so few pictures may leave the student far behind its teacher
 
 
 @pytest.fixture(scope="module", params=["teacher", "student"])
@@ -142,7 +142,7 @@ def test_the_student_is_the_same_on_an_engine_and_runs_in_int8_there(engine, lea
     plan = Plan(engine=engine, precision="int8", method="minmax", scheme=backend.scheme(local))
     int8 = backend.quantize(fp32, data.calibration.batches(16), plan, tmp_path / "quantised")
     found, share = outputs(int8, engine, samples, tmp_path / "int8")
-    assert snr_db(expected, found["output"]) > 15  # per-tensor weights of depthwise convolutions would give far less
+    assert snr_db(expected, found["output"]) > 15
     assert share >= least
 
 
@@ -195,7 +195,7 @@ def test_a_short_run_on_a_few_real_pictures(tmp_path):
     settings = [f"{table}.{key}={value}" for table in ("teacher.train", "distillation") for key, value in short.items()]
     options = [word for override in [*overrides, *settings] for word in ("--set", override)]
     done = edgekit("deploy", FOLDER, "--out", tmp_path / "out", *FAST, *options)
-    assert done.exit_code == NOT_MEASURED, done.output
+    assert done.exit_code in (NOT_MEASURED, ACCURACY_MISSED), done.output
     report = read_json(tmp_path / "out" / "report.json")
     (candidate,) = report["targets"][0]["candidates"]
     assert candidate["proof"]["samples"] == 400
