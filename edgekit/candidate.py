@@ -258,7 +258,8 @@ def measure_step(artifacts: Sequence[Artifact], task: Task, out: Path, load: Loa
     feeds = measuring_feeds(task.test, load.batch)
     key = {
         "artifacts": [a.sha256 for a in artifacts],
-        "load": load,
+        # The median is always asked for.
+        "load": replace(load, percentiles=tuple(sorted({50.0, *load.percentiles}))),
         "feeds": {name: hash_array(array) for name, array in feeds.items()},
         "host": this_host(),
         "engines": sorted({_version(a.engine) for a in artifacts}),

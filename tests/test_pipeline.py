@@ -20,6 +20,7 @@ from edgekit.artifact import read_json
 from edgekit.backends import null
 from edgekit.errors import BundleError, DataError, EngineError, EngineMissing, SpecError
 from edgekit.pipeline import Choices, deploy, worst
+from edgekit.reporting.html import to_html
 from edgekit.reporting.markdown import to_markdown
 from edgekit.reporting.report import load_report
 from edgekit.runtime import verify_bundle
@@ -61,7 +62,7 @@ def test_a_run_leaves_a_bundle_a_report_and_its_steps(run, catalogue):
     catalogue(profile=quick_profile(p50_ms=1000.0, size_mb=1.0))
     report = run()
     assert report["exit_code"] == 0
-    assert sorted(p.name for p in run.out.iterdir()) == [".steps", "fake", "report.json", "report.md"]
+    assert sorted(p.name for p in run.out.iterdir()) == [".steps", "fake", "report.html", "report.json", "report.md"]
     assert verify_bundle(run.out / "fake").passed
     (target,) = report["targets"]
     assert target["bundle"] == {"path": "fake", "id": read_json(run.out / "fake" / "manifest.json")["id"]}
@@ -77,9 +78,10 @@ def test_the_report_on_disk_is_the_one_returned_and_clean_json(run, catalogue):
     assert json.loads(text) == report == load_report(run.out)
     assert finite(report)
     assert (run.out / "report.md").read_text() == to_markdown(json.loads(text))
+    assert (run.out / "report.html").read_text() == to_html(json.loads(text))
     assert set(report) == {
         *("schema_version", "edgekit_version", "name", "created", "seconds", "command", "seed", "host", "engines"),
-        *("models", "same_model", "untrained", "data", "targets", "exit_code"),
+        *("kind", "models", "same_model", "untrained", "data", "reproduce", "targets", "exit_code"),
     }
     assert report["data"] == {"test_samples": 64, "random": False, "held_out": True, "metric": "accuracy"}
     assert report["same_model"]
@@ -119,7 +121,8 @@ def test_a_bundle_of_another_name_has_a_report_of_that_name(run, catalogue):
     catalogue()
     report = run(bundle="mine")
     assert report["targets"][0]["bundle"]["path"] == "mine"
-    assert sorted(p.name for p in run.out.iterdir()) == [".steps", "mine", "mine.report.json", "mine.report.md"]
+    reports = [f"mine.report.{kind}" for kind in ("html", "json", "md")]
+    assert sorted(p.name for p in run.out.iterdir()) == [".steps", "mine", *reports]
     assert load_report(run.out / "mine.report.json") == report
 
 

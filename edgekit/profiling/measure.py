@@ -156,13 +156,19 @@ def _take_turns(candidates: Sequence[_Candidate], load: LoadSpec, progress: Prog
         progress(STEP, int(share * 100), 100, f"{slowest.pace.kept} queries in {slowest.pace.seconds:.1f} s")
         if share >= 1:
             return
-        first = offset % len(live)
-        for candidate in live[first:] + live[:first]:
+        for candidate in _order(live, offset):
             queries = candidate.pace.next_turn(load)
             candidate.time_is_up = time_is_up(candidate.pace, load, queries)
             if not candidate.time_is_up:
                 _take_turn(candidate, queries)
         offset += 1
+
+
+def _order(live: Sequence[_Candidate], offset: int) -> list[_Candidate]:
+    """Who takes a turn after whom; of three or more every other rotation runs backwards, so each precedes each alike."""
+    first = offset % len(live)
+    order = [*live[first:], *live[:first]]
+    return order[::-1] if len(live) > 2 and offset // len(live) % 2 else order
 
 
 def _take_turn(candidate: _Candidate, queries: int) -> None:

@@ -162,7 +162,9 @@ def measured_facts(measured: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _longest(times_ms: list[float]) -> str:
     """The longest of several times, as the gates take it."""
-    return f"{milliseconds(max(times_ms, default=None))} ms" + (f" (longest of {len(times_ms)})" if len(times_ms) > 1 else "")
+    return f"{milliseconds(max(times_ms, default=None))} ms" + (
+        f" (longest of {len(times_ms)})" if len(times_ms) > 1 else ""
+    )
 
 
 def shipped_of(target: Mapping[str, Any]) -> Mapping[str, Any] | None:
