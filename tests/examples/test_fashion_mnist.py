@@ -83,6 +83,7 @@ def test_the_recipe_and_its_profile_are_found_and_right():
     assert recipe.quantization.precision == "auto"
     assert profile.limits.max_drop_points is not None
     assert profile.load.min_count >= 700
+    assert load_profile("short_look", [FOLDER]).limits.max_drop_points == 10.0
 
 
 def test_both_models_take_pictures_and_give_ten_logits(model):
