@@ -165,7 +165,7 @@ def _take_turns(candidates: Sequence[_Candidate], load: LoadSpec, progress: Prog
 
 
 def _order(live: Sequence[_Candidate], offset: int) -> list[_Candidate]:
-    """Who takes a turn after whom; of three or more every other rotation runs backwards, so each precedes each alike."""
+    """Who takes a turn after whom; of three or more every other rotation runs backwards, so that all precede alike."""
     first = offset % len(live)
     order = [*live[first:], *live[:first]]
     return order[::-1] if len(live) > 2 and offset // len(live) % 2 else order

@@ -139,7 +139,7 @@ def test_the_order_rotates(
 
     monkeypatch.setattr(measuring, "_take_turn", noted)
     measure_in_turns([null_artifact(latency_us=us) for us in (6000.0, 7000.0, 8000.0)], brief, feeds)
-    assert "".join(order) == "012" + "120" + "201" + "012"
+    assert "".join(order) == "012" + "120" + "201" + "210"
 
 
 def test_the_start_of_each_turn_is_told_on_one_clock_for_all(
