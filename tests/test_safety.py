@@ -272,4 +272,5 @@ def test_a_report_that_is_something_else_is_refused(tmp_path):
         (tmp_path / "report.json").write_text(content)
         done = edgekit("report", tmp_path)
         assert done.exit_code == 1
-        assert f"error: {tmp_path}/report.json: not" in done.stderr
+        assert done.stderr.startswith(f"error: {tmp_path}/report.json: ")
+        assert done.stderr.count("error: ") == 1
