@@ -11,7 +11,7 @@ from edgekit.profiling.conditions import Conditions, HostState
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measured import Measured
 from edgekit.profiling.statistics import bounds_of
-from edgekit.specs import Limits
+from edgekit.specs import Limits, Profile
 from edgekit.verdict import EXIT_BY_STATUS, check_clock, judge, peak_memory_mb
 
 STEADY = np.random.default_rng(0).permutation(np.linspace(1.0, 2.0, 1000))
@@ -44,7 +44,8 @@ def proof(low=None, high=None, **fields):
 
 
 def judged(seen=None, about=None, *, not_measured=None, **limits):
-    return judge(about, seen, quick_profile(**limits), size_mb=3.0, not_measured=not_measured)
+    profile = Profile(name="quick", description="for tests", limits=Limits(**limits))
+    return judge(about, seen, profile, size_mb=3.0, not_measured=not_measured)
 
 
 def only(verdict):

@@ -151,6 +151,13 @@ class Deployed:
         return self.out / "local"
 
 
+def student_onnx(deployed: Deployed) -> Path:
+    """The student as it crossed to ONNX; the teacher, which is twice as wide, lies beside it."""
+    crossed = sorted(deployed.out.glob(".steps/export-*/model.onnx"), key=lambda path: path.stat().st_size)
+    assert len(crossed) == 2
+    return crossed[0]
+
+
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     """The tiny recipe distilled, then deployed on both CPU engines; nobody may change what is in it."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgekit.artifact import Array
 
 FEWEST_EFFECTIVE = 30  # below this the median itself is decided by a handful of stretches
-DRIFT_RATIO = 1.03  # a smaller change is below what a comparison promises to find
+DRIFT_RATIO = 1.05  # a smaller change of the level matters to no budget that is worth having
 
 _WINDOW = 5.0  # Sokal's c: the sum ends at the first lag of c correlation times
 _SEGMENT = 1 << 16  # bounds time and memory of a long run
@@ -62,29 +62,29 @@ def correlation_time(series: Array, errors: float = 0.0) -> float:
     return max(1.0, time + errors * error, batches if batches > _BATCHES_VARY else 1.0)
 
 
-def effective_size(samples: Array, q: float) -> float:
-    """How many independent samples the samples are worth for a bound of percentile ``q``.
+def effective_size(samples: Array, share: float) -> float:
+    """How many independent samples the samples are worth for telling that a share of them is slower than a level.
 
-    Correlation is that of "slower than the percentile", and of levels half and one and a half times as far from the
-    end of the tail, since at the level itself there may be too few slow stretches to tell.
+    Correlation is that of "slower than the level that this share exceeds", and of levels half and one and a half
+    times as far from the end of the tail, since at the level itself there may be too few slow stretches to tell.
 
     Args:
         samples: Latencies in the order of time, shape [n].
-        q: Percentile, between 0 and 100.
+        share: Share of the samples beyond the level, 0 to 1.
     """
     n = int(samples.size)
     if n < 2 * _BATCHES:
         return float(n)
-    tail = min(q, 100 - q)
-    shares = {tail, tail / 2, min(50.0, 1.5 * tail)}
-    levels = np.percentile(samples, [share if q < 50 else 100 - share for share in sorted(shares)])
-    return n / max(correlation_time(samples > level, _ERRORS) for level in set(levels))
+    tail = min(share, 1 - share)
+    ends = (50 * tail, 100 * tail, min(150 * tail, 50.0))
+    levels = set(np.percentile(samples, [100 - end if share <= 0.5 else end for end in ends]))
+    return n / max(correlation_time(samples > level, _ERRORS) for level in levels)
 
 
 def drift(samples: Array) -> str | None:
     """Why latencies are not those of one steady process, or None.
 
-    Either the medians of 20 successive parts rise or fall (Mann 1945, Kendall 1975, at 0.1%) by 3% or more between
+    Either the medians of 20 successive parts rise or fall (Mann 1945, Kendall 1975, at 0.1%) by 5% or more between
     the first third and the last, or the level changes so slowly that the run saw only a few of its stretches.
 
     Args:
@@ -98,10 +98,10 @@ def drift(samples: Array) -> str | None:
     moved = max(first, last) / max(min(first, last), 1e-12)
     if abs(_kendall_z(parts)) > _KENDALL_Z and moved >= DRIFT_RATIO:
         return f"latencies drifted: their median went from {first:.4g} to {last:.4g} ms during the run"
-    effective = effective_size(samples, 50.0)
-    if effective < FEWEST_EFFECTIVE and float(parts.max()) >= DRIFT_RATIO * float(parts.min()):
+    effective, (low, high) = effective_size(samples, 0.5), np.percentile(parts, [10, 90])
+    if effective < FEWEST_EFFECTIVE and high >= DRIFT_RATIO * low:
         return (
-            f"latencies kept changing their level, between medians of {parts.min():.4g} and {parts.max():.4g} ms: "
+            f"latencies kept changing their level, between medians of {low:.4g} and {high:.4g} ms: "
             f"{n} queries are worth {effective:.0f} independent ones"
         )
     return None

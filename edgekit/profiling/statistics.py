@@ -23,6 +23,7 @@ from edgekit.profiling.dependence import autocorrelation, effective_size
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 CONFIDENCE = 0.99
 _FEWEST_BEYOND = 1  # a bound is never the extreme sample itself, which one hiccup decides
+_BLUR = 0.05  # what a bound may give away where a level that wanders by a percent or two would leave none
 _MOST_QUERIES = 10_000_000  # beyond this nobody waits for a decision
 
 
@@ -101,7 +102,7 @@ def summarise(
     mean = float(samples.mean())
     return Summary(
         n=int(samples.size),
-        effective_n=effective_size(samples, 50.0),
+        effective_n=effective_size(samples, 0.5),
         autocorrelation=autocorrelation(samples),
         cv=float(samples.std()) / mean if mean else 0.0,
         mean_ms=mean,
@@ -155,6 +156,10 @@ def bounds_of(
     1 - confidence: MLPerf inference loadgen, early stopping. The lower one is its mirror image. Of correlated samples
     t is taken for their effective size and scaled to n.
 
+    Latencies that hardly vary may still wander by a percent for long stretches, and are then worth too little for any
+    bound. So where there is none, each is multiplied by an independent random factor of 0.95 to 1.05, which no stretch
+    outlasts: a bound of these products over 0.95 (1.05 for the lower one) is one of the latencies.
+
     Args:
         samples_ms: Latencies in ms, in the order of time, shape [n].
         q: Percentile, between 0 and 100.
@@ -167,17 +172,30 @@ def bounds_of(
     """
     _check_level(q, confidence)
     samples = _checked(samples_ms)
+    upper, worth = _upper_bound(samples, 1 - q / 100, confidence, effective_n)
+    lower, _ = _upper_bound(-samples, q / 100, confidence, effective_n)
+    if effective_n is None and (upper is None or lower is None):
+        blurred = samples * np.random.default_rng(0).uniform(1 - _BLUR, 1 + _BLUR, samples.size)
+        if upper is None:
+            wider, worth = _upper_bound(blurred, 1 - q / 100, confidence, None)
+            upper = None if wider is None else wider / (1 - _BLUR)
+        if lower is None:
+            wider, _ = _upper_bound(-blurred, q / 100, confidence, None)
+            lower = None if wider is None else wider / (1 + _BLUR)
+    return Bounds(lower_ms=None if lower is None else -lower, upper_ms=upper, effective_n=worth)
+
+
+def _upper_bound(
+    samples: npt.NDArray[np.float64], chance: float, confidence: float, effective_n: float | None
+) -> tuple[float | None, float]:
+    """A level that samples exceed with at most ``chance``, and what they are worth for saying so."""
     n = int(samples.size)
-    worth = min(float(n), effective_size(samples, q) if effective_n is None else effective_n)
-    scale = n / worth if worth else 1.0
-    above = _allowed_beyond(int(worth), 1 - q / 100, confidence)
-    below = _allowed_beyond(int(worth), q / 100, confidence)
-    ordered = np.sort(samples)
-    return Bounds(
-        lower_ms=None if below is None else float(ordered[int(below * scale)]),
-        upper_ms=None if above is None else float(ordered[n - int(above * scale) - 1]),
-        effective_n=worth,
-    )
+    worth = min(float(n), effective_size(samples, chance) if effective_n is None else effective_n)
+    allowed = _allowed_beyond(int(worth), chance, confidence)
+    if allowed is None:
+        return None, worth
+    at = n - int(allowed * n / worth) - 1
+    return float(np.partition(samples, at)[at]), worth
 
 
 def queries_to_settle(
@@ -192,7 +210,7 @@ def queries_to_settle(
         confidence: One-sided confidence of the decision.
 
     Returns:
-        The number, 0 where they decide already, None where no reasonable number would.
+        The number, 0 where those seen would do, None where no reasonable number would.
 
     Raises:
         MeasurementError: A sample is not finite, or ``q`` or ``confidence`` is out of range.
@@ -202,7 +220,7 @@ def queries_to_settle(
     slower = float((samples > allowed_ms).mean())
     # The limit is met when few enough are slower, missed when few enough are not.
     chance, share = (1 - q / 100, slower) if slower < 1 - q / 100 else (q / 100, 1 - slower)
-    worth = effective_size(samples, q)
+    worth = effective_size(samples, 1 - q / 100)
 
     def decided(n: int) -> bool:
         beyond = _allowed_beyond(n, chance, confidence)

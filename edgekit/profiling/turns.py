@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgekit.artifact import Array
-from edgekit.profiling.dependence import FEWEST_EFFECTIVE, effective_size
 from edgekit.profiling.load import LoadSpec
-from edgekit.profiling.statistics import queries_needed
+from edgekit.profiling.statistics import bounds_of, queries_needed
 
 MOST_TURN_QUERIES = 50_000  # bounds the arrays of a turn when a query takes next to nothing
 PATIENCE = 3.5  # how many times longer than planned a run may take because its queries hang together
@@ -93,9 +92,9 @@ class Pace:
         latencies = np.concatenate(self.latencies_ms)
         wanted = self.kept
         for q in {50.0, *load.percentiles}:
-            needed, worth = max(queries_needed(q), FEWEST_EFFECTIVE), effective_size(latencies, q)
-            if worth < needed:
-                wanted = max(wanted, math.ceil(self.kept * needed / worth * _SPARE))
+            bounds = bounds_of(latencies, q)
+            if bounds.upper_ms is None:
+                wanted = max(wanted, math.ceil(self.kept * queries_needed(q) / bounds.effective_n * _SPARE))
         return wanted
 
 

@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny_recipe import CLASSES, as_tensors, edgekit, stripes
+from tiny_recipe import CLASSES, as_tensors, edgekit, stripes, student_onnx
 
 from edgekit.artifact import bundle_id, read_json, write_json
 from edgekit.runtime import files
@@ -210,7 +210,7 @@ def test_inspect_says_what_a_bundle_is(deployed):
 
 
 def test_inspect_says_what_an_onnx_file_is(deployed):
-    (model,) = deployed.out.glob(".steps/export-*/model.onnx")
+    model = student_onnx(deployed)
     done = edgekit("inspect", model)
     assert done.exit_code == 0
     assert re.search(r"^opset: +ai\.onnx 20$", done.output, re.MULTILINE)

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from tiny_recipe import as_tensors, edgekit, stripes
+from tiny_recipe import as_tensors, edgekit, stripes, student_onnx
 
 from edgekit.artifact import read_json
 
@@ -21,7 +21,7 @@ def here(project, monkeypatch, deployed):
     for name, count, seed in (("train", 96, 0), ("test", 48, 1)):
         images, labels = stripes(count, seed)
         np.savez(f"{name}.npz", input=as_tensors(images), y=labels)
-    (onnx,) = deployed.out.glob(".steps/export-*/model.onnx")
+    onnx = student_onnx(deployed)
     os.symlink(onnx, "student.onnx")
     os.symlink(deployed.out / "student.safetensors", "student.safetensors")
     return project

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgekit.artifact import Array, Artifact, Option, TensorSpec, hash_files
-from edgekit.profiling import turns
+from edgekit.profiling import dependence
 from edgekit.profiling.load import LoadSpec
 
 
@@ -49,4 +49,4 @@ def brief() -> LoadSpec:
 @pytest.fixture
 def independent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Queries that do not hang together, however busy this machine is: turns follow from the load alone."""
-    monkeypatch.setattr(turns, "effective_size", lambda latencies, q: float(len(latencies)))
+    monkeypatch.setattr(dependence, "correlation_time", lambda series, errors=0.0: 1.0)

@@ -190,7 +190,7 @@ def test_queries_that_would_settle_a_limit_do_settle_it() -> None:
         assert more > 0
         # Queries just like those seen: the same shares below and above the limit, in another order.
         total = rng.permutation(np.resize(samples, len(samples) + int(1.05 * more)))
-        bounds = bounds_of(total, q, effective_n=len(total) * effective_size(samples, q) / len(samples))
+        bounds = bounds_of(total, q, effective_n=len(total) * effective_size(samples, 1 - q / 100) / len(samples))
         assert bounds.upper_ms <= allowed or bounds.lower_ms > allowed
 
 
@@ -200,3 +200,13 @@ def test_a_limit_that_is_decided_needs_no_more_and_one_at_the_percentile_never_i
     assert queries_to_settle(samples, 50.0, 100.0) == 0
     assert queries_to_settle(samples, 50.0, 499.5) is None
     assert queries_to_settle(samples[:20], 99.0, 5000.0) == 642
+
+
+def test_latencies_that_hardly_vary_are_bounded_though_they_wander() -> None:
+    rng = np.random.default_rng(0)
+    level = np.repeat([1.0, 1.02], 2500)  # two stretches: worth 2 queries at the median's own level
+    samples = level + 0.001 * rng.standard_normal(5000)
+    bounds = bounds_of(samples, 50.0)
+    assert 0.94 < bounds.lower_ms < 1.0
+    assert 1.02 < bounds.upper_ms < 1.09
+    assert bounds_of(level * np.repeat([1.0, 1.5], 2500), 50.0).upper_ms is None, "a level that really changes is not"

@@ -27,6 +27,43 @@ LIMITS = {
 }
 
 
+RUN = {
+    "kind": "run",
+    "schema_version": REPORT_SCHEMA_VERSION,
+    "edgekit_version": "0.1.0",
+    "name": "digits",
+    "created": "2026-11-20T23:59:59+00:00",
+    "seconds": 12.3,
+    "command": "edgekit deploy examples/digits",
+    "seed": 0,
+    "host": {
+        "arch": "x86_64",
+        "isa": "avx512-vnni",
+        "cpu_model": "AMD EPYC 9654 96-Core Processor",
+        "board": None,
+        "gpus": [],
+        "cores": 2,
+        "memory_mb": 16_000.0,
+        "governor": "unknown",
+        "os": "Linux 6.18",
+        "python": "3.11.7",
+    },
+    "engines": {"onnxruntime": "1.31.1", "openvino": "2026.4.1"},
+    "models": {
+        "teacher": {"name": "digits:Teacher", "sha256": "1" * 64, "parameters": 1_234_567, "training": None},
+        "student": {"name": "digits:Student", "sha256": "2" * 64, "parameters": 98_765, "training": None},
+    },
+    "same_model": False,
+    "untrained": False,
+    "reproduce": {
+        "command": "edgekit deploy examples/digits",
+        "recipe_sha256": "3" * 64,
+        "versions": {"numpy": "2.4.6"},
+        "hashes": {"teacher": "1" * 64},
+    },
+}
+
+
 def make_candidate(
     engine: str = "onnxruntime",
     precision: str = "int8",
@@ -120,41 +157,8 @@ def report() -> Callable[..., dict[str, Any]]:
             else "nothing ships: the accuracy limit is missed",
             steps=[],
         )
-        whole = {
-            "kind": "run",
-            "schema_version": REPORT_SCHEMA_VERSION,
-            "edgekit_version": "0.1.0",
-            "name": "digits",
-            "created": "2026-11-20T23:59:59+00:00",
-            "seconds": 12.3,
-            "command": "edgekit deploy examples/digits",
-            "seed": 0,
-            "host": {
-                "arch": "x86_64",
-                "isa": "avx512-vnni",
-                "cpu_model": "AMD EPYC 9654 96-Core Processor",
-                "board": None,
-                "gpus": [],
-                "cores": 2,
-                "memory_mb": 16_000.0,
-                "governor": "unknown",
-                "os": "Linux 6.18",
-                "python": "3.11.7",
-            },
-            "engines": {"onnxruntime": "1.31.1", "openvino": "2026.4.1"},
-            "models": {
-                "teacher": {"name": "digits:Teacher", "sha256": "1" * 64, "parameters": 1_234_567, "training": None},
-                "student": {"name": "digits:Student", "sha256": "2" * 64, "parameters": 98_765, "training": None},
-            },
-            "same_model": False,
-            "untrained": False,
+        whole = RUN | {
             "data": {"test_samples": 10_000, "random": random, "held_out": True, "metric": "accuracy"},
-            "reproduce": {
-                "command": "edgekit deploy examples/digits",
-                "recipe_sha256": "3" * 64,
-                "versions": {"numpy": "2.4.6"},
-                "hashes": {"teacher": "1" * 64},
-            },
             "targets": [target],
             "exit_code": target["exit_code"],
         }
