@@ -12,6 +12,14 @@ from tiny_recipe import deployed, project  # noqa: F401  # fixtures
 from edgekit.artifact import Artifact, hash_files, save_artifact
 
 
+@pytest.fixture(autouse=True)
+def _brief_measurements(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measurements of this process load each artifact once; those of the profiler's own tests as always."""
+    if "profiling" not in request.path.parts:
+        monkeypatch.setattr("edgekit.profiling.loads.MOST_S", 0.0)
+        monkeypatch.setattr("edgekit.gains.SECONDS", 0.01)
+
+
 @pytest.fixture
 def tiny_onnx() -> Callable[[str], Any]:
     """Gives a tiny ONNX model (a ``ModelProto``) by its name in ``MODELS``, or from its text."""

@@ -195,7 +195,7 @@ print(go(data={"train": "train.npz", "test": "test.npz", "calibration": 20}))
 print([path.name for path in out.rglob("*") if "partial" in path.name])
 """
 
-IN_A_SMALL_DISK = ["unshare", "-Urm", "bash", "-c", 'mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"']
+IN_A_SMALL_DISK = ["unshare", "-Urm", "bash", "-c", 'mount -t tmpfs -o size=16m tmpfs "$0" && exec "$@"']
 CAN_MOUNT = subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode == 0
 
 

@@ -172,30 +172,29 @@ def bounds_of(
     """
     _check_level(q, confidence)
     samples = _checked(samples_ms)
-    upper, worth = _upper_bound(samples, 1 - q / 100, confidence, effective_n)
-    lower, _ = _upper_bound(-samples, q / 100, confidence, effective_n)
+    worth = min(float(samples.size), effective_size(samples, 1 - q / 100) if effective_n is None else effective_n)
+    upper = _upper_bound(samples, 1 - q / 100, confidence, worth)
+    lower = _upper_bound(-samples, q / 100, confidence, worth)
     if effective_n is None and (upper is None or lower is None):
         blurred = samples * np.random.default_rng(0).uniform(1 - _BLUR, 1 + _BLUR, samples.size)
+        wider = effective_size(blurred, 1 - q / 100)
         if upper is None:
-            wider, worth = _upper_bound(blurred, 1 - q / 100, confidence, None)
-            upper = None if wider is None else wider / (1 - _BLUR)
+            found, worth = _upper_bound(blurred, 1 - q / 100, confidence, wider), wider
+            upper = None if found is None else found / (1 - _BLUR)
         if lower is None:
-            wider, _ = _upper_bound(-blurred, q / 100, confidence, None)
-            lower = None if wider is None else wider / (1 + _BLUR)
+            found = _upper_bound(-blurred, q / 100, confidence, wider)
+            lower = None if found is None else found / (1 + _BLUR)
     return Bounds(lower_ms=None if lower is None else -lower, upper_ms=upper, effective_n=worth)
 
 
-def _upper_bound(
-    samples: npt.NDArray[np.float64], chance: float, confidence: float, effective_n: float | None
-) -> tuple[float | None, float]:
-    """A level that samples exceed with at most ``chance``, and what they are worth for saying so."""
+def _upper_bound(samples: npt.NDArray[np.float64], chance: float, confidence: float, worth: float) -> float | None:
+    """A level that samples, worth so many independent ones, exceed with at most ``chance``."""
     n = int(samples.size)
-    worth = min(float(n), effective_size(samples, chance) if effective_n is None else effective_n)
     allowed = _allowed_beyond(int(worth), chance, confidence)
     if allowed is None:
-        return None, worth
+        return None
     at = n - int(allowed * n / worth) - 1
-    return float(np.partition(samples, at)[at]), worth
+    return float(np.partition(samples, at)[at])
 
 
 def queries_to_settle(

@@ -12,7 +12,9 @@ from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.statistics import bounds_of, queries_needed
 
 MOST_TURN_QUERIES = 50_000  # bounds the arrays of a turn when a query takes next to nothing
-PATIENCE = 3.5  # how many times longer than planned a run may take because its queries hang together
+# How much longer than planned a run may take because its queries hang together: so many times, or so many seconds.
+PATIENCE = 3.5
+PATIENCE_S = 1.0
 _SPARE = 1.1  # more queries than the correlation seen so far asks for, so that one look is mostly enough
 
 
@@ -64,7 +66,7 @@ class Pace:
         """How much of what is wanted is done, 0 to 1; 1 is enough.
 
         With the load's own count and seconds done, it goes on while the effective size is too small for one of the
-        load's percentiles, up to 3.5 times as long as planned and never beyond ``max_seconds``.
+        load's percentiles, up to 3.5 times as long as planned (a second at least) and never beyond ``max_seconds``.
         """
         if self.enough:
             return 1.0
@@ -81,7 +83,7 @@ class Pace:
             return planned
         if self.planned_s is None:
             self.planned_s = self.seconds
-        if self.seconds >= PATIENCE * self.planned_s:
+        if self.seconds >= max(PATIENCE_S, PATIENCE * self.planned_s):
             return 1.0
         if self.kept >= self.wanted:
             self.wanted = self._asked_for(load)
