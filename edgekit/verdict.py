@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from edgekit.artifact import Array
 from edgekit.checking import Proof
 from edgekit.errors import SpecError
@@ -13,13 +15,15 @@ from edgekit.profiling.conditions import spoiled
 from edgekit.profiling.dependence import drift
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measured import Measured
-from edgekit.profiling.statistics import bounds_of, percentile, queries_to_settle
+from edgekit.profiling.statistics import Bounds, bounds_of, percentile, queries_needed, queries_to_settle
 from edgekit.specs import PERCENTILES, Profile
 
 Status = Literal["pass", "fail", "inconclusive", "not measured"]
 EXIT_BY_STATUS: dict[Status, int] = {"pass": 0, "fail": 3, "inconclusive": 4, "not measured": 4}
-# What drifted during the run is taken to drift as much again: a limit is met, or missed, by twice or not at all.
+# Where latencies are not those of one steady process, the slowest of so many stretches must be within the limit, or the
+# fastest beyond it, by this factor.
 DRIFT_MARGIN = 2.0
+_STRETCHES = 20
 _LEVELS = {name: q for q, name in PERCENTILES.items()}
 _RAN_BADLY = ("crashed", "hung", "failed")
 _WORST_FIRST: tuple[Status, ...] = ("fail", "inconclusive", "not measured", "pass")
@@ -68,8 +72,9 @@ def judge(
     """Judges one candidate.
 
     A percentile passes when its distribution-free 99% upper bound is within the limit, fails when its lower bound
-    is beyond it, and is inconclusive between the two. Where latencies drifted during the run the limit must be met, or
-    missed, by twice. Times of a run that was spoiled or never settled decide nothing. Accuracy passes, fails or is
+    is beyond it, and is inconclusive between the two. Where latencies drifted during the run, or hang together so
+    much that there is no bound, the limit must be met by twice in the slowest twentieth of the run, or missed by twice
+    in the fastest. Times of a run that was spoiled or never settled decide nothing. Accuracy passes, fails or is
     inconclusive on the paired 95% interval of the drop. Load time and first inference are the longest of a few fresh
     processes; memory and size are observed once. What was measured on a host that is not the target is shown, and
     decides nothing.
@@ -179,17 +184,11 @@ def _latency(
         return _undecided(name, allowed, measured, not_measured)
     latencies = measured.application_ms
     bounds = bounds_of(latencies, q)
-    drifted = drift(latencies) is not None
-    margin = DRIFT_MARGIN if drifted else 1.0
     status: Status = "inconclusive"
     if not_measured:
         status = "not measured"
-    elif doubt:
-        pass
-    elif bounds.upper_ms is not None and bounds.upper_ms * margin <= allowed:
-        status = "pass"
-    elif bounds.lower_ms is not None and bounds.lower_ms > allowed * margin:
-        status = "fail"
+    elif not doubt:
+        status = _against(allowed, latencies, q, bounds)
     worth = round(bounds.effective_n)
     note = f"99%, n {'≈' if worth < len(latencies) else '='} {worth}"
     return LimitResult(
@@ -201,6 +200,18 @@ def _latency(
         status=status,
         note=note,
     )
+
+
+def _against(allowed: float, latencies: Array, q: float, bounds: Bounds) -> Status:
+    """Where a limit lies: beyond the bounds, or between them."""
+    low, high, margin = bounds.lower_ms, bounds.upper_ms, 1.0
+    unsteady = drift(latencies) is not None or high is None
+    if unsteady and len(latencies) >= queries_needed(q):
+        stretches = [percentile(part, q) for part in np.array_split(latencies, _STRETCHES) if part.size]
+        low, high, margin = min(stretches), max(stretches), DRIFT_MARGIN
+    if high is not None and high * margin <= allowed:
+        return "pass"
+    return "fail" if low is not None and low > allowed * margin else "inconclusive"
 
 
 def _observation(

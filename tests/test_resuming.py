@@ -16,6 +16,12 @@ from edgekit.runtime import verify_bundle
 from edgekit.steps import locked
 
 
+@pytest.fixture(autouse=True)
+def _no_gains(monkeypatch):
+    """What each step gained is measured in a step of its own, which these tests need not repeat."""
+    monkeypatch.setattr("edgekit.pipeline.measure_gains", lambda *_: [])
+
+
 @pytest.fixture
 def project(tmp_path):
     return write_project(tmp_path / "project")
@@ -111,7 +117,7 @@ def test_progress_names_what_is_going_on(project, tmp_path, catalogue):
     deploy(make_recipe(), project, tmp_path / "run", progress=lambda step, done, total, note="": told.append(step))
     assert list(dict.fromkeys(told)) == [
         *("run teacher and student", "prepare for fake", "check null fp32"),
-        *("quantise for null", "check null int8", "measure"),
+        *("quantise for null", "check null int8", "load", "measure"),
     ]
 
 
@@ -178,10 +184,11 @@ def whole_run(tmp_path_factory):
 
 
 STEPS = ["import", "references", "quantize", "compile", "measure"]
+GAINS = ["compile", "measure"]  # what each step gained: the fp32 model beside what ships, after the bundle
 
 
 def test_a_run_that_nobody_disturbed(whole_run):
-    assert whole_run[1]["made"] == STEPS
+    assert whole_run[1]["made"] == STEPS + GAINS
 
 
 @pytest.mark.parametrize("victim", [*STEPS, "bundle", "report"])
@@ -194,7 +201,8 @@ def test_a_run_killed_at_any_step_goes_on_from_there(whole_run, tmp_path, victim
     assert again.returncode == 0, again.stderr
     found = json.loads(again.stdout)
     assert found["id"] == whole_run[1]["id"]
-    assert found["made"] == (STEPS[STEPS.index(victim) :] if victim in STEPS else [])
+    left = {"bundle": GAINS, "report": []}
+    assert found["made"] == (left[victim] if victim in left else STEPS[STEPS.index(victim) :] + GAINS)
     assert leftovers(out) == []
     assert verify_bundle(out / "fake").passed
 

@@ -10,7 +10,7 @@ from edgekit.metrics import Drop
 from edgekit.profiling.conditions import Conditions, HostState
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measured import Measured
-from edgekit.profiling.statistics import bounds_of
+from edgekit.profiling.statistics import bounds_of, percentile
 from edgekit.specs import Limits, Profile
 from edgekit.verdict import EXIT_BY_STATUS, check_clock, judge, peak_memory_mb
 
@@ -248,13 +248,22 @@ def test_a_run_that_never_settled_decides_nothing():
 
 def test_what_drifted_must_be_within_the_limit_twice():
     latencies = STEADY * np.linspace(1.0, 1.2, 1000)
-    high = bounds_of(latencies, 50.0).upper_ms
-    low = bounds_of(latencies, 50.0).lower_ms
+    stretches = [percentile(part, 50.0) for part in np.split(latencies, 20)]
+    low, high = min(stretches), max(stretches)
     assert judged(measured(latencies), p50_ms=2 * high).status == "pass"
     assert judged(measured(latencies), p50_ms=low / 2.001).status == "fail"
     verdict = judged(measured(latencies), p50_ms=1.9 * high)
     assert verdict.status == "inconclusive"
     assert "p50_ms (latencies drifted: their median went from 1." in verdict.reason
+
+
+def test_without_a_bound_the_slowest_stretch_must_be_within_the_limit_twice():
+    levels = np.repeat(np.random.default_rng(0).permutation([1.0, 2.0, 3.0, 4.0]), 250)
+    assert bounds_of(levels, 50.0).upper_ms is None
+    assert judged(measured(levels), p50_ms=8.0).status == "pass"
+    assert judged(measured(levels), p50_ms=7.9).status == "inconclusive"
+    assert judged(measured(levels), p50_ms=0.49).status == "fail"
+    assert judged(measured(levels[:8]), p50_ms=80.0).status == "inconclusive", "too few queries altogether"
 
 
 def test_what_was_refused_is_not_decided():
