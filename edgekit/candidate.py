@@ -23,7 +23,7 @@ from edgekit.profiling.host import this_host
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import measure_in_turns
 from edgekit.profiling.measured import Measured, load_measured, save_measured
-from edgekit.profiling.statistics import bounds_of
+from edgekit.profiling.statistics import bounds_of, percentile
 from edgekit.progress import Progress, silent
 from edgekit.quantization.schemes import Plan
 from edgekit.runtime import engine_version, missing
@@ -258,8 +258,7 @@ def measure_step(artifacts: Sequence[Artifact], task: Task, out: Path, load: Loa
     feeds = measuring_feeds(task.test, load.batch)
     key = {
         "artifacts": [a.sha256 for a in artifacts],
-        # The median is always asked for.
-        "load": replace(load, percentiles=tuple(sorted({50.0, *load.percentiles}))),
+        "load": load,
         "feeds": {name: hash_array(array) for name, array in feeds.items()},
         "host": this_host(),
         "engines": sorted({_version(a.engine) for a in artifacts}),
@@ -343,23 +342,34 @@ def choose(model: Module | Artifact, plans: Sequence[Plan], task: Task, out: Pat
 def best(candidates: Sequence[Candidate]) -> Candidate | None:
     """The candidate that ships: of those with the best verdict, the lowest p50 bound; None when none may ship.
 
+    Where one of them has no bound the lowest median counts.
+
     A candidate whose accuracy interval lies wholly beyond the limit never ships.
     """
     order = {"pass": 0, "inconclusive": 1, "not measured": 2, "fail": 3}
+    left = [c for c in candidates if c.verdict is not None and not c.verdict.accuracy_failed and not c.failure]
+    # Measured in the same turns, medians are fair to all where one of them has no bound.
+    bounds = [p50_bound_ms(c) for c in left]
+    times = bounds if None not in bounds else [_p50_ms(c) for c in left]
     ranked = [
-        (order[c.verdict.status], p50_bound_ms(c), c.plan.precision != "fp32", i)
-        for i, c in enumerate(candidates)
-        if c.verdict is not None and not c.verdict.accuracy_failed and not c.failure
+        (order[c.verdict.status], ms if ms is not None else float("inf"), c.plan.precision != "fp32", i)
+        for i, (c, ms) in enumerate(zip(left, times, strict=True))
+        if c.verdict is not None
     ]
-    return candidates[min(ranked)[-1]] if ranked else None
+    return left[min(ranked)[-1]] if ranked else None
 
 
-def p50_bound_ms(candidate: Candidate) -> float:
-    """Upper 99% bound of the median application latency, infinity where it was not measured."""
+def p50_bound_ms(candidate: Candidate) -> float | None:
+    """Upper 99% bound of the median application latency, None where it has none or was not measured."""
     if candidate.measured is None or candidate.measured.status != "ok":
-        return float("inf")
-    bound = bounds_of(candidate.measured.application_ms, 50.0).upper_ms
-    return float("inf") if bound is None else bound
+        return None
+    return bounds_of(candidate.measured.application_ms, 50.0).upper_ms
+
+
+def _p50_ms(candidate: Candidate) -> float | None:
+    if candidate.measured is None or candidate.measured.status != "ok":
+        return None
+    return percentile(candidate.measured.application_ms, 50.0)
 
 
 def _artifact_step(out: Path, name: str, key: object, make: Callable[[Path], Artifact]) -> Artifact:

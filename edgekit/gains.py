@@ -10,7 +10,7 @@ from edgekit.candidate import Candidate, Task, compile_step, export, measure_ste
 from edgekit.errors import EdgeKitError
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measured import Measured
-from edgekit.profiling.statistics import bounds_of, percentile
+from edgekit.profiling.statistics import bounds_or_stretches, percentile
 from edgekit.shipping import Run
 from edgekit.teaching import TrainedModel, import_onnx
 
@@ -89,7 +89,7 @@ def _measured(artifacts: list[Artifact], task: Task, steps: Path) -> dict[str, M
         min_seconds=SECONDS,
         max_seconds=MOST_SECONDS,
         min_count=COUNT,
-        percentiles=(50.0,),
+        percentiles=(),
         cold_loads=1,
     )
     return {result.artifact_sha256: result for result in measure_step(artifacts, task, steps, load)}
@@ -99,7 +99,7 @@ def _latency(measured: Measured | None, note: str | None) -> dict[str, Any]:
     if measured is None or measured.status != "ok":
         reason = _first_line(measured.reason) if measured and measured.reason else note
         return {"p50_ms": None, "p50_low_ms": None, "p50_high_ms": None, "note": reason or "not measured"}
-    bounds = bounds_of(measured.application_ms, 50.0)
+    bounds = bounds_or_stretches(measured.application_ms, 50.0)
     return {
         "p50_ms": percentile(measured.application_ms, 50.0),
         "p50_low_ms": bounds.lower_ms,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 
 from edgekit.artifact import Artifact, Manifest, Parent, to_json
@@ -105,5 +104,7 @@ def why_it_ships(job: Job, candidates: Sequence[Candidate], shipped: Candidate |
         return f"{chosen}: the only candidate{' left' if len(candidates) > 1 else ''}{note}"
     status = shipped.verdict.status if shipped.verdict else ""
     among = "of those that meet every limit" if status == "pass" else f"of the best there is ({status})"
+    bounds = [p50_bound_ms(c) for c in left]
     bound = p50_bound_ms(shipped)
-    return f"{chosen}: lowest p50 bound ({f'{bound:.3f} ms' if bound < inf else 'unknown'}) {among}{note}"
+    lowest = "lowest median" if bound is None or None in bounds else f"lowest p50 bound ({bound:.3f} ms)"
+    return f"{chosen}: {lowest} {among}{note}"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from edgekit.artifact import Array
 from edgekit.checking import Proof
 from edgekit.errors import SpecError
@@ -15,7 +13,7 @@ from edgekit.profiling.conditions import spoiled
 from edgekit.profiling.dependence import drift
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measured import Measured
-from edgekit.profiling.statistics import Bounds, bounds_of, percentile, queries_needed, queries_to_settle
+from edgekit.profiling.statistics import Bounds, bounds_or_stretches, extremes, percentile, queries_to_settle
 from edgekit.specs import PERCENTILES, Profile
 
 Status = Literal["pass", "fail", "inconclusive", "not measured"]
@@ -23,7 +21,6 @@ EXIT_BY_STATUS: dict[Status, int] = {"pass": 0, "fail": 3, "inconclusive": 4, "n
 # Where latencies are not those of one steady process, the slowest of so many stretches must be within the limit, or the
 # fastest beyond it, by this factor.
 DRIFT_MARGIN = 2.0
-_STRETCHES = 20
 _LEVELS = {name: q for q, name in PERCENTILES.items()}
 _RAN_BADLY = ("crashed", "hung", "failed")
 _WORST_FIRST: tuple[Status, ...] = ("fail", "inconclusive", "not measured", "pass")
@@ -183,7 +180,7 @@ def _latency(
     if measured is None or measured.status != "ok":
         return _undecided(name, allowed, measured, not_measured)
     latencies = measured.application_ms
-    bounds = bounds_of(latencies, q)
+    bounds = bounds_or_stretches(latencies, q)
     status: Status = "inconclusive"
     if not_measured:
         status = "not measured"
@@ -205,10 +202,10 @@ def _latency(
 def _against(allowed: float, latencies: Array, q: float, bounds: Bounds) -> Status:
     """Where a limit lies: beyond the bounds, or between them."""
     low, high, margin = bounds.lower_ms, bounds.upper_ms, 1.0
-    unsteady = drift(latencies) is not None or high is None
-    if unsteady and len(latencies) >= queries_needed(q):
-        stretches = [percentile(part, q) for part in np.array_split(latencies, _STRETCHES) if part.size]
-        low, high, margin = min(stretches), max(stretches), DRIFT_MARGIN
+    if bounds.by_stretch:
+        margin = DRIFT_MARGIN
+    elif drift(latencies) is not None:
+        (low, high), margin = extremes(latencies, q), DRIFT_MARGIN
     if high is not None and high * margin <= allowed:
         return "pass"
     return "fail" if low is not None and low > allowed * margin else "inconclusive"

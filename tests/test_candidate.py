@@ -172,7 +172,7 @@ TEST = make_samples(64, seed=7)
     ("change", "repeated"),
     [
         ({}, []),
-        ({"profile": quick_profile(p50_ms=9.0)}, []),
+        ({"profile": quick_profile(size_mb=9.0)}, []),
         ({"profile": quick_profile(min_count=25)}, ["measure_in_turns"]),
         ({"profile": quick_profile(p99_ms=9.0)}, ["measure_in_turns"]),  # which needs 662 queries
         ({"profile": quick_profile(batch=2)}, ["compile", "compile", "measure_in_turns"]),

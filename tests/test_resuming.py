@@ -66,7 +66,7 @@ ALL = ["import", "references", "compile", "quantize", "compile", "measure"]
     ("change", "profile", "repeated"),
     [
         ({}, {}, []),
-        ({}, {"p50_ms": 0.001, "max_drop_points": 1.0}, []),
+        ({}, {"size_mb": 9.0, "max_drop_points": 1.0}, []),
         ({"metric": "top5"}, {}, []),
         ({"quantization": {"precision": "fp32"}}, {}, ["measure"]),
         # Other calibration samples; the null engine makes the same of them.

@@ -23,13 +23,14 @@ from edgekit.profiling.dependence import autocorrelation, effective_size
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 CONFIDENCE = 0.99
 _FEWEST_BEYOND = 1  # a bound is never the extreme sample itself, which one hiccup decides
+STRETCHES = 20
 _BLUR = 0.05  # what a bound may give away where a level that wanders by a percent or two would leave none
 _MOST_QUERIES = 10_000_000  # beyond this nobody waits for a decision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Percentile:
-    """One percentile and its one-sided bounds, each at the summary's confidence.
+    """One percentile and its one-sided bounds, each at the summary's confidence (see :func:`bounds_or_stretches`).
 
     Attributes:
         ms: Point estimate.
@@ -57,7 +58,7 @@ class Summary:
         min_ms: Shortest.
         max_ms: Longest.
         confidence: Confidence of each bound.
-        percentiles: By percentile (50.0, 99.9, …); those that the effective size cannot support are absent.
+        percentiles: By percentile (50.0, 99.9, …); those that ``n`` cannot support are absent.
     """
 
     n: int
@@ -80,7 +81,7 @@ def summarise(
 
     Args:
         samples_ms: Latencies in ms, in the order of time, shape [n].
-        percentiles: Percentiles to state; those with an effective size below :func:`queries_needed` are left out.
+        percentiles: Percentiles to state; those with fewer samples than :func:`queries_needed` are left out.
         confidence: One-sided confidence of each bound.
 
     Raises:
@@ -91,7 +92,7 @@ def summarise(
         raise MeasurementError("there are no latencies to sum up", found="0 queries", fix="measure first")
     found = {}
     for q in percentiles:
-        bounds = bounds_of(samples, q, confidence)
+        bounds = bounds_or_stretches(samples, q, confidence)
         if bounds.upper_ms is not None:
             found[q] = Percentile(
                 ms=percentile(samples, q),
@@ -136,11 +137,14 @@ class Bounds:
         lower_ms: Lower bound.
         upper_ms: Upper bound; gates use it.
         effective_n: How many independent samples they rest on.
+        by_stretch: They are no bounds of that confidence but the percentile of the fastest and of the slowest
+            twentieth of the run.
     """
 
     lower_ms: float | None
     upper_ms: float | None
     effective_n: float
+    by_stretch: bool = False
 
 
 def bounds_of(
@@ -195,6 +199,29 @@ def _upper_bound(samples: npt.NDArray[np.float64], chance: float, confidence: fl
         return None
     at = n - int(allowed * n / worth) - 1
     return float(np.partition(samples, at)[at])
+
+
+def bounds_or_stretches(samples_ms: Array | Sequence[float], q: float, confidence: float = CONFIDENCE) -> Bounds:
+    """Bounds of percentile ``q``; between the extremes of twenty stretches of the run where there are none.
+
+    A run whose level changes slowly has seen too few of its levels for a bound, however many queries it has. What can
+    be said of it is how fast its fastest twentieth was, and how slow its slowest.
+
+    Raises:
+        MeasurementError: See :func:`bounds_of`.
+    """
+    bounds = bounds_of(samples_ms, q, confidence)
+    samples = _checked(samples_ms)
+    if bounds.upper_ms is not None or samples.size < queries_needed(q, confidence):
+        return bounds
+    low, high = extremes(samples, q)
+    return Bounds(lower_ms=low, upper_ms=high, effective_n=bounds.effective_n, by_stretch=True)
+
+
+def extremes(samples_ms: Array, q: float) -> tuple[float, float]:
+    """Percentile ``q`` of the fastest and of the slowest of twenty successive stretches."""
+    parts = [percentile(part, q) for part in np.array_split(samples_ms, STRETCHES) if part.size]
+    return min(parts), max(parts)
 
 
 def queries_to_settle(

@@ -93,7 +93,7 @@ class Pace:
         """Queries needed if successive ones go on hanging together as they did; no more than kept when enough."""
         latencies = np.concatenate(self.latencies_ms)
         wanted = self.kept
-        for q in {50.0, *load.percentiles}:
+        for q in load.percentiles:
             bounds = bounds_of(latencies, q)
             if bounds.upper_ms is None:
                 wanted = max(wanted, math.ceil(self.kept * queries_needed(q) / bounds.effective_n * _SPARE))
