@@ -29,8 +29,9 @@ def profile_bundle(
 ) -> dict[str, Any]:
     """Measures a bundle here with its golden samples and judges it.
 
-    Latencies are measured on any host that can run it, and are worth looking at; the verdict is given only where
-    the host is the bundle's target. Accuracy is the one proven when the bundle was made, judged by the profile's limit.
+    Latencies are measured on any host that can run it, and are worth looking at; the verdict is given only where the
+    host is the bundle's target. An engine that crashes, hangs or gives NaN is a failed verdict. Accuracy is the one
+    proven when the bundle was made, judged by the profile's limit.
 
     Args:
         path: The bundle's folder.
@@ -44,7 +45,7 @@ def profile_bundle(
     Raises:
         BundleError: The bundle is damaged.
         SpecError: The profile's batch is not the bundle's.
-        MeasurementError: The engine crashed, hung or gave NaN.
+        MeasurementError: A percentile needs longer than the profile's ``max_seconds``.
         EngineMissing: The bundle's engine cannot execute here.
     """
     manifest = read_manifest(path)
@@ -61,8 +62,8 @@ def profile_bundle(
         preprocessing=manifest.preprocessing,
         progress=progress,
     )
-    if measured.status != "ok":
-        raise MeasurementError(f"{path}: the bundle did not run: {measured.status}", found=measured.reason)
+    if measured.status == "refused":
+        raise MeasurementError(f"profile {profile.name!r} asks for more than its time allows", found=measured.reason)
     verdict = judge(
         parse_proof(manifest.accuracy), measured, profile, size_mb=artifact.size_bytes / 1e6, not_measured=elsewhere
     )

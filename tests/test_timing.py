@@ -22,6 +22,7 @@ from edgekit.catalog import load_target
 from edgekit.checking import check
 from edgekit.errors import BundleError, EngineMissing, MeasurementError, SpecError, UnknownName
 from edgekit.metrics import accuracy
+from edgekit.reporting.validation import validate
 from edgekit.timing import profile_bundle
 
 
@@ -175,10 +176,24 @@ def test_the_application_clock_has_the_preprocessing_in(bundle, tmp_path, monkey
 
 
 @pytest.mark.parametrize("options", [{"crash_at": 50}, {"nan_at": 50}])
-def test_a_bundle_that_does_not_run_is_an_error(bundle, options):
-    with pytest.raises(MeasurementError, match=r"the bundle did not run: (crashed|failed)") as caught:
-        profile_bundle(bundle(**options))
-    assert "SIGABRT" in caught.value.found or "NaN" in caught.value.found
+def test_a_bundle_that_does_not_run_is_told_and_fails(bundle, options):
+    found = profile_bundle(bundle(**options))
+    assert (found["status"], found["exit_code"]) == ("fail", 3)
+    assert "SIGABRT" in found["reason"] or "NaN" in found["reason"]
+    assert found["measured"]["status"] in ("crashed", "failed")
+    assert found["measured"]["application"] is None
+    validate(found, "profile", kinds=("profile",))
+
+
+def test_a_percentile_that_takes_too_long_is_refused(bundle, tmp_path):
+    (tmp_path / "hasty.toml").write_text(
+        'description = "p99.9 in one second"\n[limits]\np999_ms = 50.0\n[load]\nmin_seconds = 1.0\nmax_seconds = 1.0\n'
+    )
+    with pytest.raises(
+        MeasurementError, match=r"(?s)'hasty' asks for more.*p99.9 needs 6,636 queries, about"
+    ) as caught:
+        profile_bundle(bundle(latency_us=2000.0), str(tmp_path / "hasty.toml"))
+    assert "max_seconds is 1: raise it to" in caught.value.found
 
 
 def test_a_missing_engine_and_a_damaged_bundle_are_told(bundle, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ def profile(bundle: Path, name: str | None, json_file: Path | None, folders: tup
     """Measure BUNDLE on this machine and judge it against a profile.
 
     A verdict is given only where this machine is the bundle's target; elsewhere the exit code is 4. Accuracy was
-    judged when the bundle was made and is not judged again.
+    judged when the bundle was made and is not judged again. An engine that crashes, hangs or gives NaN fails: 3.
     """
     from edgekit.artifact import write_json
     from edgekit.cli._output import console, show_progress

@@ -82,6 +82,7 @@ def compare(
     from edgekit.cli._output import console, show_progress
     from edgekit.comparing import DEFAULT_SECONDS, Settings
     from edgekit.comparing import compare as run
+    from edgekit.disk import whole
     from edgekit.reporting.comparison import print_comparison
     from edgekit.runtime.files import check_sink
 
@@ -94,5 +95,6 @@ def compare(
         found = run(paths, baseline=baseline, settings=settings, progress=progress)
     print_comparison(found, console())
     if json_file is not None:
-        write_json(json_file, found)
+        with whole(json_file) as path:
+            write_json(path, found)
     return int(found["exit_code"])
