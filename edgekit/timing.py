@@ -55,13 +55,8 @@ def profile_bundle(
     elsewhere = mismatch(_target(manifest.target, recorded, folders), this_host())
     _check_ready(manifest, profile)
     artifact = artifact_of(path, manifest)
-    measured = measure(
-        artifact,
-        profile.load_spec(),
-        golden_feeds(path, manifest),
-        preprocessing=manifest.preprocessing,
-        progress=progress,
-    )
+    load, feeds = profile.load_spec(), golden_feeds(path, manifest)
+    measured = measure(artifact, load, feeds, preprocessing=manifest.preprocessing, progress=progress)
     if measured.status == "refused":
         raise MeasurementError(f"profile {profile.name!r} asks for more than its time allows", found=measured.reason)
     verdict = judge(
@@ -82,7 +77,7 @@ def profile_bundle(
         "reason": verdict.reason,
         "exit_code": EXIT_BY_STATUS[verdict.status],
         "limits": limits_report(verdict),
-        "measured": measured_report(measured, profile.load_spec()),
+        "measured": measured_report(measured, load),
         "host": to_json(this_host()),
     }
 

@@ -69,9 +69,9 @@ def judge(
     """Judges one candidate.
 
     A percentile passes when its distribution-free 99% upper bound is within the limit, fails when its lower bound
-    is beyond it, and is inconclusive between the two. Where latencies drifted during the run, or hang together so
-    much that there is no bound, the limit must be met by twice in the slowest twentieth of the run, or missed by twice
-    in the fastest. Times of a run that was spoiled or never settled decide nothing. Accuracy passes, fails or is
+    is beyond it, and is inconclusive between the two. Where latencies never settled, drifted during the run, or hang
+    together so much that there is no bound, the limit must be met by twice in the slowest twentieth of the run, or
+    missed by twice in the fastest. Times of a run that was spoiled decide nothing. Accuracy passes, fails or is
     inconclusive on the paired 95% interval of the drop. Load time and first inference are the longest of a few fresh
     processes; memory and size are observed once. What was measured on a host that is not the target is shown, and
     decides nothing.
@@ -87,7 +87,7 @@ def judge(
     limits = profile.limits
     if limits.max_drop_points is not None:
         results.append(_accuracy(proof, limits.max_drop_points))
-    doubt = doubt_of(measured, profile.load_spec())
+    doubt = _doubt_of(measured, profile.load_spec())
     results += [_latency(measured, q, allowed, not_measured, doubt) for q, allowed in limits.percentiles().items()]
     seen: dict[str, float | None] = {
         "load_ms": measured.load_ms if measured else None,
@@ -127,16 +127,18 @@ def check_clock(profile: Profile) -> None:
             )
 
 
-def doubt_of(measured: Measured | None, load: LoadSpec) -> str | None:
+def _doubt_of(measured: Measured | None, load: LoadSpec) -> str | None:
     """Why no time of a run decides anything, whatever it is; None where the run is as it should be."""
-    if measured is None or measured.status != "ok":
+    if measured is None or measured.status != "ok" or measured.conditions is None:
         return None
-    disturbed = spoiled(measured.conditions, load) if measured.conditions else None
-    if disturbed is not None:
-        return disturbed
+    return spoiled(measured.conditions, load)
+
+
+def _unsteady(measured: Measured) -> str | None:
+    """Why latencies are not those of one steady process; None where nothing speaks against it."""
     if not measured.warm_up_settled:
         return f"latencies never settled in a warm-up of {len(measured.warm_up_ms)} queries"
-    return None
+    return drift(measured.application_ms)
 
 
 def peak_memory_mb(measured: Measured | None) -> float | None:
@@ -185,7 +187,7 @@ def _latency(
     if not_measured:
         status = "not measured"
     elif not doubt:
-        status = _against(allowed, latencies, q, bounds)
+        status = _against(allowed, measured, q, bounds)
     worth = round(bounds.effective_n)
     note = f"99%, n {'≈' if worth < len(latencies) else '='} {worth}"
     return LimitResult(
@@ -199,13 +201,13 @@ def _latency(
     )
 
 
-def _against(allowed: float, latencies: Array, q: float, bounds: Bounds) -> Status:
+def _against(allowed: float, measured: Measured, q: float, bounds: Bounds) -> Status:
     """Where a limit lies: beyond the bounds, or between them."""
     low, high, margin = bounds.lower_ms, bounds.upper_ms, 1.0
     if bounds.by_stretch:
         margin = DRIFT_MARGIN
-    elif drift(latencies) is not None:
-        (low, high), margin = extremes(latencies, q), DRIFT_MARGIN
+    elif _unsteady(measured) is not None:
+        (low, high), margin = extremes(measured.application_ms, q), DRIFT_MARGIN
     if high is not None and high * margin <= allowed:
         return "pass"
     return "fail" if low is not None and low > allowed * margin else "inconclusive"
@@ -278,8 +280,7 @@ def _why_open(results: list[LimitResult], measured: Measured | None, doubt: str 
         if q is None or measured is None or measured.status != "ok":
             reasons.append(f"{result.limit} ({result.note})")
         elif not doubt:
-            drifted = drift(measured.application_ms)
-            reasons.append(f"{result.limit} ({drifted or _more_queries(measured, q, result.allowed)})")
+            reasons.append(f"{result.limit} ({_unsteady(measured) or _more_queries(measured, q, result.allowed)})")
         else:
             reasons.append(result.limit)
     return f"not decided: {', '.join(reasons)}" + (f"; {doubt}" if doubt else "")
