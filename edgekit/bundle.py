@@ -184,6 +184,7 @@ def _fill(folder: Path, artifact: Artifact, golden: GoldenSet, facts: BundleFact
         plan={
             "method": facts.plan.method,
             "scheme": facts.plan.scheme,
+            "corrections": facts.plan.corrections,
             "float_groups": facts.plan.float_groups,
             "notes": artifact.notes,
         },

@@ -2,51 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from edgekit import __version__
-from edgekit.artifact import Array, Artifact, load_artifact, save_artifact, to_json
+from edgekit.artifact import Artifact
 from edgekit.backends import load_backend
+from edgekit.backends.methods import check_plan
 from edgekit.checking import Proof, References, check
 from edgekit.data import Samples
-from edgekit.errors import DataError, EdgeKitError, SpecError
+from edgekit.errors import EdgeKitError, SpecError
+from edgekit.making import compile_step, export, measure_step, quantize_step
 from edgekit.metrics import Metric
 from edgekit.profiling.host import this_host
-from edgekit.profiling.load import LoadSpec
-from edgekit.profiling.measure import measure_in_turns
-from edgekit.profiling.measured import Measured, load_measured, save_measured
+from edgekit.profiling.measured import Measured
 from edgekit.profiling.statistics import bounds_of, percentile
 from edgekit.progress import Progress, silent
-from edgekit.quantization.schemes import Plan
-from edgekit.runtime import engine_version, missing
+from edgekit.quantization.schemes import Plan, plan_of
 from edgekit.specs import Profile, Target, mismatch
-from edgekit.steps import run_step
 from edgekit.verdict import Verdict, judge
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 __all__ = ["Candidate", "Plan", "Task", "choose", "measure_all", "plans_for", "prepare", "try_plan"]
-
-FEED_SAMPLES = 64
-# What a target is called and how fast it might be changes nothing of what is built for it.
-_NOT_BUILT_IN = ("name", "description", "peak_gops", "bandwidth_gb_s")
-CALIBRATION_FIX = "give data in the recipe, or --calibration DATA, or use --precision fp32"
-
-
-def hash_array(array: Array) -> str:
-    """sha256 of an array's dtype, shape and values, as 64 hex digits."""
-    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -116,7 +96,7 @@ def plans_for(target: Target, engines: Sequence[str], precision: str) -> list[Pl
         measurable = mismatch(target, this_host()) is None
         precisions = ["fp32", "int8"] if measurable and "int8" in target.precisions else ["fp32"]
     return [
-        Plan(engine=engine, precision=wanted, method="minmax" if wanted == "int8" else None)
+        plan_of(engine, wanted)
         for engine in engines
         for wanted in precisions
         # TensorRT has no int8 in this version: auto does not ask for it.
@@ -162,68 +142,13 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
     if reason is not None:
         raise EdgeKitError(f"engine {plan.engine!r} cannot prepare a model here", found=reason)
     artifact = model if isinstance(model, Artifact) else export(model, task.test, out)
+    check_plan(plan, task.target)
     if plan.precision != "fp32":
         plan = plan if plan.scheme else replace(plan, scheme=backend.scheme(task.target))
-        artifact = _quantize(artifact, plan, task, out)
+        artifact = quantize_step(artifact, plan, task, out)
     built = compile_step(artifact, plan.engine, task, out)
     proof = check(task.references, built, task.test, task.metric, task.progress)
     return Candidate(plan=plan, artifact=built, proof=proof)
-
-
-def compile_step(artifact: Artifact, engine: str, task: Task, out: Path) -> Artifact:
-    """Compiles an artifact for the task's target and batch; a step like every other.
-
-    Raises:
-        EdgeKitError: The engine cannot compile it.
-    """
-    backend, batch = load_backend(engine), task.profile.load.batch
-    key = {
-        "parent": artifact.sha256,
-        "engine": _version(engine),
-        "target": {name: value for name, value in task.target if name not in _NOT_BUILT_IN},
-        "batch": batch,
-    }
-    return _artifact_step(out, "compile", key, lambda folder: backend.compile(artifact, task.target, batch, folder))
-
-
-def export(module: Module, samples: Samples, out: Path) -> Artifact:
-    """Crosses from torch to ONNX with two real samples as the example; a step like every other."""
-    from edgekit.conversion.onnx_export import OPSET, to_onnx
-    from edgekit.models import class_sources, state_hash
-
-    example = samples.tensors(np.arange(min(2, len(samples))))
-    if len(samples) < 2:
-        example = {name: np.concatenate([array, array]) for name, array in example.items()}
-    inputs = {name: [str(array.dtype), *array.shape] for name, array in example.items()}
-    key = {
-        "module": state_hash(module),
-        "sources": class_sources(module),
-        "tools": tool_versions("torch", "onnx", "onnxscript"),
-        "opset": OPSET,
-        "inputs": inputs,
-    }
-    return _artifact_step(out, "export", key, lambda folder: to_onnx(module, example, folder))
-
-
-def _quantize(fp32: Artifact, plan: Plan, task: Task, out: Path) -> Artifact:
-    calibration = task.calibration
-    if calibration is None:
-        raise DataError(f"{plan}: int8 needs calibration samples", found="no data", fix=CALIBRATION_FIX)
-    backend = load_backend(plan.engine)
-    fixed = [spec.shape[0] for spec in fp32.inputs if spec.shape and isinstance(spec.shape[0], int)]
-    batches = calibration.batches(max(fixed, default=1))
-    key = {
-        "parent": fp32.sha256,
-        "engine": _version(plan.engine),
-        "tools": tool_versions("onnx", "nncf"),
-        "plan": plan,
-        "calibration": calibration.fingerprint(),
-        "batch": max(fixed, default=1),
-    }
-    task.progress(f"quantise for {plan.engine}", 0, 1, f"{len(calibration)} samples")
-    made = _artifact_step(out, "quantize", key, lambda folder: backend.quantize(fp32, batches, plan, folder))
-    task.progress(f"quantise for {plan.engine}", 1, 1)
-    return made
 
 
 def measure_all(candidates: Sequence[Candidate], task: Task, out: Path) -> list[Candidate]:
@@ -243,49 +168,6 @@ def measure_all(candidates: Sequence[Candidate], task: Task, out: Path) -> list[
         results = measure_step([c.artifact for c in ready if c.artifact is not None], task, out)
         measured = {id(c): result for c, result in zip(ready, results, strict=True)}
     return [_judged(c, measured.get(id(c)), task) for c in candidates]
-
-
-def measure_step(artifacts: Sequence[Artifact], task: Task, out: Path, load: LoadSpec | None = None) -> list[Measured]:
-    """Measures artifacts in turns; a step of its own, kept only when every one was measured.
-
-    Args:
-        artifacts: What is measured.
-        task: Its target, profile and samples.
-        out: Root of the step folders.
-        load: How they are driven; None: as the profile says.
-    """
-    load, preprocessing = load or task.profile.load_spec(), task.test.preprocessing
-    feeds = measuring_feeds(task.test, load.batch)
-    key = {
-        "artifacts": [a.sha256 for a in artifacts],
-        "load": load,
-        "feeds": {name: hash_array(array) for name, array in feeds.items()},
-        "host": this_host(),
-        "engines": sorted({_version(a.engine) for a in artifacts}),
-        "preprocessing": preprocessing,
-        "edgekit": __version__,
-    }
-
-    def make(folder: Path) -> None:
-        results = measure_in_turns(artifacts, load, feeds, preprocessing=preprocessing, progress=task.progress)
-        for i, result in enumerate(results):
-            save_measured(result, folder / str(i))
-
-    folder = run_step(out, "measure", key, make)
-    results = [load_measured(folder / str(i)) for i in range(len(artifacts))]
-    if any(result.status != "ok" for result in results):
-        shutil.rmtree(folder)  # what crashed for want of memory may do well next time
-    return results
-
-
-def measuring_feeds(samples: Samples, batch: int) -> dict[str, Array]:
-    """Samples that queries rotate over, raw where they are preprocessed: evenly spread, a multiple of the batch."""
-    count = -(-min(FEED_SAMPLES, len(samples)) // batch) * batch
-    indices = np.linspace(0, len(samples) - 1, num=count).astype(np.int64)
-    feeds = samples.tensors(indices)
-    if samples.preprocessing is not None:
-        feeds[samples.preprocessing.input] = samples.raw(indices)[samples.preprocessing.input]
-    return feeds
 
 
 def _judged(candidate: Candidate, measured: Measured | None, task: Task) -> Candidate:
@@ -370,26 +252,3 @@ def _p50_ms(candidate: Candidate) -> float | None:
     if candidate.measured is None or candidate.measured.status != "ok":
         return None
     return percentile(candidate.measured.application_ms, 50.0)
-
-
-def _artifact_step(out: Path, name: str, key: object, make: Callable[[Path], Artifact]) -> Artifact:
-    def fill(folder: Path) -> None:
-        save_artifact(make(folder))
-
-    return load_artifact(run_step(out, name, {"edgekit": __version__} | to_json(key), fill))
-
-
-def tool_versions(*distributions: str) -> dict[str, str | None]:
-    """Versions of the distributions that make a step's files; None where one is not installed."""
-
-    def version(name: str) -> str | None:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
-    return {name: version(name) for name in distributions}
-
-
-def _version(engine: str) -> str:
-    return f"{engine} {engine_version(engine)}" if missing(engine) is None else f"{engine} (not installed)"

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.artifact import Artifact
-from edgekit.candidate import Candidate, Task, compile_step, export, measure_step
+from edgekit.candidate import Candidate, Task
 from edgekit.errors import EdgeKitError
+from edgekit.making import compile_step, export, measure_step
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measured import Measured
 from edgekit.profiling.statistics import bounds_or_stretches, percentile

@@ -16,13 +16,14 @@ from edgekit import __version__
 from edgekit.artifact import Array, Artifact, hash_json, to_json, write_json
 from edgekit.backends import load_backend
 from edgekit.bundle import check_replaceable
-from edgekit.candidate import CALIBRATION_FIX, Task, best, check_precision, export, plans_for, tool_versions, try_plans
+from edgekit.candidate import Task, best, check_precision, plans_for, try_plans
 from edgekit.catalog import load_profile, load_target
 from edgekit.checking import References, load_outputs, make_references, save_outputs
 from edgekit.disk import whole
 from edgekit.errors import DataError, EngineMissing, SpecError, did_you_mean
 from edgekit.gains import measure_gains
 from edgekit.ingredients import Ingredients, load_data, parse_shapes, shaped
+from edgekit.making import CALIBRATION_FIX, export, tool_versions
 from edgekit.metrics import paired_drop
 from edgekit.models import is_onnx, save_weights
 from edgekit.profiling.host import this_host

@@ -139,14 +139,38 @@ class InputSpec(Strict):
         return Preprocessing(input=self.name, **fields)
 
 
+class SchemeFields(Strict):
+    """Fields of the engine's dialect that are set by hand; see :class:`edgekit.quantization.schemes.Scheme`."""
+
+    activation_signed: bool | None = None
+    activation_symmetric: bool | None = None
+    weight_symmetric: bool | None = None
+    per_channel: bool | None = None
+    quantize_bias: bool | None = None
+    reduce_range: bool | None = None
+    operators: dict[str, Annotated[tuple[NonNegativeInt, ...], Field(strict=False)]] | None = None
+    preset: Literal["performance", "mixed"] | None = None
+    model_type: Literal["transformer", ""] | None = None
+
+
 class Quantization(Strict):
-    """What precision ships.
+    """What precision ships, and how it is made.
 
     Attributes:
-        precision: ``auto`` measures fp32 and int8 in turns and ships the faster that passes.
+        precision: ``auto`` tries what the target runs, measures in turns and ships the fastest that passes.
+        method: int8: range method or ``dynamic``; w8 and w4: how weights are rounded; None: the engine's usual one.
+        corrections: Corrections of static int8; None: the engine's usual ones.
+        float_nodes: Names of nodes left in float.
+        scheme: Fields of the engine's dialect set by hand.
+        trials: Most plans that ``auto`` tries on one engine.
     """
 
-    precision: Literal["auto", "fp32", "int8"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16", "int8", "w8", "w4"] = "auto"
+    method: str | None = None
+    corrections: Names | None = None
+    float_nodes: Names = ()
+    scheme: SchemeFields = SchemeFields()
+    trials: PositiveInt = 16
 
 
 class Recipe(Strict):

@@ -29,7 +29,7 @@ else:
     import tomli as tomllib
 
 EngineName = Literal["openvino", "onnxruntime", "tensorrt"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "w8", "w4"]
 IsaTier = Literal["x86-64", "avx2", "avx2-vnni", "avx512", "avx512-vnni", "amx", "neon", "neon-dotprod", "neon-i8mm"]
 OptionValue = bool | int | float | str
 
@@ -59,7 +59,7 @@ class Target(Strict):
         cores: Fewest cores a host must have.
         threads: Threads an engine uses; None: the engine's choice.
         memory_mb: Least memory a host must have, in MB (10^6 bytes).
-        precisions: What the device runs.
+        precisions: What the device runs; ``w8`` and ``w4`` are weights of 8 and 4 bits, computed in float.
         channel_multiple: Widths that fill its vector or matrix units.
         peak_gops: Peak arithmetic by precision, in 10^9 operations a second (a multiply-add is two).
         bandwidth_gb_s: Memory bandwidth, in 10^9 bytes a second.

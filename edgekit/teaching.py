@@ -21,10 +21,10 @@ from edgekit.artifact import (
     save_artifact,
     write_json,
 )
-from edgekit.candidate import tool_versions
 from edgekit.data import Samples
 from edgekit.errors import DataError, ModelError, SpecError
 from edgekit.ingredients import Ingredients
+from edgekit.making import tool_versions
 from edgekit.models import (
     class_sources,
     count_parameters,

@@ -22,22 +22,22 @@ from edgekit.candidate import (
     best,
     choose,
     measure_all,
-    measuring_feeds,
     p50_bound_ms,
     plans_for,
     prepare,
-    tool_versions,
     try_plan,
     try_plans,
 )
 from edgekit.catalog import load_target
 from edgekit.data import Samples
 from edgekit.errors import DataError, EdgeKitError, EngineError, SpecError
+from edgekit.making import measuring_feeds, tool_versions
 from edgekit.profiling.host import this_host
+from edgekit.quantization.schemes import plan_of
 from edgekit.specs import Profile
 
 FP32 = Plan(engine="null", precision="fp32")
-INT8 = Plan(engine="null", precision="int8")
+INT8 = plan_of("null", "int8")
 SLOW = 3000.0  # µs; a null query takes some ten
 
 
@@ -55,6 +55,7 @@ def steps(tmp_path):
 def calls(monkeypatch):
     """Counts what the backend and the profiler do."""
     import edgekit.candidate as module
+    from edgekit import making
 
     counted = []
 
@@ -67,7 +68,7 @@ def calls(monkeypatch):
 
         monkeypatch.setattr(owner, name, counting)
 
-    for owner, name in ((null, "quantize"), (null, "compile"), (module, "measure_in_turns"), (module, "check")):
+    for owner, name in ((null, "quantize"), (null, "compile"), (making, "measure_in_turns"), (module, "check")):
         count(owner, name)
     return counted
 
@@ -191,7 +192,7 @@ def test_a_change_redoes_only_what_depends_on_it(model, steps, calls, change, re
     assert sorted(name for name in calls if name != "check") == sorted(repeated)
 
 
-@pytest.mark.parametrize("module", ["edgekit.candidate.engine_version", "edgekit.candidate.tool_versions"])
+@pytest.mark.parametrize("module", ["edgekit.making.engine_version", "edgekit.making.tool_versions"])
 def test_another_engine_or_tool_redoes_the_quantised_model(model, steps, calls, monkeypatch, module):
     try_plans(model, [INT8], make_task(), steps)
     calls.clear()
@@ -204,7 +205,7 @@ def test_another_host_measures_again(model, steps, calls, monkeypatch):
     try_plans(model, [FP32], make_task(), steps)
     calls.clear()
     other = dataclasses.replace(this_host(), governor="powersave")
-    monkeypatch.setattr("edgekit.candidate.this_host", lambda: other)
+    monkeypatch.setattr("edgekit.making.this_host", lambda: other)
     try_plans(model, [FP32], make_task(), steps)
     assert [name for name in calls if name != "check"] == ["measure_in_turns"]
 
@@ -217,7 +218,7 @@ def test_versions_of_tools():
 
 
 def test_a_candidate_that_cannot_be_made_is_a_row_and_the_others_go_on(model, steps, monkeypatch):
-    def refuse(*args):
+    def refuse(*args, **kwargs):
         raise EngineError("null could not quantise the model", found="a Frobnicate")
 
     monkeypatch.setattr(null, "quantize", refuse)
@@ -230,10 +231,10 @@ def test_a_candidate_that_cannot_be_made_is_a_row_and_the_others_go_on(model, st
 
 
 def test_an_engine_without_int8_on_the_target_is_a_row(model, steps):
-    tensorrt = Plan(engine="tensorrt", precision="int8")
+    tensorrt = plan_of("tensorrt", "int8")
     fp32, int8 = try_plans(model, [FP32, tensorrt], make_task(), steps)
     assert fp32.verdict.status == "pass"
-    assert "int8 for TensorRT is not part of this version" in int8.failure
+    assert "engine 'tensorrt' has no int8" in int8.failure
 
 
 def test_an_engine_that_is_missing_is_a_row(model, steps, monkeypatch):
@@ -376,7 +377,7 @@ def test_two_real_engines_and_one_that_refuses(tmp_path, steps):
     outputs = {"logits": test.tensors(np.arange(64))["input"] @ weights.reshape(4, 3).astype(np.float32)}
     references = dataclasses.replace(references_of(test), student=outputs, teacher=outputs)
     target = load_target("local")
-    plans = [*plans_for(target, target.engines, "fp32"), Plan(engine="tensorrt", precision="int8")]
+    plans = [*plans_for(target, target.engines, "fp32"), plan_of("tensorrt", "int8")]
     *made, refused = try_plans(model, plans, make_task(target, test=test, references=references), steps)
     assert {c.artifact.engine for c in made} == {"onnxruntime", "openvino"}
     assert all(c.verdict.status == "pass" and c.proof.reference_db > 90 for c in made), [c.failure for c in made]

@@ -32,7 +32,7 @@ STEPS = {
     "quantise": ("edgekit.backends.onnxruntime.quantize", ("quantize",)),
     "compile": ("edgekit.backends.onnxruntime.compile", ("compile",)),
     "check": ("edgekit.candidate.check", ()),
-    "measure": ("edgekit.candidate.measure_in_turns", ("measure",)),
+    "measure": ("edgekit.making.measure_in_turns", ("measure",)),
     "golden": ("edgekit.shipping.make_golden", ()),
     "bundle": ("edgekit.bundle.hash_file", ()),
     "manifest": ("edgekit.bundle.write_json", ()),

@@ -284,7 +284,7 @@ def test_when_no_engine_is_left_it_exits_with_1(run, catalogue, monkeypatch):
 
 
 def test_a_named_engine_that_fails_exits_with_1(run, catalogue, monkeypatch):
-    def refuse(*args):
+    def refuse(*args, **kwargs):
         raise EngineError("null cannot run operator MatMul")
 
     catalogue()

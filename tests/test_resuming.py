@@ -44,7 +44,7 @@ def proof_of(report):
 @pytest.fixture
 def steps_made(monkeypatch):
     """The names of the steps that are made, not found."""
-    import edgekit.candidate
+    import edgekit.making
     import edgekit.pipeline
     import edgekit.teaching
     from edgekit.steps import run_step
@@ -54,7 +54,7 @@ def steps_made(monkeypatch):
     def watching(root, name, key, make):
         return run_step(root, name, key, lambda folder: made.append(name) or make(folder))
 
-    for module in (edgekit.candidate, edgekit.pipeline, edgekit.teaching):
+    for module in (edgekit.making, edgekit.pipeline, edgekit.teaching):
         monkeypatch.setattr(module, "run_step", watching)
     return made
 
@@ -127,7 +127,7 @@ SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
 
-import edgekit.bundle, edgekit.candidate, edgekit.pipeline, edgekit.steps, edgekit.teaching
+import edgekit.bundle, edgekit.making, edgekit.pipeline, edgekit.steps, edgekit.teaching
 from fake_line import fake_target, make_recipe, quick_profile
 
 project, out, victim = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -156,7 +156,7 @@ def writing(*args, **kwargs):
         die()
     return written(*args, **kwargs)
 
-for module in (edgekit.candidate, edgekit.pipeline, edgekit.teaching):
+for module in (edgekit.making, edgekit.pipeline, edgekit.teaching):
     module.run_step = watching
 edgekit.bundle.replace_folder = replacing
 written, edgekit.pipeline.to_markdown = edgekit.pipeline.to_markdown, writing

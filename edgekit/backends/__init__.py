@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -23,6 +24,11 @@ BACKENDS = {
 class Backend(Protocol):
     """What every engine's module offers to prepare a model; modules satisfy it, no classes needed."""
 
+    METHODS: Mapping[str, tuple[str, ...]]
+    """Precisions it makes beside fp32, each with its methods; none where there is but one way."""
+    CORRECTIONS: tuple[str, ...]
+    """Corrections of static int8 that it knows."""
+
     def missing(self, target: Target) -> str | None:
         """Why it cannot *prepare* for ``target`` here, with the command that mends it; None when it can."""
         ...
@@ -35,14 +41,30 @@ class Backend(Protocol):
         """
         ...
 
-    def quantize(self, fp32: Artifact, data: Batches, plan: Plan, out: Path) -> Artifact:
-        """Calibrates and quantises an fp32 ONNX artifact in the engine's own dialect, into ``out``.
+    def refuses(self, plan: Plan, target: Target) -> str | None:
+        """Why it cannot make a plan of its methods for ``target``; None when it can."""
+        ...
+
+    def quantize(
+        self, fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache: Path | None = None
+    ) -> Artifact:
+        """Turns an fp32 ONNX artifact into a plan's precision in the engine's own dialect, into ``out``.
+
+        Args:
+            fp32: The model.
+            data: Calibration samples; only static int8 and what corrects by samples need them.
+            plan: What is made; its method is one of :attr:`METHODS`.
+            out: Folder of what is made.
+            cache: Folder for what depends on model and samples alone and serves the next plan too.
+
+        Returns:
+            The artifact; its notes name compute nodes that stayed in float, and why.
 
         Raises:
             DataError: There are no calibration samples, or they do not fit the model or are not finite.
             ModelError: The model is quantised already, or too old to be.
             EngineError: The engine refuses the model, or has no int8; names an engine that takes it.
-            UnknownName: The plan names a method or a node that there is not.
+            UnknownName: The plan names a node that there is not.
         """
         ...
 

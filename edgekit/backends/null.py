@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from edgekit.artifact import Artifact, TensorSpec
 from edgekit.data import Batches
-from edgekit.quantization.schemes import Plan, Scheme
+from edgekit.quantization.schemes import STATIC_METHODS, Plan, Scheme
 from edgekit.specs import Target
 
 
@@ -17,14 +18,23 @@ def missing(target: Target) -> str | None:
     return None
 
 
+METHODS: Mapping[str, tuple[str, ...]] = {"int8": STATIC_METHODS}
+CORRECTIONS: tuple[str, ...] = ()
+
+
 def scheme(target: Target) -> Scheme:
     """A scheme by name only."""
     return Scheme(name="null", activation_signed=True, activation_symmetric=True)
 
 
-def quantize(fp32: Artifact, data: Batches, plan: Plan, out: Path) -> Artifact:
+def refuses(plan: Plan, target: Target) -> str | None:
+    """Nothing."""
+    return None
+
+
+def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache: Path | None = None) -> Artifact:
     """Reads every batch, then copies the model."""
-    for _ in data:
+    for _ in data or ():
         pass
     return replace(_copy(fp32, out), precision=plan.precision, parent=fp32.sha256)
 

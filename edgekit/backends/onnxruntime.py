@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "
 VNNI_TIERS = ("avx2-vnni", "avx512-vnni", "amx")
 # The first opset whose QuantizeLinear has an axis: one scale a channel.
 PER_CHANNEL_OPSET = 13
+METHODS: Mapping[str, tuple[str, ...]] = {"int8": ("minmax",)}
+CORRECTIONS: tuple[str, ...] = ()
 FLOAT, OPTIMISED, QUANTISED = "float.onnx", "optimised.onnx", "quantised.onnx"
 
 
@@ -55,7 +58,12 @@ def scheme(target: Target) -> Scheme:
     return Scheme(name=name, activation_signed=False, activation_symmetric=False, reduce_range=reduce)
 
 
-def quantize(fp32: Artifact, data: Batches, plan: Plan, out: Path) -> Artifact:
+def refuses(plan: Plan, target: Target) -> str | None:
+    """Nothing: every plan of its methods runs on every target that has the precision."""
+    return None
+
+
+def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache: Path | None = None) -> Artifact:
     """Post-training static quantisation with ``onnxruntime.quantization.quantize_static``.
 
     Returns:

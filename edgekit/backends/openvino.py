@@ -18,6 +18,8 @@ from edgekit.quantization.schemes import Plan, Scheme
 from edgekit.specs import Target
 
 NAME = "openvino"
+METHODS: Mapping[str, tuple[str, ...]] = {"int8": ("average", "minmax")}
+CORRECTIONS: tuple[str, ...] = ("bias-correction",)
 
 
 def missing(target: Target) -> str | None:
@@ -41,7 +43,12 @@ def scheme(target: Target) -> Scheme:
     )
 
 
-def quantize(fp32: Artifact, data: Batches, plan: Plan, out: Path) -> Artifact:
+def refuses(plan: Plan, target: Target) -> str | None:
+    """Nothing: every plan of its methods runs on every target that has the precision."""
+    return None
+
+
+def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache: Path | None = None) -> Artifact:
     """Post-training quantisation with ``nncf.quantize`` on the OpenVINO model."""
     from edgekit.conversion.clean import load_onnx
     from edgekit.conversion.quiet import quiet

@@ -7,6 +7,7 @@ made on the workstation.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,12 +25,21 @@ def missing(target: Target) -> str | None:
     return None
 
 
+METHODS: Mapping[str, tuple[str, ...]] = {}
+CORRECTIONS: tuple[str, ...] = ()
+
+
 def scheme(target: Target) -> Scheme:
     """There is no int8 dialect for TensorRT in this version."""
     raise _no_int8()
 
 
-def quantize(fp32: Artifact, data: Batches, plan: Plan, out: Path) -> Artifact:
+def refuses(plan: Plan, target: Target) -> str | None:
+    """Nothing: it has no methods yet."""
+    return None
+
+
+def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache: Path | None = None) -> Artifact:
     """Refuses: there is no int8 dialect for TensorRT in this version."""
     raise _no_int8()
 

@@ -15,7 +15,9 @@ OUT = click.option(
     "--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run; default: runs/<recipe name>."
 )
 PRECISION = click.option(
-    "--precision", type=click.Choice(["auto", "fp32", "int8"]), help="auto: the fastest that meets every limit."
+    "--precision",
+    type=click.Choice(["auto", "fp32", "fp16", "bf16", "int8", "w8", "w4"]),
+    help="auto: the fastest that meets every limit; w8, w4: weights alone.",
 )
 ENGINE = click.option("--engine", metavar="NAME", help="Try only this engine of the target.")
 PROFILE = click.option("--profile", metavar="NAME", help="What must be met: a profile, or a .toml file.")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+STATIC_METHODS = ("minmax", "average", "percentile", "entropy", "mse")
+CORRECTIONS = ("smooth-quant", "equalize", "bias-correction")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +21,10 @@ class Scheme:
         per_channel: One weight scale an output channel.
         quantize_bias: Bias as int32 with the product of the scales, else left in float.
         reduce_range: 7-bit weights, for x86 without VNNI whose int16 accumulation saturates.
+        operators: Operator types that are quantised, each with the indices of the inputs that are; empty: those the
+            engine's own tool quantises.
         preset: NNCF's preset where the engine's own tool places the quantisers, else None.
+        model_type: ``transformer`` where that tool is told so, empty where it is told not to; None: as it looks.
     """
 
     name: str
@@ -27,7 +34,26 @@ class Scheme:
     per_channel: bool = True
     quantize_bias: bool = True
     reduce_range: bool = False
+    operators: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     preset: str | None = None
+    model_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usual:
+    """What an engine's int8 is unless a plan says otherwise."""
+
+    method: str
+    corrections: tuple[str, ...] = ()
+
+
+USUAL = {
+    "onnxruntime": Usual(method="minmax"),
+    # What NNCF does of its own accord.
+    "openvino": Usual(method="average", corrections=("bias-correction",)),
+    "tensorrt": Usual(method="minmax"),
+    "null": Usual(method="minmax"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,17 +62,38 @@ class Plan:
 
     Attributes:
         engine: The engine that runs it.
-        precision: ``fp32`` or ``int8``.
-        method: Range method of the calibration (``minmax``), or None in float.
+        precision: ``fp32``, ``fp16``, ``bf16``, ``int8``, or ``w8`` and ``w4``: weights of matrix products alone.
+        method: int8: range method of the calibration (``minmax``, ``average``, ``percentile``, ``entropy``, ``mse``) or
+            ``dynamic``; w8 and w4: how weights are rounded; None in float.
         scheme: The engine's dialect, or None in float.
-        float_groups: Node names left in float.
+        corrections: What is done about the loss: ``smooth-quant``, ``equalize``, ``bias-correction``.
+        float_groups: Names of the nodes left in float.
     """
 
     engine: str
     precision: str
     method: str | None = None
     scheme: Scheme | None = None
+    corrections: tuple[str, ...] = ()
     float_groups: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.engine} {self.precision}"
+        parts = [f"{self.engine} {self.precision}"]
+        usual = USUAL.get(self.engine, Usual(method=""))
+        if self.method not in (None, usual.method, "round"):
+            parts.append(str(self.method))
+        if self.precision == "int8" and self.corrections != usual.corrections:
+            parts += [f"+{name}" for name in self.corrections if name not in usual.corrections]
+            lacks = usual.corrections if self.method != "dynamic" else ()
+            parts += [f"-{name}" for name in lacks if name not in self.corrections]
+        if self.float_groups:
+            parts.append(f"({len(self.float_groups)} nodes in float)")
+        return " ".join(parts)
+
+
+def plan_of(engine: str, precision: str) -> Plan:
+    """The usual plan of a precision on an engine, without a scheme: the backend's own is taken."""
+    if precision == "int8":
+        usual = USUAL[engine]
+        return Plan(engine=engine, precision=precision, method=usual.method, corrections=usual.corrections)
+    return Plan(engine=engine, precision=precision, method="round" if precision in ("w8", "w4") else None)

@@ -54,8 +54,12 @@ class Scheme(TypedDict):
     quantize_bias: bool
     reduce_range: bool
     """Weights of 7 bits."""
+    operators: dict[str, list[int]]
+    """Operator types that are quantised, with the indices of their quantised inputs."""
     preset: str | None
     """NNCF's preset, where the engine's own tool places the quantisers."""
+    model_type: str | None
+    """What that tool was told of the model."""
 
 
 @record
@@ -63,9 +67,11 @@ class Plan(TypedDict):
     """How the artifact was made."""
 
     method: str | None
-    """Range method of the calibration; null in float."""
+    """Range method of the calibration, "dynamic", or how weights are rounded; null in float."""
     scheme: Scheme | None
     """Null in float."""
+    corrections: list[str]
+    """"smooth-quant", "equalize", "bias-correction"."""
     float_groups: list[str]
     """Nodes left in float."""
     notes: list[str]

@@ -78,11 +78,9 @@ def test_quantised_operators_inside_a_branch_are_seen(tmp_path):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_plan_needs_a_scheme_and_a_known_method(engine, float_net, tmp_path):
-    with pytest.raises(EngineError, match=f"{engine} int8: an int8 plan needs a scheme"):
+def test_a_plan_needs_a_scheme(engine, float_net, tmp_path):
+    with pytest.raises(EngineError, match=f"{engine} int8.*: an int8 plan needs a scheme"):
         quantise(engine, "x86-vnni", float_net, tmp_path, scheme=None)
-    with pytest.raises(UnknownName, match=r"unknown range method 'minmx'\n(.|\n)*did you mean 'minmax'"):
-        quantise(engine, "x86-vnni", float_net, tmp_path, method="minmx")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

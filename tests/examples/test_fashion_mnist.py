@@ -16,9 +16,10 @@ from tiny_recipe import edgekit, process_environment
 from edgekit._lookup import importable
 from edgekit.artifact import read_json
 from edgekit.backends import load_backend
-from edgekit.candidate import Plan, export
+from edgekit.candidate import Plan
 from edgekit.catalog import load_profile, load_target
 from edgekit.ingredients import load_data
+from edgekit.making import export
 from edgekit.models import count_parameters, load_module
 from edgekit.recipe import load_recipe
 from edgekit.runtime import open_artifact

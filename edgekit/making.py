@@ -1,0 +1,175 @@
+"""The steps from a model to measured latencies, each a folder keyed by what it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekit import __version__
+from edgekit.artifact import Array, Artifact, load_artifact, save_artifact, to_json
+from edgekit.backends import load_backend
+from edgekit.data import Samples
+from edgekit.errors import DataError
+from edgekit.profiling.host import this_host
+from edgekit.profiling.load import LoadSpec
+from edgekit.profiling.measure import measure_in_turns
+from edgekit.profiling.measured import Measured, load_measured, save_measured
+from edgekit.quantization.schemes import STATIC_METHODS, Plan
+from edgekit.runtime import engine_version, missing
+from edgekit.steps import run_step
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from edgekit.candidate import Task
+
+FEED_SAMPLES = 64
+# What a target is called and how fast it might be changes nothing of what is built for it.
+_NOT_BUILT_IN = ("name", "description", "peak_gops", "bandwidth_gb_s")
+CALIBRATION_FIX = "give data in the recipe, or --calibration DATA, or use --precision fp32"
+CACHE = "cache"
+
+
+def hash_array(array: Array) -> str:
+    """sha256 of an array's dtype, shape and values, as 64 hex digits."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def compile_step(artifact: Artifact, engine: str, task: Task, out: Path) -> Artifact:
+    """Compiles an artifact for the task's target and batch; a step like every other.
+
+    Raises:
+        EdgeKitError: The engine cannot compile it.
+    """
+    backend, batch = load_backend(engine), task.profile.load.batch
+    key = {
+        "parent": artifact.sha256,
+        "engine": _version(engine),
+        "target": {name: value for name, value in task.target if name not in _NOT_BUILT_IN},
+        "batch": batch,
+    }
+    return _artifact_step(out, "compile", key, lambda folder: backend.compile(artifact, task.target, batch, folder))
+
+
+def export(module: Module, samples: Samples, out: Path) -> Artifact:
+    """Crosses from torch to ONNX with two real samples as the example; a step like every other."""
+    from edgekit.conversion.onnx_export import OPSET, to_onnx
+    from edgekit.models import class_sources, state_hash
+
+    example = samples.tensors(np.arange(min(2, len(samples))))
+    if len(samples) < 2:
+        example = {name: np.concatenate([array, array]) for name, array in example.items()}
+    inputs = {name: [str(array.dtype), *array.shape] for name, array in example.items()}
+    key = {
+        "module": state_hash(module),
+        "sources": class_sources(module),
+        "tools": tool_versions("torch", "onnx", "onnxscript"),
+        "opset": OPSET,
+        "inputs": inputs,
+    }
+    return _artifact_step(out, "export", key, lambda folder: to_onnx(module, example, folder))
+
+
+def quantize_step(fp32: Artifact, plan: Plan, task: Task, out: Path) -> Artifact:
+    """Turns a model into a plan's precision; a step like every other. What serves every plan is kept in a cache beside.
+
+    Raises:
+        DataError: The plan needs calibration samples and there are none, or they do not fit.
+        EdgeKitError: The engine cannot make it.
+    """
+    calibration = task.calibration
+    if calibration is None and plan.method in STATIC_METHODS:
+        raise DataError(f"{plan}: int8 needs calibration samples", found="no data", fix=CALIBRATION_FIX)
+    backend = load_backend(plan.engine)
+    fixed = [spec.shape[0] for spec in fp32.inputs if spec.shape and isinstance(spec.shape[0], int)]
+    size = max(fixed, default=1)
+    key = {
+        "parent": fp32.sha256,
+        "engine": _version(plan.engine),
+        "tools": tool_versions("onnx", "nncf"),
+        "plan": plan,
+        "calibration": calibration.fingerprint() if calibration else None,
+        "batch": size,
+    }
+    batches = calibration.batches(size) if calibration else None
+    step, count = f"quantise for {plan.engine}", len(calibration) if calibration else 0
+    task.progress(step, 0, 1, f"{count} samples")
+    made = _artifact_step(
+        out, "quantize", key, lambda folder: backend.quantize(fp32, batches, plan, folder, cache=out / CACHE)
+    )
+    task.progress(step, 1, 1)
+    return made
+
+
+def measure_step(artifacts: Sequence[Artifact], task: Task, out: Path, load: LoadSpec | None = None) -> list[Measured]:
+    """Measures artifacts in turns; a step of its own, kept only when every one was measured.
+
+    Args:
+        artifacts: What is measured.
+        task: Its target, profile and samples.
+        out: Root of the step folders.
+        load: How they are driven; None: as the profile says.
+    """
+    load, preprocessing = load or task.profile.load_spec(), task.test.preprocessing
+    feeds = measuring_feeds(task.test, load.batch)
+    key = {
+        "artifacts": [a.sha256 for a in artifacts],
+        "load": load,
+        "feeds": {name: hash_array(array) for name, array in feeds.items()},
+        "host": this_host(),
+        "engines": sorted({_version(a.engine) for a in artifacts}),
+        "preprocessing": preprocessing,
+        "edgekit": __version__,
+    }
+
+    def make(folder: Path) -> None:
+        results = measure_in_turns(artifacts, load, feeds, preprocessing=preprocessing, progress=task.progress)
+        for i, result in enumerate(results):
+            save_measured(result, folder / str(i))
+
+    folder = run_step(out, "measure", key, make)
+    results = [load_measured(folder / str(i)) for i in range(len(artifacts))]
+    if any(result.status != "ok" for result in results):
+        shutil.rmtree(folder)  # what crashed for want of memory may do well next time
+    return results
+
+
+def measuring_feeds(samples: Samples, batch: int) -> dict[str, Array]:
+    """Samples that queries rotate over, raw where they are preprocessed: evenly spread, a multiple of the batch."""
+    count = -(-min(FEED_SAMPLES, len(samples)) // batch) * batch
+    indices = np.linspace(0, len(samples) - 1, num=count).astype(np.int64)
+    feeds = samples.tensors(indices)
+    if samples.preprocessing is not None:
+        feeds[samples.preprocessing.input] = samples.raw(indices)[samples.preprocessing.input]
+    return feeds
+
+
+def _artifact_step(out: Path, name: str, key: object, make: Callable[[Path], Artifact]) -> Artifact:
+    def fill(folder: Path) -> None:
+        save_artifact(make(folder))
+
+    return load_artifact(run_step(out, name, {"edgekit": __version__} | to_json(key), fill))
+
+
+def tool_versions(*distributions: str) -> dict[str, str | None]:
+    """Versions of the distributions that make a step's files; None where one is not installed."""
+
+    def version(name: str) -> str | None:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    return {name: version(name) for name in distributions}
+
+
+def _version(engine: str) -> str:
+    return f"{engine} {engine_version(engine)}" if missing(engine) is None else f"{engine} (not installed)"
