@@ -12,11 +12,11 @@ often (one-sided binomial, 0.1%). Independent and recorded latencies may be inco
 **Recorded**: blocks of 20 successive queries drawn at random from a real session (``recorded.py``), so that what hangs
 together within a block stays together and there is a truth to cover: the recording's own percentiles. What lasts longer
 than a block is mixed. Blocks of 100 are shown too, for coverage: of the slowest sessions a run then holds some 20 to 40
-blocks, which is too few for a p99 whatever the method, and being inconclusive is right. **Independent**: lognormal, heavy tail (one in 50 takes up to many times as
-long, Pareto 1.5), bimodal, each of 1 ms, and lognormal of 30 ms, where the count decides and not the time.
-**Correlated**: AR(1), and slow stretches of 20 queries on average. **Drifting**: a level that rises by so much in the
-planned time and goes on at that rate; the truth is the percentile of all that the run saw, so a small drift that the
-tool lets pass is counted too.
+blocks, which is too few for a p99 whatever the method, and being inconclusive is right.
+**Independent**: lognormal, heavy tail (one in 50 takes up to many times as long, Pareto 1.5), bimodal, each of 1 ms,
+and lognormal of 30 ms, where the count decides and not the time. **Correlated**: AR(1), and slow stretches of 20
+queries on average. **Drifting**: a level that rises by so much in the planned time and goes on at that rate; the truth
+is the percentile of all that the run saw, so a small drift that the tool lets pass is counted too.
 """
 
 from __future__ import annotations
