@@ -15,7 +15,7 @@ _PUBLIC = {
     "EdgeKitError": "edgekit.errors:EdgeKitError",
     "Plan": "edgekit.candidate:Plan",
     "Task": "edgekit.candidate:Task",
-    "best": "edgekit.candidate:best",
+    "best": "edgekit.choosing:best",
     "check": "edgekit.checking:check",
     "choose": "edgekit.candidate:choose",
     "compare": "edgekit.comparing:compare",

@@ -11,13 +11,13 @@ from edgekit.artifact import Artifact
 from edgekit.backends import load_backend
 from edgekit.backends.methods import check_plan
 from edgekit.checking import Proof, References, check
+from edgekit.choosing import best
 from edgekit.data import Samples
 from edgekit.errors import EdgeKitError, SpecError
 from edgekit.making import compile_step, export, measure_step, quantize_step
 from edgekit.metrics import Metric
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measured import Measured
-from edgekit.profiling.statistics import bounds_of, percentile
 from edgekit.progress import Progress, silent
 from edgekit.quantization.schemes import Plan, plan_of
 from edgekit.specs import Profile, Target, mismatch
@@ -206,7 +206,7 @@ def try_plans(model: Module | Artifact, plans: Sequence[Plan], task: Task, out: 
 
 
 def choose(model: Module | Artifact, plans: Sequence[Plan], task: Task, out: Path) -> Candidate:
-    """Tries every plan and returns the one that ships; see :func:`best`.
+    """Tries every plan and returns the one that ships; see :func:`edgekit.choosing.best`.
 
     Raises:
         EdgeKitError: No plan gave an artifact that may ship.
@@ -219,36 +219,3 @@ def choose(model: Module | Artifact, plans: Sequence[Plan], task: Task, out: Pat
             found="; ".join(f"{c.plan}: {c.failure or (c.verdict.reason if c.verdict else '')}" for c in candidates),
         )
     return found
-
-
-def best(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The candidate that ships: of those with the best verdict, the lowest p50 bound; None when none may ship.
-
-    Where one of them has no bound the lowest median counts.
-
-    A candidate whose accuracy interval lies wholly beyond the limit never ships.
-    """
-    order = {"pass": 0, "inconclusive": 1, "not measured": 2, "fail": 3}
-    left = [c for c in candidates if c.verdict is not None and not c.verdict.accuracy_failed and not c.failure]
-    # Measured in the same turns, medians are fair to all where one of them has no bound.
-    bounds = [p50_bound_ms(c) for c in left]
-    times = bounds if None not in bounds else [_p50_ms(c) for c in left]
-    ranked = [
-        (order[c.verdict.status], ms if ms is not None else float("inf"), c.plan.precision != "fp32", i)
-        for i, (c, ms) in enumerate(zip(left, times, strict=True))
-        if c.verdict is not None
-    ]
-    return left[min(ranked)[-1]] if ranked else None
-
-
-def p50_bound_ms(candidate: Candidate) -> float | None:
-    """Upper 99% bound of the median application latency, None where it has none or was not measured."""
-    if candidate.measured is None or candidate.measured.status != "ok":
-        return None
-    return bounds_of(candidate.measured.application_ms, 50.0).upper_ms
-
-
-def _p50_ms(candidate: Candidate) -> float | None:
-    if candidate.measured is None or candidate.measured.status != "ok":
-        return None
-    return percentile(candidate.measured.application_ms, 50.0)

@@ -16,9 +16,10 @@ from edgekit import __version__
 from edgekit.artifact import Array, Artifact, hash_json, to_json, write_json
 from edgekit.backends import load_backend
 from edgekit.bundle import check_replaceable
-from edgekit.candidate import Task, best, check_precision, plans_for, try_plans
+from edgekit.candidate import Task, check_precision, plans_for, try_plans
 from edgekit.catalog import load_profile, load_target
 from edgekit.checking import References, load_outputs, make_references, save_outputs
+from edgekit.choosing import best
 from edgekit.disk import whole
 from edgekit.errors import DataError, EngineMissing, SpecError, did_you_mean
 from edgekit.gains import measure_gains

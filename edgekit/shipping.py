@@ -8,8 +8,9 @@ from pathlib import Path
 
 from edgekit.artifact import Artifact, Manifest, Parent, to_json
 from edgekit.bundle import BundleFacts, make_golden, write_bundle
-from edgekit.candidate import Candidate, Plan, Task, p50_bound_ms
+from edgekit.candidate import Candidate, Plan, Task
 from edgekit.checking import References
+from edgekit.choosing import p50_bound_ms, p50_ms, ratio_in_turns
 from edgekit.ingredients import Ingredients
 from edgekit.profiling.host import this_host
 from edgekit.progress import Progress
@@ -107,4 +108,22 @@ def why_it_ships(job: Job, candidates: Sequence[Candidate], shipped: Candidate |
     bounds = [p50_bound_ms(c) for c in left]
     bound = p50_bound_ms(shipped)
     lowest = "lowest median" if bound is None or None in bounds else f"lowest p50 bound ({bound:.3f} ms)"
-    return f"{chosen}: {lowest} {among}{note}"
+    vain = _in_vain(candidates, shipped)
+    return f"{chosen}: {lowest}{' in fp32' if vain else ''} {among}{f'; {vain}' if vain else ''}{note}"
+
+
+def _in_vain(candidates: Sequence[Candidate], shipped: Candidate) -> str | None:
+    """What is as good and no slower by its median, but not shown to be faster than the fp32 that ships; or None."""
+    ours, status = p50_ms(shipped), shipped.verdict.status if shipped.verdict else None
+    if shipped.plan.precision != "fp32" or ours is None or shipped.measured is None:
+        return None
+    sides = sum(c.measured is not None for c in candidates)
+    for c in candidates:
+        theirs = p50_ms(c)
+        if c.plan.precision == "fp32" or c.verdict is None or c.verdict.status != status or theirs is None:
+            continue
+        assert c.measured is not None, "it has a median"
+        ratio = ratio_in_turns(shipped.measured, c.measured, sides)
+        seen = f"{ratio.ratio:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio else f"{theirs / ours:.2f}x"
+        return f"{c.plan} is not shown to be faster ({seen} of its p50)"
+    return None

@@ -3,7 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edgekit.candidate import Candidate, Plan, best, p50_bound_ms
+from edgekit.candidate import Candidate, Plan
+from edgekit.choosing import best, p50_bound_ms
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measured import Measured
 from edgekit.verdict import LimitResult, Verdict
@@ -70,3 +71,31 @@ def test_the_p50_bound_is_unknown_where_there_is_none():
     assert p50_bound_ms(dataclasses.replace(short, measured=few)) is None
     crashed = dataclasses.replace(short.measured, status="crashed")
     assert p50_bound_ms(dataclasses.replace(short, measured=crashed)) is None
+
+
+def in_turns(precision, factors, base_ms=1.0, engine="null"):
+    """A candidate of 60 turns of 20 queries; the factor of a turn is the same for all that ran in it."""
+    rng = np.random.default_rng(len(precision))
+    latencies = np.concatenate([base_ms * factor * rng.lognormal(0, 0.05, 20) for factor in factors])
+    made = judged("pass", 1.0, precision)
+    measured = dataclasses.replace(
+        made.measured, application_ms=latencies, engine_ms=latencies, turn_sizes=(20,) * 60, turns=60
+    )
+    return dataclasses.replace(made, plan=Plan(engine=engine, precision=precision), measured=measured)
+
+
+FACTORS = np.random.default_rng(0).lognormal(0, 0.1, 60)
+
+
+def test_int8_ships_only_when_it_is_shown_to_be_faster_than_fp32():
+    fp32 = in_turns("fp32", FACTORS)
+    faster, as_fast = in_turns("int8", FACTORS, 0.9), in_turns("int8", FACTORS, 0.997)
+    assert best([fp32, faster]) is faster
+    assert best([fp32, as_fast]) is fp32
+    assert best([as_fast]) is as_fast, "nobody asked for fp32"
+
+
+def test_what_is_fast_on_a_slow_engine_is_no_gain_over_fp32_of_a_fast_one():
+    fast, slow = in_turns("fp32", FACTORS, engine="a"), in_turns("fp32", FACTORS, 4.0, engine="b")
+    int8 = in_turns("int8", FACTORS, 2.0, engine="b")
+    assert best([fast, slow, int8]) is fast

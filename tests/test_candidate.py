@@ -19,16 +19,15 @@ from edgekit.artifact import Preprocessing
 from edgekit.backends import null
 from edgekit.candidate import (
     Plan,
-    best,
     choose,
     measure_all,
-    p50_bound_ms,
     plans_for,
     prepare,
     try_plan,
     try_plans,
 )
 from edgekit.catalog import load_target
+from edgekit.choosing import best, p50_bound_ms
 from edgekit.data import Samples
 from edgekit.errors import DataError, EdgeKitError, EngineError, SpecError
 from edgekit.making import measuring_feeds, tool_versions

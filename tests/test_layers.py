@@ -27,7 +27,7 @@ LAYERS = [
     ["quantization"],
     ["backends", "conversion", "distillation", "pruning"],
     ["apart", "checking", "verdict", "bundle"],
-    ["making", "candidate"],
+    ["making", "choosing", "candidate"],
     ["reporting", "schemas", "devices"],
     ["pipeline", "ingredients", "teaching", "shipping", "gains", "timing", "inspecting", "sides", "comparing"],
     ["cli", "__main__"],
