@@ -97,7 +97,7 @@ class NullSession:
             pass
         return result
 
-    def placement(self) -> Placement:
+    def placement(self, feeds: Mapping[str, Array] | None = None) -> Placement:
         """Tells one compute node in the precision named by the options."""
         if not self._open:
             raise closed(NAME)

@@ -11,15 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgekit.artifact import Array, Option, TensorSpec
 from edgekit.errors import EngineError, EngineMissing
 from edgekit.runtime.boundary import Boundary, closed, match_specs
 from edgekit.runtime.external_data import check_external_data
+from edgekit.runtime.onnxruntime_record import placed_nodes
 from edgekit.runtime.options import check_options
 from edgekit.runtime.quiet import silence_telemetry
-from edgekit.runtime.session import PlacedNode, Placement, feed_checker
+from edgekit.runtime.session import Placement, feed_checker, recorded_runs, zeros
 
 NAME = "onnxruntime"
 DEFAULT_PROVIDER = "CPUExecutionProvider"
@@ -38,49 +37,8 @@ _DTYPES = {
     "bool": "bool",
     **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
-_PRECISIONS = {"float": "fp32", "double": "fp64", "float16": "fp16", "bfloat16": "bf16", "uint8": "int8"}
-_INT8_OPERATORS = frozenset(
-    {
-        "QLinearConv",
-        "ConvInteger",
-        "QLinearMatMul",
-        "MatMulInteger",
-        "MatMulIntegerToFloat",
-        "DynamicQuantizeMatMul",
-        "QGemm",
-        "QLinearConvTranspose",
-        "QAttention",
-        "DynamicQuantizeLSTM",
-    }
-)
-_FLOAT_OPERATORS = frozenset(
-    {
-        "Conv",
-        "FusedConv",
-        "NhwcConv",
-        "NhwcFusedConv",
-        "ConvTranspose",
-        "ConvTransposeWithDynamicPads",
-        "DeformConv",
-        "Gemm",
-        "FusedGemm",
-        "GemmFastGelu",
-        "MatMul",
-        "FusedMatMul",
-        "FusedMatMulActivation",
-        "MatMulNBits",
-        "MatMulBnb4",
-        "SparseToDenseMatMul",
-        "Einsum",
-        "LSTM",
-        "GRU",
-        "RNN",
-        "AttnLSTM",
-        "Attention",
-        "MultiHeadAttention",
-        "GroupQueryAttention",
-    }
-)
+# Packed weights have no shape in the engine's profile.
+_UNPACKED: dict[str, Option] = {"session.disable_prepacking": True}
 # Entries that make the engine read or write other files, or read the model as another format.
 _REFUSED_ENTRY = re.compile(r"file|path|folder|format|profiling|debug")
 _UNSUPPORTED = (
@@ -168,22 +126,24 @@ class OrtSession:
         with self._boundary:
             return dict(zip(self._names, session.run(self._names, feeds), strict=True))
 
-    def placement(self) -> Placement:
-        """Profiles one run on zeros in a second session and reads the engine's profile."""
+    def placement(self, feeds: Mapping[str, Array] | None = None) -> Placement:
+        """Profiles a few runs in a second session, and one that packs no weights in a third, and reads the profiles."""
         if self._session is None:
             raise closed(NAME)
         provider = self._session.get_providers()[0]
-        feeds = {
-            spec.name: np.zeros([1 if isinstance(d, str) else d for d in spec.shape], spec.dtype)
-            for spec in self.inputs
-        }
+        feeds = zeros(self.inputs) if feeds is None else feeds
+        self._check(feeds)
+        timed = self._profile(provider, feeds, self._options)
+        shaped = self._profile(provider, feeds, {**self._options, **_UNPACKED})
+        return Placement(device=provider, nodes=placed_nodes(timed, shaped))
+
+    def _profile(self, provider: str, feeds: Mapping[str, Array], options: Mapping[str, Option]) -> Any:
         with tempfile.TemporaryDirectory() as folder:
-            session = _create(self._model, self._options, provider, profile_to=Path(folder))
+            session = _create(self._model, options, provider, profile_to=Path(folder))
             with self._boundary:
-                session.run(None, feeds)
-                events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        nodes = [event for event in events if event.get("cat") == "Node" and "op_name" in event["args"]]
-        return Placement(device=provider, nodes=tuple(map(_placed, nodes)))
+                for _ in recorded_runs() if options is self._options else range(1):
+                    session.run(None, feeds)
+                return json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
 
     def close(self) -> None:
         """Frees the engine's session."""
@@ -245,16 +205,3 @@ def _specs(ports: Sequence[Any]) -> list[TensorSpec]:
 
 def _operators(message: str) -> list[str]:
     return [name for pattern in _UNSUPPORTED for name in pattern.findall(message)]
-
-
-def _placed(event: Mapping[str, Any]) -> PlacedNode:
-    op = event["args"]["op_name"]
-    types = [kind for entry in event["args"].get("input_type_shape", []) for kind in entry]
-    precision = _PRECISIONS.get(types[0], types[0]) if types else "unknown"
-    return PlacedNode(
-        name=event["name"].removesuffix("_kernel_time"),
-        op=op,
-        precision="int8" if op in _INT8_OPERATORS else precision,
-        compute=op in _INT8_OPERATORS or op in _FLOAT_OPERATORS,
-        time_us=float(event["dur"]),
-    )

@@ -14,9 +14,10 @@ from edgekit.artifact import Array, Option, TensorSpec, check_inside
 from edgekit.errors import BundleError, EngineError
 from edgekit.runtime.boundary import Boundary, closed, match_specs
 from edgekit.runtime.external_data import check_external_data, check_file_inside
+from edgekit.runtime.openvino_record import placed_nodes
 from edgekit.runtime.options import check_options
 from edgekit.runtime.quiet import silence_telemetry
-from edgekit.runtime.session import PlacedNode, Placement, feed_checker
+from edgekit.runtime.session import Placement, feed_checker, recorded_runs, zeros
 
 NAME = "openvino"
 DEFAULT_DEVICE = "CPU"
@@ -40,38 +41,6 @@ _DTYPES = {
     "boolean": "bool",
     **{f"{sign}{bits}": f"{name}{bits}" for sign, name in (("i", "int"), ("u", "uint")) for bits in (8, 16, 32, 64)},
 }
-_PRECISIONS = {
-    "f32": "fp32",
-    "f64": "fp64",
-    "f16": "fp16",
-    "bf16": "bf16",
-    "i8": "int8",
-    "u8": "int8",
-    "i4": "int4",
-    "u4": "int4",
-}
-_COMPUTE = frozenset(
-    {
-        "Convolution",
-        "GroupConvolution",
-        "BinaryConvolution",
-        "DeformableConvolution",
-        "Deconvolution",
-        "FullyConnected",
-        "MatMul",
-        "RNNCell",
-        "RNNSeq",
-        "GRUCell",
-        "LSTMCell",
-        "ScaledDotProductAttention",
-        "ScaledAttn",
-        "MHA",
-        "QKVProjection",
-        "LLMMLP",
-    }
-)
-_NOT_RUN = ("Input", "Output", "Const")
-_RECORD = ("primitiveType", "runtimePrecision", "layerType")
 _UNSUPPORTED = (
     re.compile(r"No conversion rule found for operations: ([^\s,]+(?:, [^\s,]+)*)"),
     re.compile(r"Unsupported operation of type: (\S+)"),
@@ -139,7 +108,7 @@ def load(
     _check_properties(properties, actual)
     match_specs(model.name, "input", inputs, ports[0])
     match_specs(model.name, "output", outputs, ports[1])
-    return OpenVinoSession(compiled, model, device, tuple(inputs), tuple(outputs))
+    return OpenVinoSession(compiled, model, device, properties, tuple(inputs), tuple(outputs))
 
 
 class OpenVinoSession:
@@ -153,13 +122,16 @@ class OpenVinoSession:
         compiled: Any,
         model: Path,
         device: str,
+        properties: Mapping[str, Option],
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
     ) -> None:
         self.inputs = inputs
         self.outputs = outputs
         self._compiled = compiled
+        self._model = model
         self._device = device
+        self._properties = properties
         self._names = [spec.name for spec in _specs(compiled.outputs, outputs)]
         self._check = feed_checker(inputs)
         self._boundary = engine_errors(f"run {model.name}")
@@ -184,13 +156,23 @@ class OpenVinoSession:
         with self._boundary:
             return bool(self._compiled.get_property("LOADED_FROM_CACHE"))
 
-    def placement(self) -> Placement:
-        """Reads the executed graph of the compiled model: element type and layer type of every node."""
+    def placement(self, feeds: Mapping[str, Array] | None = None) -> Placement:
+        """Compiles the model anew with counters, runs it a few times and reads the executed graph."""
         if self._request is None:
             raise closed(NAME)
+        import openvino
+
+        feeds = zeros(self.inputs) if feeds is None else feeds
+        self._check(feeds)
         with self._boundary:
-            nodes = tuple(_placed(node) for node in self._compiled.get_runtime_model().get_ordered_ops())
-        return Placement(device=self._device, nodes=tuple(node for node in nodes if node.op not in _NOT_RUN))
+            compiled = openvino.Core().compile_model(
+                str(self._model), self._device, {**self._properties, "PERF_COUNT": True}
+            )
+            request = compiled.create_infer_request()
+            for _ in recorded_runs():
+                request.infer(feeds)
+            nodes = placed_nodes(compiled.get_runtime_model())
+        return Placement(device=self._device, nodes=nodes)
 
     def close(self) -> None:
         """Frees the engine's request and model."""
@@ -246,17 +228,3 @@ def _operators(message: str) -> list[str]:
     """Names of operators without the opset the engine writes after them."""
     names = [name for pattern in _UNSUPPORTED for found in pattern.findall(message) for name in found.split(", ")]
     return [re.sub(r"-\d+$", "", name.strip()) for name in names]
-
-
-def _placed(node: Any) -> PlacedNode:
-    info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items() if key in _RECORD}
-    # The chosen kernel ends in the element type of its first input (brgconv_avx512_f32, brgconv_avx512_I8). Where
-    # weights alone are stored small, runtimePrecision tells their type and the kernel computes in float.
-    kernel = info["primitiveType"].rpartition("_")[2].lower()
-    precision = kernel if kernel in _PRECISIONS else info["runtimePrecision"]
-    return PlacedNode(
-        name=node.get_friendly_name(),
-        op=info["layerType"],
-        precision=_PRECISIONS.get(precision, precision),
-        compute=info["layerType"] in _COMPUTE,
-    )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from edgekit.artifact import Array, TensorSpec
 from edgekit.errors import FeedError, did_you_mean
+
+Measure = Literal["nodes", "macs", "time"]
+RECORDED_RUNS = 4  # of a placement's record: the first warms up
+RECORDED_S = 5.0  # after which two must do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +28,11 @@ class PlacedNode:
         precision: Element type it computed in, e.g. ``int8`` or ``fp32``.
         compute: True for operators that do multiply-accumulates (convolutions, matrix products).
         time_us: Time spent in it in one profiled run, or None where the engine does not say.
+        macs: Multiply-accumulates of one run, as executed (channels that a layout adds included), or None where the
+            engine's record does not tell them, and for what is no ``compute``.
+        weights: ``int8``, ``int4`` or ``int2`` where it is known to hold its weights that small, whatever it computes
+            in; else None.
+        origins: Names in the model's file that it was made of, as far as the engine says.
     """
 
     name: str
@@ -30,6 +40,9 @@ class PlacedNode:
     precision: str
     compute: bool
     time_us: float | None = None
+    macs: int | None = None
+    weights: str | None = None
+    origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +52,31 @@ class Placement:
     device: str
     nodes: tuple[PlacedNode, ...]
 
-    def share(self, precision: str) -> float | None:
-        """Share of compute nodes run in ``precision`` (0 to 1), None when there is no compute node."""
-        compute = [node for node in self.nodes if node.compute]
-        return sum(node.precision == precision for node in compute) / len(compute) if compute else None
+    def share(self, precision: str, by: Measure = "nodes") -> float | None:
+        """How much of the model ran in ``precision``, 0 to 1.
+
+        Args:
+            precision: E.g. ``int8``.
+            by: ``nodes``: of all compute nodes; ``macs``: of their multiply-accumulates; ``time``: of the time of all
+                nodes, those that only move or convert data included.
+
+        Returns:
+            The share; None where there is no compute node, or what is asked for is not known of every node.
+        """
+        nodes = [node for node in self.nodes if node.compute]
+        if not nodes:
+            return None
+        if by == "nodes":
+            amounts: list[float | None] = [1.0] * len(nodes)
+        elif by == "macs":
+            amounts = [node.macs for node in nodes]
+        else:
+            nodes = list(self.nodes)
+            amounts = [node.time_us for node in nodes]
+        known = [amount for amount in amounts if amount is not None]
+        if len(known) < len(amounts) or not sum(known):
+            return None
+        return sum(a for a, node in zip(known, nodes, strict=True) if node.precision == precision) / sum(known)
 
 
 class Session(Protocol):
@@ -70,13 +104,56 @@ class Session(Protocol):
         """
         ...
 
-    def placement(self) -> Placement:
-        """Says how the engine really runs the model, from its own record."""
+    def placement(self, feeds: Mapping[str, Array] | None = None) -> Placement:
+        """Says how the engine really runs the model, from its own record of a few runs.
+
+        Args:
+            feeds: What is run; None: zeros, and one of every open dimension.
+
+        Raises:
+            FeedError: A name, dtype or shape is wrong.
+            EngineError: The engine failed.
+        """
         ...
 
     def close(self) -> None:
         """Frees the engine's resources; the session cannot run afterwards."""
         ...
+
+
+def recorded_runs() -> Iterator[int]:
+    """As many turns as a placement's record has runs: fewer where they are slow, two at least."""
+    start = time.monotonic()
+    for run in range(RECORDED_RUNS):
+        if run >= 2 and time.monotonic() - start > RECORDED_S:
+            return
+        yield run
+
+
+def zeros(inputs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Zeros for every input; open dimensions are 1."""
+    return {s.name: np.zeros([1 if isinstance(d, str) else d for d in s.shape], s.dtype) for s in inputs}
+
+
+def one_query(samples: Mapping[str, Array], inputs: Sequence[TensorSpec]) -> dict[str, Array] | None:
+    """The first samples as one query of the batch that a session takes; None where they do not fit its inputs.
+
+    Args:
+        samples: Stacked samples by input name; one where the batch is open.
+        inputs: The session's input specs.
+    """
+    found = {}
+    for spec in inputs:
+        array = samples.get(spec.name)
+        if array is None or not array.ndim or not len(array) or str(array.dtype) != spec.dtype:
+            return None
+        if not fits(array.shape, spec.shape) or isinstance(spec.shape[0], str):
+            size = spec.shape[0] if spec.shape and isinstance(spec.shape[0], int) else 1
+            array = array[np.arange(size) % len(array)]
+        if not fits(array.shape, spec.shape):
+            return None
+        found[spec.name] = array
+    return found
 
 
 def explain_feeds(feeds: Mapping[str, Array], inputs: Sequence[TensorSpec]) -> FeedError | None:

@@ -1,0 +1,95 @@
+"""What OpenVINO really ran: its executed graph read as placed nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgekit.runtime.macs import macs_of
+from edgekit.runtime.session import PlacedNode
+
+_PRECISIONS = {
+    "f32": "fp32",
+    "f64": "fp64",
+    "f16": "fp16",
+    "bf16": "bf16",
+    "i8": "int8",
+    "u8": "int8",
+    "i4": "int4",
+    "u4": "int4",
+}
+_COMPUTE = frozenset(
+    {
+        "Convolution",
+        "GroupConvolution",
+        "BinaryConvolution",
+        "DeformableConvolution",
+        "Deconvolution",
+        "FullyConnected",
+        "MatMul",
+        "RNNCell",
+        "RNNSeq",
+        "GRUCell",
+        "LSTMCell",
+        "ScaledDotProductAttention",
+        "ScaledAttn",
+        "MHA",
+        "QKVProjection",
+        "LLMMLP",
+    }
+)
+_SMALL = {"i8": "int8", "u8": "int8", "i4": "int4", "u4": "int4"}
+_NOT_RUN = ("Input", "Output", "Const")
+
+
+def placed_nodes(runtime_model: Any) -> tuple[PlacedNode, ...]:
+    """Reads the executed graph of a compiled model (``get_runtime_model``).
+
+    Sizes are those of the last query; times are means of all queries so far, and there only where PERF_COUNT is set.
+    """
+    nodes = ((node, _info(node)) for node in runtime_model.get_ordered_ops())
+    return tuple(_placed(node, info) for node, info in nodes if info["layerType"] not in _NOT_RUN)
+
+
+def _info(node: Any) -> dict[str, str]:
+    return {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
+
+
+def _placed(node: Any, info: dict[str, str]) -> PlacedNode:
+    # The chosen kernel ends in the element type of its first input (brgconv_avx512_f32, brgconv_avx512_I8). Where
+    # weights alone are stored small, runtimePrecision tells their type and the kernel computes in float.
+    kernel = info["primitiveType"].rpartition("_")[2].lower()
+    precision = kernel if kernel in _PRECISIONS else info["runtimePrecision"]
+    compute = info["layerType"] in _COMPUTE
+    sources = [port.get_source_output() for port in node.inputs()]
+    shapes = [_shape(source.get_partial_shape()) for source in sources]
+    output = _shape(node.output(0).get_partial_shape()) if node.get_output_size() else None
+    known = [shape for shape in shapes if shape is not None]
+    counted = compute and output is not None and len(known) == len(shapes)
+    return PlacedNode(
+        name=node.get_friendly_name(),
+        op=info["layerType"],
+        precision=_PRECISIONS.get(precision, precision),
+        compute=compute,
+        time_us=_time(info.get("execTimeMcs", "")),
+        macs=macs_of(info["layerType"], known, output) if counted and output is not None else None,
+        weights=_weights([source.get_node() for source in sources[1:]]) if compute else None,
+        origins=tuple(name for name in info.get("originalLayersNames", "").split(",") if name),
+    )
+
+
+def _weights(sources: list[Any]) -> str | None:
+    """The small element type of the first constant beside the data."""
+    for source in sources:
+        info = _info(source)
+        if info.get("layerType") == "Const":
+            return _SMALL.get(info.get("runtimePrecision", ""))
+    return None
+
+
+def _shape(partial: Any) -> tuple[int, ...] | None:
+    return tuple(dim.get_length() for dim in partial) if partial.is_static else None
+
+
+def _time(text: str) -> float | None:
+    """Microseconds; what the engine had nothing to do for took none."""
+    return 0.0 if text == "not_executed" else float(text) if text.isdigit() else None
