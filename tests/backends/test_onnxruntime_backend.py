@@ -129,7 +129,7 @@ def test_quantising_is_silent(float_net, tmp_path, capfd):
 
 def test_groups_left_in_float_stay_there_and_are_noted(float_net, tmp_path):
     artifact = quantise(ENGINE, "x86-vnni", float_net, tmp_path, float_groups=("conv1", "linear"))
-    assert artifact.notes == ("left in float: conv1, linear",)
+    assert artifact.notes == ("left in float: conv1, linear (as the plan says)",)
     proto = onnx.load(artifact.path)
     dequantised = {node.output[0] for node in proto.graph.node if node.op_type == "DequantizeLinear"}
     kinds = {node.name: set(node.input[:2]) <= dequantised for node in proto.graph.node if node.op_type == "Conv"}
@@ -143,7 +143,7 @@ def test_what_the_quantiser_has_no_rule_for_is_noted(tmp_path):
     for name, shape in (("w", (1, 12, 4)), ("r", (1, 12, 3))):
         proto.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype("float32"), name))
     artifact = quantise(ENGINE, "x86-vnni", save(proto, tmp_path / "float"), tmp_path / "int8")
-    assert artifact.notes == ("left in float: y",)  # it has no name: its output's stands in
+    assert artifact.notes == ("left in float: y (ONNX Runtime has no int8 LSTM)",)  # it has no name: its output's stands in
 
 
 # Old models
@@ -245,7 +245,7 @@ def test_threads_are_the_engines_choice_where_the_target_names_none(float_net, t
 def test_notes_travel_with_the_compiled_model(float_net, tmp_path):
     artifact = quantise(ENGINE, "x86-vnni", float_net, tmp_path / "int8", float_groups=("conv0",))
     built = backend.compile(artifact, load_target("x86-vnni"), 1, tmp_path / "built")
-    assert built.notes == ("left in float: conv0",)
+    assert built.notes == ("left in float: conv0 (as the plan says)",)
     assert built.parent == artifact.sha256
 
 

@@ -1,0 +1,310 @@
+"""Static int8 on ONNX Runtime: its own Q/DQ writer, fed with ranges that are collected in bounded memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx.numpy_helper import from_array, to_array
+
+from edgekit.artifact import Artifact, hash_files
+from edgekit.backends.calibration import (
+    CalibrationBatches,
+    calibration_batches,
+    check_float_groups,
+    require_float,
+    scheme_of,
+)
+from edgekit.backends.onnxruntime import COMPUTE
+from edgekit.backends.onnxruntime_placing import Placing, activations, place, unpair
+from edgekit.backends.refusals import refusals
+from edgekit.data import Batches
+from edgekit.errors import ModelError
+from edgekit.quantization.collect import collect, load_statistics, open_probe, save_statistics
+from edgekit.quantization.groups import name_nodes
+from edgekit.quantization.ranges import NEEDS_HISTOGRAM, TensorStatistics, range_of
+from edgekit.quantization.schemes import Plan, Scheme
+from edgekit.runtime.external_data import external_files
+from edgekit.steps import run_step
+
+NAME = "onnxruntime"
+# The first opset whose QuantizeLinear has an axis: one scale a channel.
+PER_CHANNEL_OPSET = 13
+FLOAT, OPTIMISED, QUANTISED = "float.onnx", "optimised.onnx", "quantised.onnx"
+# Attention masks are made of numbers like -1e9 and float32's least: beside them int8 tells nothing apart.
+_MASK = 1e8
+_ZERO_CHANNEL = 1e-5  # of the largest weight: 100 dB under it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is quantised, and where it lies meanwhile.
+
+    Attributes:
+        folder: Temporary files; the float model in ``optimised.onnx``.
+        scheme: The dialect.
+        plan: What is made.
+        operators: Types of operators that may be quantised, each with the inputs that are; (): all.
+        chosen: Whether the operators are the scheme's, rather than all that the engine's own tool takes.
+    """
+
+    folder: Path
+    scheme: Scheme
+    plan: Plan
+    operators: Mapping[str, tuple[int, ...]]
+    chosen: bool
+
+    @property
+    def model(self) -> Path:
+        """The float model."""
+        return self.folder / OPTIMISED
+
+
+def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache: Path | None = None) -> Artifact:
+    """Post-training static quantisation; arguments as of the backend's own ``quantize``.
+
+    Returns:
+        An ONNX artifact with Q/DQ; its notes name the compute nodes that stayed in float, and why.
+    """
+    from edgekit.conversion.clean import load_onnx
+    from edgekit.conversion.quiet import quiet
+    from edgekit.runtime.onnxruntime import engine_errors
+    from edgekit.runtime.quiet import silence_telemetry
+
+    silence_telemetry()
+    import onnxruntime
+
+    scheme, batches, proto = scheme_of(plan), calibration_batches(data, fp32), load_onnx(fp32.path)
+    require_float(proto, fp32.model)
+    check_float_groups(plan, proto)
+    name_nodes(proto)
+    proto = _with_per_channel_opset(proto, fp32.model)
+    onnxruntime.set_default_logger_severity(3)  # errors; they are raised as well
+    operators = dict(scheme.operators) or dict.fromkeys(_operators_of_the_tool(), ())
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        refusals(NAME, fp32),
+        engine_errors("quantise the model"),
+        quiet(),
+    ):
+        job = Job(folder=Path(folder), scheme=scheme, plan=plan, operators=operators, chosen=bool(scheme.operators))
+        _optimise(proto, job.folder)
+        placing = _quantise(job, batches, cache)
+        return _write(job, placing, fp32, out)
+
+
+def _with_per_channel_opset(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Moves an older model up to the opset that has one scale a channel."""
+    from onnx import version_converter
+
+    from edgekit.conversion.clean import free_constants
+
+    free_constants(proto)
+    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), PER_CHANNEL_OPSET)
+    if opset >= PER_CHANNEL_OPSET:
+        return proto
+    try:
+        return version_converter.convert_version(proto, PER_CHANNEL_OPSET)
+    except (RuntimeError, onnx.checker.ValidationError) as exc:
+        raise ModelError(
+            f"{name}: opset {opset} has no scales per channel, and the model cannot be moved up",
+            found=str(exc).strip().splitlines()[-1],
+            allowed=f"opset {PER_CHANNEL_OPSET} or newer",
+            fix=f"export the model at opset {PER_CHANNEL_OPSET} or newer",
+        ) from exc
+
+
+def _optimise(proto: onnx.ModelProto, folder: Path) -> None:
+    """Folds BatchNorms and constants with the engine's own portable rewrites, so that no quantiser stands between."""
+    import onnxruntime as ort
+
+    from edgekit.conversion.clean import is_large, save_onnx
+
+    save_onnx(proto, folder / FLOAT)
+    settings = ort.SessionOptions()
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    settings.optimized_model_filepath = str(folder / OPTIMISED)
+    if is_large(proto):
+        settings.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", f"{OPTIMISED}.data"
+        )
+    ort.InferenceSession(folder / FLOAT, settings, providers=["CPUExecutionProvider"])
+    optimised = onnx.load(folder / OPTIMISED)
+    name_nodes(optimised)
+    _lift_zero_channels(optimised)
+    save_onnx(optimised, folder / OPTIMISED)
+
+
+def _lift_zero_channels(proto: onnx.ModelProto) -> None:
+    """Gives output channels of zeros only, e.g. pruned ones, a weight too small to matter, in place.
+
+    ONNX Runtime gives them a scale of 1, and with it their biases are rounded to whole steps of the input.
+    """
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        tensor = tensors.get(node.input[1]) if node.op_type in ("Conv", "Gemm") else None
+        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        transposed = node.op_type == "Conv" or any(a.name == "transB" and a.i for a in node.attribute)
+        weights = to_array(tensor).copy()
+        channels = weights if transposed else weights.T
+        largest = np.abs(weights).max(initial=0.0) * _ZERO_CHANNEL
+        for channel in channels:
+            if largest and not channel.any():
+                channel[(0,) * channel.ndim] = largest
+            tensor.CopyFrom(from_array(weights, tensor.name))
+
+
+def _operators_of_the_tool() -> list[str]:
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    return sorted({*QDQRegistry, *QLinearOpsRegistry})
+
+
+def _quantise(job: Job, batches: CalibrationBatches, cache: Path | None) -> Placing:
+    """Writes ``quantised.onnx``."""
+    given = onnx.load(job.model)
+    names, same = activations(given, job.operators)
+    statistics, dtypes = _statistics(job, batches, names, cache)
+    placing = _place(job, given, statistics, same)
+    ranges = {name: range_of(one, str(job.plan.method)) for name, one in statistics.items()}
+    ranges |= {name: ranges[of] for name, of in same.items() if of in ranges}
+    dtypes |= {name: dtypes[of] for name, of in same.items() if of in dtypes}
+    _write_pairs(job, given, placing, ranges, dtypes)
+    return placing
+
+
+def _statistics(
+    job: Job, batches: CalibrationBatches, names: list[str], cache: Path | None
+) -> tuple[dict[str, TensorStatistics], dict[str, str]]:
+    """What the activations are like, and their dtypes; from the cache where model and samples are the same."""
+    import onnxruntime
+
+    probe = open_probe(job.model, names)
+    histograms = job.plan.method in NEEDS_HISTOGRAM
+    files = hash_files(job.folder, [OPTIMISED, *external_files(job.model)])
+    key = {
+        "model": files,
+        "tensors": names,
+        "histograms": histograms,
+        "samples": batches.data.samples.fingerprint(),
+        "batch": batches.data.size,
+        "onnxruntime": onnxruntime.__version__,
+    }
+    root = cache or job.folder
+    root.mkdir(parents=True, exist_ok=True)
+    folder = run_step(
+        root, "ranges", key, lambda folder: save_statistics(collect(probe, batches, histograms=histograms), folder)
+    )
+    return load_statistics(folder), {**probe.given, **probe.fed}
+
+
+def _place(
+    job: Job, given: onnx.ModelProto, statistics: Mapping[str, TensorStatistics], same: Mapping[str, str]
+) -> Placing:
+    asked = dict.fromkeys(job.plan.float_groups, "as the plan says")
+    unfit = {name: why for name, one in statistics.items() if (why := _why_unfit(one)) is not None}
+    unfit |= {name: unfit[of] for name, of in same.items() if of in unfit}
+    return place(given, job.operators, asked, unfit, chosen=job.chosen)
+
+
+def _why_unfit(statistics: TensorStatistics) -> str | None:
+    if statistics.infinite:
+        return "its values are not finite"
+    if max(-statistics.minimum, statistics.maximum) > _MASK:
+        return f"its values reach {max(-statistics.minimum, statistics.maximum):.1g}, a mask"
+    return None if statistics.batches else "it has no values"
+
+
+def _write_pairs(
+    job: Job,
+    given: onnx.ModelProto,
+    placing: Placing,
+    ranges: Mapping[str, tuple[float, float]],
+    dtypes: Mapping[str, str],
+) -> None:
+    """ONNX Runtime's own writer of Q/DQ pairs, on the nodes that were chosen."""
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    from edgekit.conversion.clean import save_onnx
+
+    proto = onnx.ModelProto()
+    proto.CopyFrom(given)
+    _declare_types(proto, dtypes)
+    data = {
+        name: TensorData(lowest=np.array(low, _kept(dtypes[name])), highest=np.array(high, _kept(dtypes[name])))
+        for name, (low, high) in ranges.items()
+    }
+    quantizer = QDQQuantizer(
+        proto,
+        job.scheme.per_channel,
+        job.scheme.reduce_range,
+        QuantType.QInt8,
+        QuantType.QInt8 if job.scheme.activation_signed else QuantType.QUInt8,
+        TensorsData(CalibrationMethod.MinMax, data),
+        [],
+        [node.name for node in proto.graph.node if node.name not in placing.nodes],
+        list(job.operators),
+        {
+            "ActivationSymmetric": job.scheme.activation_symmetric,
+            "WeightSymmetric": job.scheme.weight_symmetric,
+            "QuantizeBias": job.scheme.quantize_bias,
+        },
+    )
+    if placing.nodes:
+        quantizer.quantize_model()
+    quantised = quantizer.model.model
+    if job.chosen:
+        unpair(quantised, given, placing, job.operators)
+    quantizer.model.topological_sort()
+    save_onnx(quantised, job.folder / QUANTISED)
+
+
+def _kept(dtype: str) -> str:
+    """ONNX Runtime keeps ranges in float16 or float32."""
+    return "float16" if dtype == "float16" else "float32"
+
+
+def _declare_types(proto: onnx.ModelProto, dtypes: Mapping[str, str]) -> None:
+    """Tells the writer the type of every activation, as the engine knows it, so that none is passed over."""
+    del proto.graph.value_info[:]
+    told = {value.name for value in (*proto.graph.input, *proto.graph.output)}
+    proto.graph.value_info.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), None)
+        for name, dtype in dtypes.items()
+        if name not in told
+    )
+
+
+def _write(job: Job, placing: Placing, fp32: Artifact, out: Path) -> Artifact:
+    """Drops the optimiser's unused operator sets, and notes which compute nodes stayed in float."""
+    from edgekit.conversion.clean import describe_onnx, load_onnx, save_onnx, strip_metadata
+
+    proto = load_onnx(job.folder / QUANTISED)
+    strip_metadata(proto)
+    used = {node.domain for node in proto.graph.node}
+    kept = [entry for entry in proto.opset_import if not entry.domain or entry.domain in used]
+    del proto.opset_import[:]
+    proto.opset_import.extend(kept)
+    del proto.graph.value_info[:]
+    out.mkdir(parents=True, exist_ok=True)
+    save_onnx(proto, out / "model.onnx")
+    written = describe_onnx(out / "model.onnx", precision="int8", parent=fp32.sha256)
+    return replace(written, inputs=fp32.inputs, outputs=fp32.outputs, notes=_notes(proto, placing))
+
+
+def _notes(proto: onnx.ModelProto, placing: Placing) -> tuple[str, ...]:
+    """One line a reason: which compute nodes stayed in float for it."""
+    quantised = {node.output[0] for node in proto.graph.node if node.op_type == "DequantizeLinear"}
+    by_reason: dict[str, list[str]] = {}
+    for node in proto.graph.node:
+        if node.op_type in COMPUTE and not quantised.issuperset(node.input[:2]):
+            reason = placing.reasons.get(node.name, "ONNX Runtime's quantiser left it out")
+            by_reason.setdefault(reason, []).append(node.name)
+    return tuple(f"left in float: {', '.join(names)} ({reason})" for reason, names in by_reason.items())
