@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from edgekit._draws import drawn
 from edgekit._paths import expand_path, portable_name
 from edgekit._readers import Source, read_dataset, read_npz
 from edgekit.artifact import Array, Preprocessing, TensorSpec, hash_json
@@ -35,6 +36,7 @@ class Samples:
         targets: int64 class labels ``[n]``, or whatever the user's metric takes; None: unlabelled.
         classes: Class names, empty when unknown.
         preprocessing: From raw samples to model tensors; None: they are model tensors already.
+        floats: Type of the floats by input, where a model takes others than float32.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Samples:
     targets: Array | None = None
     classes: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
+    floats: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.count
@@ -52,13 +55,13 @@ class Samples:
         return self.fetch(np.asarray(indices, dtype=np.int64))
 
     def tensors(self, indices: Array | Sequence[int]) -> dict[str, Array]:
-        """Model tensors by input name, stacked on axis 0; floats are float32 however they are stored."""
+        """Model tensors by input name, stacked on axis 0; floats are what the model takes, however they are stored."""
         return {name: self._tensor(name, array) for name, array in self.raw(indices).items()}
 
     def _tensor(self, name: str, array: Array) -> Array:
         if self.preprocessing is not None and name == self.preprocessing.input:
             return preprocess(array, self.preprocessing)
-        return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+        return array.astype(self.floats.get(name, "float32"), copy=False) if array.dtype.kind == "f" else array
 
     def subset(self, indices: Array | Sequence[int]) -> Samples:
         """The samples at ``indices``, in that order."""
@@ -234,6 +237,12 @@ def renamed(samples: Samples, name: str) -> Samples:
     )
 
 
+def as_taken(samples: Samples, specs: Sequence[TensorSpec]) -> Samples:
+    """The same samples with floats of the type that a model's inputs are of."""
+    others = {spec.name: spec.dtype for spec in specs if spec.dtype in ("float16", "float64")}
+    return replace(samples, floats=others) if others else samples
+
+
 def split_validation(samples: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
     """Splits off validation samples, by class where labelled.
 
@@ -255,7 +264,7 @@ def split_validation(samples: Samples, share: float, seed: int) -> tuple[Samples
             found=f"{samples.count} samples, share {share}",
             allowed="at least one for training and one for validation",
         )
-    chosen = _draw(samples, wanted, seed, keep=1)
+    chosen = drawn(samples.targets, samples.count, wanted, seed, keep=1)
     kept = np.setdiff1d(np.arange(samples.count), chosen)
     return samples.subset(kept), samples.subset(chosen)
 
@@ -268,36 +277,7 @@ def draw_calibration(samples: Samples, count: int, seed: int) -> Samples:
         count: How many; at most all of them.
         seed: Decides which.
     """
-    return samples.subset(_draw(samples, min(count, samples.count), seed, keep=0))
-
-
-def _draw(samples: Samples, wanted: int, seed: int, keep: int) -> Array:
-    """Sorted indices of ``wanted`` samples; ``keep`` of every class are left where that is possible."""
-    rng = np.random.default_rng(seed)
-    targets = samples.targets
-    if targets is None or targets.ndim != 1 or targets.dtype.kind != "i":
-        return np.sort(rng.permutation(samples.count)[:wanted])
-    groups = [rng.permutation(np.flatnonzero(targets == label)) for label in np.unique(targets)]
-    sizes = np.array([len(group) for group in groups])
-    quota = _quota(sizes, wanted, np.maximum(sizes - keep, 0))
-    drawn: Array = np.concatenate([group[:take] for group, take in zip(groups, quota, strict=True)])
-    drawn.sort()
-    return drawn
-
-
-def _quota(sizes: Array, wanted: int, room: Array) -> Array:
-    """How many of each class: in proportion, by largest remainder, within ``room`` where the total allows."""
-    room = room if room.sum() >= wanted else sizes
-    exact = wanted * sizes / sizes.sum()
-    quota: Array = np.minimum(np.floor(exact).astype(np.int64), room)
-    if wanted >= len(sizes):
-        quota = np.maximum(quota, np.minimum(1, room))
-    while quota.sum() != wanted:
-        step = 1 if quota.sum() < wanted else -1
-        free = quota < room if step > 0 else quota > 1
-        gap = np.where(free, (exact - quota) * step, -np.inf)
-        quota[int(np.argmax(gap))] += step
-    return quota
+    return samples.subset(drawn(samples.targets, samples.count, min(count, samples.count), seed, keep=0))
 
 
 def check_disjoint(samples: Samples, test: Samples, what: str) -> None:
@@ -340,14 +320,21 @@ def random_samples(specs: Sequence[TensorSpec], *, count: int = 32, seed: int = 
                 f"input {spec.name!r} has no fixed shape to draw random samples in",
                 found=str(spec),
                 allowed="sizes for every axis but the batch",
-                fix=f"give data, or the sizes: --input {spec.name}=f32[1,3,224,224]",
+                fix=f"give data, or the sizes: --input {spec.name}={_example(spec)}",
             )
 
     def fetch(indices: Array) -> dict[str, Array]:
         rows = [np.random.default_rng([seed, int(index)]) for index in indices]
         return {spec.name: np.stack([_random(spec, rng) for rng in rows]) for spec in specs}
 
-    return Samples(name=RANDOM, count=count, fetch=fetch)
+    return as_taken(Samples(name=RANDOM, count=count, fetch=fetch), specs)
+
+
+def _example(spec: TensorSpec) -> str:
+    """What could be given as a shape, e.g. ``i64[1,128]``."""
+    sizes = [str(dim) if isinstance(dim, int) else "128" for dim in spec.shape[1:]]
+    kind = spec.dtype[0] + spec.dtype.lstrip("abcdefghijklmnopqrstuvwxyz") if spec.dtype != "bool" else "bool"
+    return f"{kind}[{','.join(['1', *sizes])}]"
 
 
 def _random(spec: TensorSpec, rng: np.random.Generator) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 from edgekit.artifact import Artifact
 from edgekit.candidate import Candidate, Task
 from edgekit.errors import EdgeKitError
+from edgekit.ingredients import specs_of
 from edgekit.making import compile_step, export, measure_step
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measured import Measured
@@ -69,7 +70,7 @@ def _teacher_artifact(run: Run, task: Task, engine: str) -> tuple[Artifact | Non
 
 def _cross(teacher: TrainedModel, task: Task, steps: Path) -> Artifact:
     if teacher.onnx is not None:
-        return import_onnx(teacher, steps)
+        return import_onnx(teacher, steps, specs_of(task.test))
     assert teacher.module is not None  # a model is a module or a file
     return export(teacher.module, task.test, steps)
 

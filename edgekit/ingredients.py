@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit.artifact import Parent, TensorSpec
 from edgekit.bundle import GOLDEN_SAMPLES
 from edgekit.data import (
     Samples,
+    as_taken,
     check_disjoint,
     check_inputs,
     draw_calibration,
@@ -65,13 +65,16 @@ class Ingredients:
     parents: tuple[Parent, ...]
 
 
-def load_data(recipe: Recipe, base: Path, specs: tuple[TensorSpec, ...] | None) -> Ingredients:
+def load_data(
+    recipe: Recipe, base: Path, specs: tuple[TensorSpec, ...] | None, *, whole_queries: bool = False
+) -> Ingredients:
     """Opens the recipe's data, splits it, and proves that nothing of the test set is trained on.
 
     Args:
         recipe: The recipe.
         base: Its folder.
         specs: Input specs of an ``.onnx`` model, or of ``[shapes]``; None when only the data say.
+        whole_queries: Samples that have an axis more than an input are whole queries, stacked.
 
     Raises:
         SpecError: There is neither data nor a shape.
@@ -80,7 +83,9 @@ def load_data(recipe: Recipe, base: Path, specs: tuple[TensorSpec, ...] | None) 
     if recipe.data is None:
         return _random(recipe, specs)
     single = specs[0].name if specs and len(specs) == 1 else None
-    train = _opened(recipe, base, recipe.data.train, "train", recipe.data.labels, single)
+    train = as_taken(_opened(recipe, base, recipe.data.train, "train", recipe.data.labels, single), specs or ())
+    if whole_queries and specs:
+        specs = sized_by(train, specs)
     labels = recipe.data.labels or train.classes
     parents = [Parent(kind="data", name="train", sha256=train.fingerprint())]
     kept, validation = split_validation(train, recipe.data.validation, recipe.seed)
@@ -88,13 +93,13 @@ def load_data(recipe: Recipe, base: Path, specs: tuple[TensorSpec, ...] | None) 
         test = _unjudged(train, validation, recipe.seed)
         test_sha256 = test.fingerprint()
     else:
-        test = _opened(recipe, base, recipe.data.test, "test", labels or None, single)
+        test = as_taken(_opened(recipe, base, recipe.data.test, "test", labels or None, single), specs or ())
         check_disjoint(train, test, "training")
         test_sha256 = test.fingerprint()
         parents.append(Parent(kind="data", name="test", sha256=test_sha256))
     _check_test(test, recipe.data)
     for samples in (train, test):
-        check_inputs(samples, specs or _specs(train))
+        check_inputs(samples, specs or specs_of(train))
     labelled = test.targets is not None
     return Ingredients(
         train=kept,
@@ -117,7 +122,10 @@ def _random(recipe: Recipe, specs: tuple[TensorSpec, ...] | None) -> Ingredients
             found="neither [data] nor [shapes] in the recipe",
             fix="give data, or the shape: --input NAME=f32[1,3,224,224]",
         )
-    test = random_samples(specs, seed=recipe.seed)
+    # Without a batch of samples, what is open on an axis 0 is 1 wherever it is found.
+    single = {spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], str)}
+    one = tuple(replace(s, shape=(*s.shape[:1], *(1 if d in single else d for d in s.shape[1:]))) for s in specs)
+    test = random_samples(one, seed=recipe.seed)
     return Ingredients(
         train=None,
         validation=None,
@@ -151,16 +159,33 @@ def _opened(
 def _unjudged(train: Samples, validation: Samples, seed: int) -> Samples:
     """Samples that prove numbers where there is no test set; without labels, for nothing may be claimed on them."""
     chosen = validation if len(validation) >= GOLDEN_SAMPLES else draw_calibration(train, GOLDEN_SAMPLES, seed)
-    return dataclasses.replace(chosen, targets=None)
+    return replace(chosen, targets=None)
 
 
-def _specs(samples: Samples) -> tuple[TensorSpec, ...]:
-    """What the samples are once preprocessed, which the other set must be too."""
+def specs_of(samples: Samples) -> tuple[TensorSpec, ...]:
+    """What one sample is once preprocessed; axis 0 is the batch."""
     tensors = samples.tensors([0])
     return tuple(
         TensorSpec(name=name, dtype=str(array.dtype), shape=("batch", *array.shape[1:]))
         for name, array in tensors.items()
     )
+
+
+def sized_by(samples: Samples, specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """Input specs with the samples' sizes where they are open.
+
+    An input whose samples have one axis more is fed whole queries: it gets an axis of size 1 in front.
+    """
+
+    def sized(spec: TensorSpec, shape: tuple[int, ...]) -> TensorSpec:
+        if len(shape) == len(spec.shape) + 1 and fits(shape[1:], spec.shape):
+            return replace(spec, shape=(1, *shape[1:]))
+        if fits(shape[1:], spec.shape[1:]):
+            return replace(spec, shape=(*spec.shape[:1], *shape[1:]))
+        return spec  # check_inputs says what is wrong
+
+    shapes = {name: array.shape for name, array in samples.tensors([0]).items()}
+    return tuple(sized(spec, shapes.get(spec.name, ())) for spec in specs)
 
 
 def _check_test(test: Samples, data: DataSpec) -> None:
@@ -174,35 +199,47 @@ def _check_test(test: Samples, data: DataSpec) -> None:
         )
 
 
-def parse_shapes(shapes: Mapping[str, str]) -> tuple[TensorSpec, ...] | None:
-    """Input specs from ``{"input": "f32[1,3,224,224]"}``; axis 0 is the batch. None when there are none.
+def parse_shapes(shapes: Mapping[str, str], *, batched: bool = True) -> tuple[TensorSpec, ...] | None:
+    """Input specs from ``{"input": "f32[1,3,224,224]"}``; None when there are none.
+
+    Args:
+        shapes: Texts by input name.
+        batched: Axis 0 is the batch, whatever its size; else it is a size like every other.
 
     Raises:
         SpecError: A text is not a dtype and a shape.
     """
     specs = []
     for name, text in shapes.items():
-        match = re.fullmatch(r"(\w+)\[\s*([1-9]\d*(?:\s*,\s*[1-9]\d*)*)\s*\]", text.strip())
-        if match is None or match.group(1) not in DTYPES:
+        match = re.fullmatch(r"(\w+)\[\s*((?:[1-9]\d*(?:\s*,\s*[1-9]\d*)*)?)\s*\]", text.strip())
+        if match is None or match.group(1) not in DTYPES or (batched and not match.group(2)):
             raise SpecError(
                 f"input {name!r}: not a shape",
                 found=repr(text),
                 allowed=f"DTYPE[N,…] with DTYPE one of {', '.join(DTYPES)} and sizes of 1 or more, e.g. "
                 "f32[1,3,224,224]",
             )
-        dims = tuple(int(d) for d in match.group(2).split(","))
-        specs.append(TensorSpec(name=name, dtype=DTYPES[match.group(1)], shape=("batch", *dims[1:])))
+        sizes = tuple(int(d) for d in match.group(2).split(",") if d.strip())
+        shape: tuple[int | str, ...] = ("batch", *sizes[1:]) if batched else sizes
+        specs.append(TensorSpec(name=name, dtype=DTYPES[match.group(1)], shape=shape))
     return tuple(specs) or None
 
 
-def shaped(specs: tuple[TensorSpec, ...], shapes: Mapping[str, str]) -> tuple[TensorSpec, ...]:
+def shaped(specs: tuple[TensorSpec, ...], shapes: Mapping[str, str], *, batched: bool = True) -> tuple[TensorSpec, ...]:
     """Input specs of a model, with the sizes that it leaves open filled in from ``[shapes]``.
+
+    Args:
+        specs: The model's inputs.
+        shapes: Texts by input name, as for :func:`parse_shapes`.
+        batched: Axis 0 of every input is the batch; else one sample is one whole query, and an input whose axis 0 is
+            neither 1 nor open gets an axis of size 1 in front.
 
     Raises:
         SpecError: A shape is given for no input of the model, or contradicts it.
     """
-    given = {spec.name: spec for spec in parse_shapes(shapes) or ()}
+    given = {spec.name: spec for spec in parse_shapes(shapes, batched=batched) or ()}
     known = {spec.name: spec for spec in specs}
+    first = 1 if batched else 0
     for name, spec in given.items():
         if name not in known:
             raise SpecError(
@@ -212,9 +249,20 @@ def shaped(specs: tuple[TensorSpec, ...], shapes: Mapping[str, str]) -> tuple[Te
                 fix=did_you_mean(name, known),
             )
         model = known[name]
-        sizes = tuple(int(dim) for dim in spec.shape[1:])  # parse_shapes names the batch only
-        if spec.dtype != model.dtype or not fits(sizes, model.shape[1:]):
+        sizes = tuple(int(dim) for dim in spec.shape[first:])  # parse_shapes names the batch only
+        if spec.dtype != model.dtype or not fits(sizes, model.shape[first:]):
             raise SpecError(
                 f"the shape given for input {name!r} contradicts the model", found=str(spec), allowed=str(model)
             )
-    return tuple(given.get(spec.name, spec) for spec in specs)
+    # One name is one size, also in inputs that no shape is given for.
+    pairs = [pair for name, spec in given.items() for pair in zip(known[name].shape, spec.shape, strict=True)]
+    sizes_of: dict[int | str, int] = {dim: size for dim, size in pairs if isinstance(size, int)}
+    filled = tuple(
+        given.get(spec.name) or replace(spec, shape=tuple(sizes_of.get(d, d) for d in spec.shape)) for spec in specs
+    )
+    return filled if batched else tuple(map(_one_query, filled))
+
+
+def _one_query(spec: TensorSpec) -> TensorSpec:
+    first = spec.shape[0] if spec.shape else None
+    return spec if first == 1 or isinstance(first, str) else replace(spec, shape=(1, *spec.shape))

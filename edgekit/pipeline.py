@@ -23,7 +23,7 @@ from edgekit.choosing import best
 from edgekit.disk import whole
 from edgekit.errors import DataError, EngineMissing, SpecError, did_you_mean
 from edgekit.gains import measure_gains
-from edgekit.ingredients import Ingredients, load_data, parse_shapes, shaped
+from edgekit.ingredients import Ingredients, load_data, parse_shapes, specs_of
 from edgekit.making import CALIBRATION_FIX, export, tool_versions
 from edgekit.metrics import paired_drop
 from edgekit.models import is_onnx, save_weights
@@ -43,6 +43,7 @@ from edgekit.teaching import (
     check_roles,
     import_onnx,
     load_models,
+    onnx_inputs,
     onnx_model,
     run_reference,
     train_student,
@@ -185,8 +186,8 @@ def train_models(
     _require("onnx" if is_onnx(recipe.teacher.model) else "torch")
     if is_onnx(recipe.teacher.model):
         teacher = onnx_model(recipe.teacher, base)
-        specs = import_onnx(teacher, steps).inputs
-        return load_data(recipe, base, shaped(specs, recipe.shapes)), teacher, teacher
+        specs = onnx_inputs(teacher, recipe.shapes)
+        return load_data(recipe, base, specs, whole_queries=True), teacher, teacher
     given = parse_shapes(recipe.shapes)
     teacher, student = load_models(recipe, base)
     data = load_data(recipe, base, given)
@@ -281,7 +282,7 @@ def _jobs(recipe: Recipe, base: Path, choices: Choices) -> list[Job]:
 
 def _cross(recipe: Recipe, student: TrainedModel, data: Ingredients, steps: Path, progress: Progress) -> Artifact:
     if student.onnx is not None:
-        return import_onnx(student, steps, parse_shapes(recipe.shapes) or ())
+        return import_onnx(student, steps, specs_of(data.test))
     assert student.module is not None  # a model is a module or a file
     progress("export to ONNX", 0, 1)
     artifact = export(student.module, data.test, steps)

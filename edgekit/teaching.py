@@ -23,7 +23,7 @@ from edgekit.artifact import (
 )
 from edgekit.data import Samples
 from edgekit.errors import DataError, ModelError, SpecError
-from edgekit.ingredients import Ingredients
+from edgekit.ingredients import Ingredients, shaped
 from edgekit.making import tool_versions
 from edgekit.models import (
     class_sources,
@@ -42,6 +42,8 @@ from edgekit.steps import run_step
 
 if TYPE_CHECKING:
     from torch.nn import Module
+
+WHOLE_QUERIES = "the model has no batch: one sample is one whole query, and axis 0 of every input and output is its own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -250,7 +252,31 @@ def onnx_model(spec: ModelSpec, base: Path) -> TrainedModel:
     return TrainedModel(name=path.name, onnx=path, sha256=describe_onnx(path, precision="fp32").sha256)
 
 
-def import_onnx(model: TrainedModel, steps: Path, shapes: Sequence[TensorSpec] = ()) -> Artifact:
+def onnx_inputs(model: TrainedModel, shapes: Mapping[str, str]) -> tuple[TensorSpec, ...]:
+    """What one sample of an ``.onnx`` file's inputs is, with the sizes of ``[shapes]`` filled in.
+
+    Returns:
+        Input specs; axis 0 is the batch or, where the model has none, the sample's own, of size 1.
+
+    Raises:
+        SpecError: A shape is given for no input of the model, or contradicts it.
+        ModelError: The model has no inputs, or one that is no tensor.
+    """
+    import onnx
+
+    from edgekit.conversion.clean import input_specs
+    from edgekit.conversion.queries import has_batch
+
+    path = model.onnx
+    assert path is not None  # only called for files
+    proto = onnx.load(str(path), load_external_data=False)
+    specs = input_specs(proto)
+    if not specs:
+        raise ModelError(f"{path}: the model has no inputs", allowed="a model that computes something of its inputs")
+    return shaped(specs, shapes, batched=has_batch(proto, path.parent))
+
+
+def import_onnx(model: TrainedModel, steps: Path, sampled: Sequence[TensorSpec]) -> Artifact:
     """Takes an ``.onnx`` file in as the fp32 artifact, with its external data beside it.
 
     Exporters note source paths in the file; none of them travels on.
@@ -258,11 +284,17 @@ def import_onnx(model: TrainedModel, steps: Path, shapes: Sequence[TensorSpec] =
     Args:
         model: The file.
         steps: Root of the step folders.
-        shapes: Inputs whose open dimensions, the batch left out, get these sizes.
+        sampled: One sample of every input, whose sizes the open dimensions get; see
+            :func:`edgekit.conversion.queries.fit_to_samples`.
+
+    Raises:
+        DataError: The samples do not fit together.
+        ModelError: The size of an output hangs on the values of the inputs.
     """
     import onnx
 
-    from edgekit.conversion.clean import describe_onnx, fix_sizes, strip_metadata
+    from edgekit.conversion.clean import describe_onnx, strip_metadata
+    from edgekit.conversion.queries import fit_to_samples
 
     path = model.onnx
     assert path is not None  # only called for files
@@ -275,11 +307,12 @@ def import_onnx(model: TrainedModel, steps: Path, shapes: Sequence[TensorSpec] =
                 shutil.copyfile(path.parent / name, folder / name)
         proto = onnx.load(str(path), load_external_data=False)
         strip_metadata(proto)
-        fix_sizes(proto, shapes)
+        whole = fit_to_samples(proto, sampled, path.parent)
         onnx.save(proto, str(folder / described.model))
-        save_artifact(describe_onnx(folder / described.model, precision="fp32"))
+        fp32 = describe_onnx(folder / described.model, precision="fp32")
+        save_artifact(dataclasses.replace(fp32, notes=(WHOLE_QUERIES,) if whole else ()))
 
-    key = {"edgekit": __version__, "tools": tool_versions("onnx"), "files": described.files, "shapes": shapes}
+    key = {"edgekit": __version__, "tools": tool_versions("onnx"), "files": described.files, "sampled": sampled}
     return load_artifact(run_step(steps, "import", key, make))
 
 

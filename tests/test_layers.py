@@ -22,7 +22,7 @@ LAYERS = [
     ["profiling"],
     [
         *["specs", "data", "recipe", "catalog", "models", "metrics", "steps"],
-        *["_lookup", "_paths", "_readers", "_images", "_weights"],
+        *["_lookup", "_paths", "_draws", "_readers", "_images", "_weights"],
     ],
     ["quantization"],
     ["backends", "conversion", "distillation", "pruning"],

@@ -16,13 +16,14 @@ from fake_line import (
 )
 
 from edgekit.errors import DataError, ModelError, SpecError, TrainingError
-from edgekit.ingredients import load_data, parse_shapes
+from edgekit.ingredients import load_data, specs_of
 from edgekit.models import load_module, save_weights, state_hash
 from edgekit.progress import silent
 from edgekit.teaching import (
     check_roles,
     import_onnx,
     load_models,
+    onnx_inputs,
     onnx_model,
     run_reference,
     train_student,
@@ -232,11 +233,11 @@ def test_an_onnx_file_is_taken_in_without_what_its_exporter_noted(tmp_path):
     proto.graph.node[0].metadata_props.add(key="pkg.torch.onnx.stack_trace", value="/home/me/secret/nets.py")
     onnx.save(proto, project / "model.onnx")
     model = onnx_model(make_recipe().teacher, project)
-    artifact = import_onnx(model, tmp_path / "steps")
+    artifact = import_onnx(model, tmp_path / "steps", onnx_inputs(model, {}))
     assert (artifact.engine, artifact.precision, artifact.model) == ("onnx", "fp32", "model.onnx")
     assert b"secret" not in artifact.path.read_bytes()
     assert (model.name, model.parameters, model.module) == ("model.onnx", None, None)
-    assert import_onnx(model, tmp_path / "steps").folder == artifact.folder
+    assert import_onnx(model, tmp_path / "steps", onnx_inputs(model, {})).folder == artifact.folder
 
 
 def test_external_data_come_along(tmp_path):
@@ -245,7 +246,8 @@ def test_external_data_come_along(tmp_path):
     (weights,) = proto.graph.initializer
     weights.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights), weights.name))
     onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    artifact = import_onnx(onnx_model(make_recipe().teacher, path.parent), tmp_path / "steps")
+    model = onnx_model(make_recipe().teacher, path.parent)
+    artifact = import_onnx(model, tmp_path / "steps", onnx_inputs(model, {}))
     assert sorted(artifact.files) == ["model.onnx", "weights.bin"]
     assert (artifact.folder / "weights.bin").read_bytes() == (path.parent / "weights.bin").read_bytes()
 
@@ -255,9 +257,10 @@ def test_open_sizes_are_fixed_where_they_are_given(tmp_path):
     open (float["b", "t", 8] x, float["b", "t", 1] m) => (float["b", "t", 8] y) { y = Mul(x, m) }"""
     onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
     model = onnx_model(make_recipe().teacher, tmp_path)
-    left = import_onnx(model, tmp_path / "steps")
-    assert [spec.shape for spec in left.inputs] == [("b", "t", 8), ("b", "t", 1)]
-    fixed = import_onnx(model, tmp_path / "steps", parse_shapes({"x": "f32[1,16,8]"}) or ())
+    assert [spec.shape for spec in onnx_inputs(model, {})] == [("b", "t", 8), ("b", "t", 1)]
+    given = onnx_inputs(model, {"x": "f32[1,16,8]"})
+    assert [spec.shape for spec in given] == [("batch", 16, 8), ("b", 16, 1)]  # one name is one size
+    fixed = import_onnx(model, tmp_path / "steps", given)
     assert [spec.shape for spec in (*fixed.inputs, *fixed.outputs)] == [("b", 16, 8), ("b", 16, 1), ("b", 16, 8)]
 
 
@@ -272,8 +275,8 @@ def test_an_onnx_file_that_is_none_is_told(tmp_path):
 def test_the_reference_of_an_onnx_file_is_itself_in_fp32(tmp_path):
     project = write_project(tmp_path / "project")
     model = onnx_model(make_recipe().teacher, project)
-    artifact = import_onnx(model, tmp_path / "steps")
-    data = load_data(make_recipe(), project, artifact.inputs)
+    data = load_data(make_recipe(), project, onnx_inputs(model, {}), whole_queries=True)
+    artifact = import_onnx(model, tmp_path / "steps", specs_of(data.test))
     outputs = run_reference(model, artifact, data.test)
     assert {name: array.shape for name, array in outputs.items()} == {"logits": (64, 3)}
     assert not outputs["logits"].any()

@@ -37,12 +37,11 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         onnx.load_external_data_for_model(proto, str(path.parent))
         onnx.checker.check_model(str(path))
     except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as exc:
-        lines = str(exc).strip().splitlines()
-        raise ModelError(
-            f"{path}: not a valid ONNX model",
-            found=lines[0] if lines else type(exc).__name__,
-            fix="export the model again, or run onnx.checker on it",
-        ) from exc
+        lines = str(exc).strip().splitlines() or [type(exc).__name__]
+        fix = "export the model again, or run onnx.checker on it"
+        if "Field 'shape'" in lines[0]:
+            fix = "state every input's and output's shape in the file; onnx.shape_inference.infer_shapes knows most"
+        raise ModelError(f"{path}: not a valid ONNX model", found=lines[0], fix=fix) from exc
     return proto
 
 
@@ -113,14 +112,15 @@ def _output_specs(proto: onnx.ModelProto) -> tuple[TensorSpec, ...]:
     """Output specs; sizes that the file leaves open and that follow from its inputs are filled in."""
     sizes = {dim for spec in input_specs(proto) for dim in spec.shape}
     outputs = proto.graph.output
-    if not sizes.issuperset(dim for value in outputs for dim in _dims(value) if isinstance(dim, str)):
+    if not sizes.issuperset(dim for value in outputs for dim in dims_of(value) if isinstance(dim, str)):
         outputs = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph.output
     return tuple(_spec(value) for value in outputs)
 
 
-def _dims(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
-    dims = value.type.tensor_type.shape.dim
-    return tuple(d.dim_value if d.HasField("dim_value") else (d.dim_param or f"d{i}") for i, d in enumerate(dims))
+def dims_of(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    """Dimensions of an input or output; an open one without a name gets one that no other tensor's has."""
+    dims = enumerate(value.type.tensor_type.shape.dim)
+    return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or f"{value.name}_d{i}" for i, d in dims)
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
@@ -131,7 +131,7 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
             allowed="tensors (no sequences, maps or optionals)",
         )
     dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
-    return TensorSpec(name=value.name, dtype=dtype, shape=_dims(value))
+    return TensorSpec(name=value.name, dtype=dtype, shape=dims_of(value))
 
 
 def check_batch(inputs: tuple[TensorSpec, ...], batch: int) -> None:
@@ -146,7 +146,8 @@ def check_batch(inputs: tuple[TensorSpec, ...], batch: int) -> None:
                 f"input {spec.name!r} has a fixed batch of {spec.shape[0]}",
                 found=f"the profile's batch is {batch}",
                 allowed=f"a batch of {batch}, or a dynamic one",
-                fix="export the model with a dynamic batch, or choose a profile with that batch",
+                fix="export the model with a dynamic batch, or choose a profile with that batch; where axis 0 is no "
+                f"batch, give samples of whole queries: [n, {', '.join(map(str, spec.shape))}]",
             )
 
 
@@ -164,7 +165,7 @@ def fix_batch(proto: onnx.ModelProto, batch: int) -> None:
     """
     free_constants(proto)
     check_batch(input_specs(proto), batch)
-    first = [value.type.tensor_type.shape.dim[0] for value in proto.graph.input if _dims(value)]
+    first = [value.type.tensor_type.shape.dim[0] for value in proto.graph.input if dims_of(value)]
     names = {dim.dim_param for dim in first if dim.dim_param}
     for dim in first:
         dim.dim_value = batch
