@@ -30,7 +30,7 @@ from edgekit.errors import EdgeKitError, EngineError
 from edgekit.profiling.child import child_environment
 from edgekit.runtime import open_artifact
 from edgekit.runtime.numbers import run_batched
-from edgekit.runtime.session import PlacedNode, Placement, Session
+from edgekit.runtime.session import PlacedNode, Placement, Session, one_query
 
 SILENCE_S = 120.0
 PARENT_GONE = 3  # exit status
@@ -53,10 +53,15 @@ class Apart:
         """
         return self._ask({"do": "run"}, feeds)[1]
 
-    def placement(self) -> Placement:
-        """What the engine really ran; see :meth:`edgekit.runtime.session.Session.placement`."""
-        raw = self._ask({"do": "placement"}, {})[0]["placement"]
-        return Placement(device=raw["device"], nodes=tuple(PlacedNode(**node) for node in raw["nodes"]))
+    def placement(self, samples: Mapping[str, Array] | None = None) -> Placement:
+        """What the engine really ran; see :meth:`edgekit.runtime.session.Session.placement`.
+
+        Args:
+            samples: Of which the first make a query; none, or where they do not fit: zeros.
+        """
+        raw = self._ask({"do": "placement"}, samples or {})[0]["placement"]
+        nodes = (PlacedNode(**node | {"origins": tuple(node["origins"])}) for node in raw["nodes"])
+        return Placement(device=raw["device"], nodes=tuple(nodes))
 
     def _ask(self, message: Mapping[str, Any], arrays: Mapping[str, Array]) -> tuple[dict[str, Any], dict[str, Array]]:
         _send(self.stream, message, arrays)
@@ -181,7 +186,7 @@ def serve(descriptor: int) -> None:
                 elif message["do"] == "run":
                     outputs = run_batched(_Beating(session, stream), arrays)
                 else:
-                    answer["placement"] = to_json(session.placement())
+                    answer["placement"] = to_json(session.placement(one_query(arrays, session.inputs)))
             except EdgeKitError as exc:
                 answer["error"] = _told(exc)
             _send(stream, answer, outputs)

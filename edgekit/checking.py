@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,21 @@ import numpy as np
 
 from edgekit.apart import opened_apart
 from edgekit.artifact import Array, Artifact
+from edgekit.claimed import ran_in_float, require_precision
 from edgekit.data import RANDOM, Samples
 from edgekit.errors import BundleError, EngineError
 from edgekit.metrics import Drop, Metric, agreement, paired_drop, paired_drop_aggregate, score
 from edgekit.progress import Progress, silent
 from edgekit.runtime import missing
 from edgekit.runtime.numbers import max_error, snr_db
-from edgekit.runtime.session import Placement
+from edgekit.runtime.session import PlacedNode, Placement
 
 # Below this an artifact computes something else; int8 has no floor but NaN: its loss is judged by the metric.
 PARITY_FLOOR_DB = {"fp32": 90.0, "fp16": 35.0, "bf16": 35.0}
 # Samples preprocessed at a time.
 CHUNK = 256
+# Samples that a record of the placement chooses its query from.
+FEWEST = 16
 _OUTPUT = "output/"
 
 
@@ -50,12 +52,23 @@ class References:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedOperator:
-    """How many nodes of one kind the engine ran in one precision."""
+    """How many nodes of one kind the engine ran in one precision.
+
+    Attributes:
+        op: Operator as the engine calls it.
+        precision: What it computed in.
+        compute: Whether it is a convolution or a matrix product.
+        count: Nodes.
+        macs: Multiply-accumulates of all of them in one query; None where the engine's record does not tell.
+        time_us: Time spent in all of them in one query, in µs, likewise.
+    """
 
     op: str
     precision: str
     compute: bool
     count: int
+    macs: int | None = None
+    time_us: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +90,9 @@ class Proof:
         held_out: Whether an accuracy limit may be judged on it.
         placement: What the engine really ran, by operator and precision.
         int8_share: Share of compute nodes run in int8, 0 to 1.
+        int8_share_macs: Share of their multiply-accumulates; None where the engine's record does not tell.
+        int8_share_time: Share of the time of all nodes, likewise.
+        ran_in_float: Nodes that are quantised in the file and that the engine ran in float, as far as names tell.
     """
 
     samples: int
@@ -93,6 +109,9 @@ class Proof:
     held_out: bool = True
     placement: tuple[PlacedOperator, ...] = ()
     int8_share: float | None = None
+    int8_share_macs: float | None = None
+    int8_share_time: float | None = None
+    ran_in_float: tuple[str, ...] = ()
 
 
 def make_references(
@@ -156,21 +175,23 @@ def check(
         progress: Told of every chunk of samples.
 
     Raises:
-        EngineError: The engine refuses the artifact, cannot execute here, crashes, hangs, or gives other outputs than
-            the student.
+        EngineError: The engine refuses the artifact, cannot execute here, crashes, hangs, gives other outputs than
+            the student, or ran nothing of it in the precision that its plan says.
         ParityError: An output has another shape than the student's.
         DataError: The outputs do not fit the metric.
     """
     executed = runnable(built)
     with opened_apart(executed) as session:
         outputs = run_samples(session.run, samples, progress, f"check {built.engine} {built.precision}")
-        placement = session.placement()
+        placement = session.placement(samples.tensors(np.arange(min(FEWEST, len(samples)))))
     if set(outputs) != set(references.student):
         raise EngineError(
             f"{built.engine} gives other outputs than the fp32 model",
             found=", ".join(outputs),
             allowed=", ".join(references.student),
         )
+    if executed is built:  # another engine's record says nothing of its own
+        require_precision(built, placement)
     pairs = [(references.student[name], outputs[name]) for name in references.student]
     db = min(snr_db(reference, actual) for reference, actual in pairs)
     proof = Proof(
@@ -182,6 +203,9 @@ def check(
         held_out=references.held_out,
         placement=_tally(placement),
         int8_share=placement.share("int8"),
+        int8_share_macs=placement.share("int8", by="macs"),
+        int8_share_time=placement.share("int8", by="time"),
+        ran_in_float=ran_in_float(built, placement) if executed is built else (),
     )
     return proof if proof.broken else _scored(proof, references, outputs, samples, metric)
 
@@ -195,7 +219,7 @@ def parse_proof(raw: Mapping[str, Any]) -> Proof:
     try:
         drops = {key: None if raw[key] is None else Drop(**raw[key]) for key in ("drop", "drop_from_fp32")}
         placement = tuple(PlacedOperator(**operator) for operator in raw["placement"])
-        return Proof(**dict(raw) | drops | {"placement": placement})
+        return Proof(**dict(raw) | drops | {"placement": placement, "ran_in_float": tuple(raw.get("ran_in_float", ()))})
     except (KeyError, TypeError) as exc:
         raise BundleError(
             "what a manifest says of its accuracy cannot be read", found=f"{type(exc).__name__}: {exc}"
@@ -296,8 +320,22 @@ def _for_metric(outputs: Mapping[str, Array]) -> Array | dict[str, Array]:
 
 
 def _tally(placement: Placement) -> tuple[PlacedOperator, ...]:
-    counts = Counter((node.op, node.precision, node.compute) for node in placement.nodes)
+    kinds: dict[tuple[str, str, bool], list[PlacedNode]] = {}
+    for node in placement.nodes:
+        kinds.setdefault((node.op, node.precision, node.compute), []).append(node)
     return tuple(
-        PlacedOperator(op=op, precision=precision, compute=compute, count=count)
-        for (op, precision, compute), count in sorted(counts.items(), key=lambda item: (-item[0][2], item[0]))
+        PlacedOperator(
+            op=op,
+            precision=precision,
+            compute=compute,
+            count=len(nodes),
+            macs=_sum([node.macs for node in nodes]),
+            time_us=_sum([node.time_us for node in nodes]),
+        )
+        for (op, precision, compute), nodes in sorted(kinds.items(), key=lambda item: (-item[0][2], item[0]))
     )
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    """Their sum; None where one is not known."""
+    return None if None in values else sum(values)

@@ -1,7 +1,8 @@
 """What is known of a candidate, as types: the proof of its numbers, and what its measuring process gave.
 
 The published JSON Schemas are made of these types (``python -m edgekit.schemas``), their descriptions of the text under
-each field. Times are in ms of wall clock unless their name says otherwise; MB are 10^6 bytes.
+each field. A key that is not required came later: files of before lack it. Times are in ms of wall clock unless their
+name says otherwise; MB are 10^6 bytes.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import ConfigDict, with_config
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 # JSON as it was written: no unknown keys, no number read from text, no NaN.
 record = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True))
@@ -45,6 +46,10 @@ class PlacedOperator(TypedDict):
     """Whether it is a convolution or a matrix product."""
     count: int
     """Nodes."""
+    macs: NotRequired[int | None]
+    """Multiply-accumulates of all of them in one query; null where the engine's record does not tell."""
+    time_us: NotRequired[float | None]
+    """Time spent in all of them in one query, in µs; null where the engine's record does not tell."""
 
 
 @record
@@ -79,6 +84,12 @@ class Proof(TypedDict):
     """What the engine really ran."""
     int8_share: float | None
     """Share of convolutions and matrix products run in int8, 0 to 1."""
+    int8_share_macs: NotRequired[float | None]
+    """Share of their multiply-accumulates, 0 to 1; null where the engine's record does not tell."""
+    int8_share_time: NotRequired[float | None]
+    """Share of the time of all nodes, 0 to 1; null where the engine's record does not tell."""
+    ran_in_float: NotRequired[list[str]]
+    """Nodes that are quantised in the file and that the engine ran in float, as far as names tell."""
 
 
 @record

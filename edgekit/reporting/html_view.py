@@ -37,6 +37,7 @@ from edgekit.reporting.pictures_latency import (
 )
 from edgekit.reporting.pictures_pareto import SHAPES, Pareto, crowded, draw_pareto, drawn_shape, pareto_of
 from edgekit.reporting.pictures_steps import changed, draw_gauge, draw_scores, draw_steps, megabytes
+from edgekit.reporting.placing import placement_facts
 from edgekit.reporting.tables import count, milliseconds, percent, shipped_of
 
 Pair = tuple[Markup | None, Markup | None]
@@ -264,6 +265,7 @@ def _facts(report: Mapping[str, Any], target: Mapping[str, Any], measured: Mappi
         lines.append(
             ("measured", f"{plain(application.get('n'))} queries in {plain(measured.get('turns'))} turns, {when}")
         )
+    lines += placement_facts(target)
     if report.get("untrained"):
         lines.append(("weights", "none were given: they are as the factory made them"))
     if target.get("not_measured"):

@@ -15,7 +15,7 @@ from edgekit.artifact import Array, Option, TensorSpec
 from edgekit.errors import EngineError, EngineMissing
 from edgekit.runtime.boundary import Boundary, closed, match_specs
 from edgekit.runtime.external_data import check_external_data
-from edgekit.runtime.onnxruntime_record import placed_nodes
+from edgekit.runtime.onnxruntime_record import is_blocked, placed_nodes
 from edgekit.runtime.options import check_options
 from edgekit.runtime.quiet import silence_telemetry
 from edgekit.runtime.session import Placement, feed_checker, recorded_runs, zeros
@@ -127,21 +127,27 @@ class OrtSession:
             return dict(zip(self._names, session.run(self._names, feeds), strict=True))
 
     def placement(self, feeds: Mapping[str, Array] | None = None) -> Placement:
-        """Profiles a few runs in a second session, and one that packs no weights in a third, and reads the profiles."""
+        """Profiles a few runs in a second session and reads the profile; further ones tell the shapes of weights."""
         if self._session is None:
             raise closed(NAME)
         provider = self._session.get_providers()[0]
         feeds = zeros(self.inputs) if feeds is None else feeds
         self._check(feeds)
-        timed = self._profile(provider, feeds, self._options)
-        shaped = self._profile(provider, feeds, {**self._options, **_UNPACKED})
-        return Placement(device=provider, nodes=placed_nodes(timed, shaped))
+        timed = self._profile(provider, feeds)
+        shaped = self._profile(provider, feeds, unpacked=True)
+        plain = self._profile(provider, feeds, unpacked=True, unblocked=True) if is_blocked(shaped) else ()
+        return Placement(device=provider, nodes=placed_nodes(timed, shaped, plain))
 
-    def _profile(self, provider: str, feeds: Mapping[str, Array], options: Mapping[str, Option]) -> Any:
+    def _profile(
+        self, provider: str, feeds: Mapping[str, Array], *, unpacked: bool = False, unblocked: bool = False
+    ) -> Any:
+        """Events of a few runs, or of one where it serves for the shapes alone."""
+        options = {**self._options, **_UNPACKED} if unpacked else self._options
+        without = ["NchwcTransformer"] if unblocked else []
         with tempfile.TemporaryDirectory() as folder:
-            session = _create(self._model, options, provider, profile_to=Path(folder))
+            session = _create(self._model, options, provider, profile_to=Path(folder), without=without)
             with self._boundary:
-                for _ in recorded_runs() if options is self._options else range(1):
+                for _ in range(1) if unpacked else recorded_runs():
                     session.run(None, feeds)
                 return json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
 
@@ -160,7 +166,14 @@ def _check_options(options: Mapping[str, Option]) -> None:
             )
 
 
-def _create(model: Path, options: Mapping[str, Option], provider: str, *, profile_to: Path | None) -> Any:
+def _create(
+    model: Path,
+    options: Mapping[str, Option],
+    provider: str,
+    *,
+    profile_to: Path | None,
+    without: Sequence[str] = (),
+) -> Any:
     silence_telemetry()
     import onnxruntime as ort
 
@@ -178,7 +191,9 @@ def _create(model: Path, options: Mapping[str, Option], provider: str, *, profil
         settings.enable_profiling = True
         settings.profile_file_prefix = str(profile_to / "profile")
     with engine_errors(f"open {model.name}"):
-        session = ort.InferenceSession(model, settings, providers=[provider])
+        session = ort.InferenceSession(
+            model, settings, providers=[provider], **({"disabled_optimizers": list(without)} if without else {})
+        )
     if session.get_providers()[0] != provider:
         raise _provider_missing(provider, session.get_providers())
     return session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -56,16 +57,27 @@ _FLOAT_OPERATORS = frozenset(
 )
 _SMALL = {"int8": "int8", "int4": "int4", "uint4": "int4", "int2": "int2", "uint2": "int2"}
 _BITS = (2, 4, 8)
+_BLOCKED_OPERATORS = ("Conv", "FusedConv")
+_BLOCK = 16
+# What the engine puts behind a node's name, or behind its output's where it moves it to its blocked layout.
+_RENAMED = re.compile(r"(_nchwc|_token_\d+|/\w+Fusion/)+$")
 
 
-def placed_nodes(timed: Events, shaped: Events) -> tuple[PlacedNode, ...]:
+def is_blocked(events: Events) -> bool:
+    """Whether convolutions ran in the engine's blocked layout, in which channels are rounded up to 8 or 16."""
+    return any(map(_is_blocked, _nodes(events)))
+
+
+def placed_nodes(timed: Events, shaped: Events, unblocked: Events = ()) -> tuple[PlacedNode, ...]:
     """Reads two profiles of the same model and feeds.
 
     Args:
         timed: Events of the session as it ships, of at least two runs: times are medians of those after the first.
             Weights that a kernel packed have no shape there.
         shaped: Events of one run in which no weights were packed.
+        unblocked: Where some ran in the blocked layout, events of one run without it: they have the model's channels.
     """
+    convolutions = [event for event in _nodes(unblocked) if event["args"]["op_name"] in _BLOCKED_OPERATORS]
     runs = sum(event["name"] == "model_run" for event in timed)
     times: dict[tuple[str, str], list[float]] = {}
     for event in _nodes(timed):
@@ -78,7 +90,8 @@ def placed_nodes(timed: Events, shaped: Events) -> tuple[PlacedNode, ...]:
         own = times.get(key, [])
         per_run = len(own) // runs
         known = runs > 1 and nth < per_run and len(own) == per_run * runs
-        found.append(_placed(event, median(own[per_run + nth :: per_run]) if known else None))
+        counted = _unblocked(event, convolutions) if _is_blocked(event) else event
+        found.append(_placed(event, counted, median(own[per_run + nth :: per_run]) if known else None))
     return tuple(found)
 
 
@@ -90,13 +103,40 @@ def _key(event: Mapping[str, Any]) -> tuple[str, str]:
     return event["name"], str(event["args"].get("node_index"))
 
 
-def _placed(event: Mapping[str, Any], time_us: float | None) -> PlacedNode:
-    op, name = event["args"]["op_name"], event["name"].removesuffix("_kernel_time")
+def _is_blocked(event: Mapping[str, Any]) -> bool:
+    return bool(event["name"].endswith("_nchwc_kernel_time") and event["args"]["op_name"] in _BLOCKED_OPERATORS)
+
+
+def _unblocked(event: Mapping[str, Any], left: list[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Takes out of ``left`` the convolution that an event rounded up became of; names do not tell, sizes do."""
+    for other in left:
+        if _rounded(event, other):
+            left.remove(other)
+            return other
+    return event
+
+
+def _rounded(event: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    (inputs, outputs), (plain_inputs, plain_outputs) = _tensors(event), _tensors(other)
+    (*_, weight), (*_, plain) = (inputs[:2], plain_inputs[:2])
+    output, plain_output = outputs[0], plain_outputs[0]
+    same = weight[1][2:] == plain[1][2:] and output[2:] == plain_output[2:] and output[0] == plain_output[0]
+    return same and all(0 <= a - b < _BLOCK for a, b in zip(weight[1][:2], plain[1][:2], strict=True))
+
+
+def _tensors(event: Mapping[str, Any]) -> tuple[list[tuple[str, list[int]]], list[list[int]]]:
+    """Element type and shape of every input, shape of every output."""
     inputs = [pair for entry in event["args"].get("input_type_shape", []) for pair in entry.items()]
-    outputs = [shape for entry in event["args"].get("output_type_shape", []) for shape in entry.values()]
+    return inputs, [shape for entry in event["args"].get("output_type_shape", []) for shape in entry.values()]
+
+
+def _placed(event: Mapping[str, Any], counted: Mapping[str, Any], time_us: float | None) -> PlacedNode:
+    op, name = event["args"]["op_name"], event["name"].removesuffix("_kernel_time")
+    inputs, _ = _tensors(event)
+    counted_inputs, outputs = _tensors(counted)
     precision = _PRECISIONS.get(inputs[0][0], inputs[0][0]) if inputs else "unknown"
     compute = op in _INT8_OPERATORS or op in _FLOAT_OPERATORS
-    shapes = [shape for _, shape in inputs]
+    shapes = [shape for _, shape in counted_inputs]
     return PlacedNode(
         name=name,
         op=op,
@@ -105,12 +145,11 @@ def _placed(event: Mapping[str, Any], time_us: float | None) -> PlacedNode:
         time_us=time_us,
         macs=macs_of(op, shapes, outputs[0]) if compute and outputs else None,
         weights=_weights(op, inputs),
-        # A convolution moved to the engine's blocked layout is named after its output.
-        origins=(name, name.removesuffix("_nchwc")) if name.endswith("_nchwc") else (name,),
+        origins=(_RENAMED.sub("", name),),
     )
 
 
-def _weights(op: str, inputs: Sequence[tuple[str, Sequence[int]]]) -> str | None:
+def _weights(op: str, inputs: Sequence[tuple[str, list[int]]]) -> str | None:
     """Element type of the small weights that a node holds, or unpacks on every run."""
     if op == "MatMulNBits" and len(inputs) > 1 and len(inputs[1][1]) == 3:
         # [columns, blocks of the shared axis, bytes of a block]

@@ -38,6 +38,7 @@ _COMPUTE = frozenset(
     }
 )
 _SMALL = {"i8": "int8", "u8": "int8", "i4": "int4", "u4": "int4"}
+_LAYOUTS = ("Reorder", "Reshape", "Transpose")
 _NOT_RUN = ("Input", "Output", "Const")
 
 
@@ -78,8 +79,10 @@ def _placed(node: Any, info: dict[str, str]) -> PlacedNode:
 
 
 def _weights(sources: list[Any]) -> str | None:
-    """The small element type of the first constant beside the data."""
+    """The small element type of the first constant beside the data, also behind what only lays it out."""
     for source in sources:
+        while _info(source).get("layerType") in _LAYOUTS:
+            source = source.input(0).get_source_output().get_node()
         info = _info(source)
         if info.get("layerType") == "Const":
             return _SMALL.get(info.get("runtimePrecision", ""))

@@ -28,8 +28,8 @@ class PlacedNode:
         precision: Element type it computed in, e.g. ``int8`` or ``fp32``.
         compute: True for operators that do multiply-accumulates (convolutions, matrix products).
         time_us: Time spent in it in one profiled run, or None where the engine does not say.
-        macs: Multiply-accumulates of one run, as executed (channels that a layout adds included), or None where the
-            engine's record does not tell them, and for what is no ``compute``.
+        macs: Multiply-accumulates of one run; None where the engine's record does not tell them, and for what is no
+            ``compute``.
         weights: ``int8``, ``int4`` or ``int2`` where it is known to hold its weights that small, whatever it computes
             in; else None.
         origins: Names in the model's file that it was made of, as far as the engine says.

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tiny_models import _initialiser
 
 from edgekit import runtime
 from edgekit.errors import BundleError, EngineError, FeedError, UnknownName
@@ -311,6 +312,72 @@ def test_placement_tells_what_truly_runs_in_int8(computing, opened, model, share
     assert len(compute) == 3
     assert placement.share("int8") == share
     assert placement.share("fp32") == 1.0 - share
+
+
+# Multiply-accumulates of one query, worked out by hand: convolutions plain, grouped, depthwise, transposed; products.
+COUNTED = {
+    "five_convs": (5, 16 * 16 * 9 * 8 * (3 + 4 * 8)),
+    f"""grouped (float["batch", 16, 9, 9] input) => (float["batch", 16, 9, 9] output)
+        <{_initialiser("w", (32, 4, 3, 3))}, {_initialiser("d", (32, 1, 3, 3))}, {_initialiser("p", (16, 32, 1, 1))}> {{
+            g = Conv<pads=[1, 1, 1, 1], group=4>(input, w)
+            h = Conv<pads=[1, 1, 1, 1], group=32>(g, d)
+            output = Conv(h, p)
+        }}""": (3, 81 * (32 * 4 * 9 + 32 * 9 + 16 * 32)),
+    f"""transposed (float["batch", 6, 5] input) => (float["batch", 4, 11] output)
+        <{_initialiser("w", (6, 4, 3))}> {{ output = ConvTranspose<strides=[2]>(input, w) }}""": (1, 5 * 6 * 4 * 3),
+    f"""products (float["batch", 3, 8] input) => (float["batch", 3, 3] output)
+        <{_initialiser("w", (8, 5))}> {{
+            a = MatMul(input, w)
+            t = Transpose<perm=[0, 2, 1]>(a)
+            output = MatMul(a, t)
+        }}""": (2, 3 * 8 * 5 + 3 * 5 * 3),
+    f"""dense (float["batch", 8] input) => (float["batch", 5] output)
+        <{_initialiser("w", (5, 8))}, {_initialiser("b", (5,))}> {{
+            output = Gemm<transB=1>(input, w, b)
+        }}""": (1, 8 * 5),
+}
+
+
+@pytest.mark.parametrize("computing", COMPUTING)
+@pytest.mark.parametrize("model", COUNTED, ids=lambda text: text.split()[0])
+def test_placement_counts_multiply_accumulates(computing, opened, model):
+    nodes, macs = COUNTED[model]
+    placement = opened(model, computing).placement()
+    compute = [node for node in placement.nodes if node.compute]
+    assert (len(compute), sum(node.macs for node in compute)) == (nodes, macs)
+    assert all(node.macs is None for node in placement.nodes if not node.compute)
+    assert placement.share("fp32", by="macs") == 1.0
+
+
+@pytest.mark.parametrize("computing", COMPUTING)
+def test_placement_counts_the_query_it_is_given(computing, opened):
+    session = opened("conv", computing)
+    one, three = (
+        sum(node.macs or 0 for node in session.placement(feeds).nodes) for feeds in (None, {"input": image(3)})
+    )
+    assert three == 3 * one == 3 * 64 * 4 * 27
+    with pytest.raises(FeedError, match="wrong shape"):
+        session.placement({"input": image(3)[:, :2]})
+
+
+@pytest.mark.parametrize(("computing", "bidirectional"), [(engine, both) for engine in COMPUTING for both in (1, 2)])
+def test_placement_counts_every_step_of_a_recurrent_network(computing, opened, bidirectional):
+    kind = "bidirectional" if bidirectional == 2 else "forward"
+    text = f"""recurrent (float[7, 1, 6] input) => (float[7, {bidirectional}, 1, 4] output)
+        <{_initialiser("w", (bidirectional, 16, 6))}, {_initialiser("r", (bidirectional, 16, 4))}> {{
+            output = LSTM<hidden_size=4, direction="{kind}">(input, w, r)
+        }}"""
+    placement = opened(text, computing).placement()
+    assert sum(node.macs or 0 for node in placement.nodes) == 7 * bidirectional * 16 * (6 + 4)
+
+
+@pytest.mark.parametrize("computing", COMPUTING)
+def test_placement_has_times_and_small_weights(computing, opened):
+    placement = opened("chain_uint8", computing, precision="int8").placement()
+    assert all(node.time_us is not None and node.time_us >= 0 for node in placement.nodes)
+    assert sum(node.time_us for node in placement.nodes) > 0
+    assert {node.weights for node in placement.nodes if node.compute} == {"int8"}
+    assert 0.0 < placement.share("int8", by="time") <= 1.0
 
 
 def test_an_engine_without_a_module_is_unknown(tiny_artifact):
