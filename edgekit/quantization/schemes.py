@@ -49,8 +49,8 @@ class Usual:
 
 USUAL = {
     "onnxruntime": Usual(method="minmax"),
-    # What NNCF does of its own accord.
-    "openvino": Usual(method="average", corrections=("bias-correction",)),
+    # What NNCF does of its own accord; it smooths transformers only.
+    "openvino": Usual(method="average", corrections=("smooth-quant", "bias-correction")),
     "tensorrt": Usual(method="minmax"),
     "null": Usual(method="minmax"),
 }
