@@ -21,7 +21,7 @@ from edgekit.specs import Target
 NAME = "onnxruntime"
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
 VNNI_TIERS = ("avx2-vnni", "avx512-vnni", "amx")
-METHODS: Mapping[str, tuple[str, ...]] = {"int8": STATIC_METHODS}
+METHODS: Mapping[str, tuple[str, ...]] = {"int8": (*STATIC_METHODS, "dynamic"), "w8": ("round",), "w4": ("round",)}
 CORRECTIONS: tuple[str, ...] = ()
 # Which inputs of which operators are in int8: those that its CPU kernels take; no more, as a Q/DQ pair around any other
 # operator costs time and digits. (): all its inputs.
@@ -60,18 +60,24 @@ def scheme(target: Target) -> Scheme:
 
 
 def refuses(plan: Plan, target: Target) -> str | None:
-    """Nothing: every plan of its methods runs on every target that has the precision."""
+    """Corrections of a plan that has nothing to correct; every other plan of its methods runs on every target."""
+    if plan.corrections and plan.method not in STATIC_METHODS:
+        return f"corrections are for static int8, and this is {plan.method or plan.precision}"
     return None
 
 
 def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache: Path | None = None) -> Artifact:
-    """Static int8.
+    """Static or dynamic int8, or small weights.
 
     Returns:
         An ONNX artifact; its notes name the compute nodes that stayed in float, and why.
     """
-    from edgekit.backends import onnxruntime_static
+    from edgekit.backends import onnxruntime_dynamic, onnxruntime_static, onnxruntime_weights
 
+    if plan.precision in ("w8", "w4"):
+        return onnxruntime_weights.quantize(fp32, plan, out)
+    if plan.method == "dynamic":
+        return onnxruntime_dynamic.quantize(fp32, plan, out)
     return onnxruntime_static.quantize(fp32, data, plan, out, cache)
 
 

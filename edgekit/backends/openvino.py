@@ -59,6 +59,8 @@ def scheme(target: Target) -> Scheme:
 
 def refuses(plan: Plan, target: Target) -> str | None:
     """Why a precision would not be computed in on this target, or a field of the plan has no effect."""
+    if plan.corrections and plan.precision != "int8":
+        return f"corrections are for static int8, and this is {plan.precision}"
     if plan.precision in _HINTS:
         if plan.float_groups:
             return f"OpenVINO runs the whole model in {plan.precision}: single nodes cannot be left in float"
