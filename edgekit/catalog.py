@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from edgekit.errors import SpecError, UnknownName
-from edgekit.profiling.host import Host, this_host
+from edgekit.profiling.host import Host, half_precisions_here, this_host
 from edgekit.specs import IsaTier, Profile, Target, parse, read_toml
 
 CATALOG_VARIABLE = "EDGEKIT_CATALOG"
@@ -64,7 +64,7 @@ def _read_profile(path: Path) -> Profile:
 
 
 def _with_host(target: Target, host: Host) -> Target:
-    """Fills what the file leaves out with the host's facts; a fact that is unknown stays out."""
+    """Fills what the file leaves out with the host's facts; what it does not know or compute in stays out."""
     facts: dict[str, Any] = {
         "arch": host.arch if host.arch in ("x86_64", "aarch64") else None,
         "isa": host.isa if host.isa in get_args(IsaTier) else None,
@@ -74,7 +74,9 @@ def _with_host(target: Target, host: Host) -> Target:
         "threads": host.cores,
         "memory_mb": int(host.memory_mb) or None,
     }
-    return target.model_copy(update={key: fact for key, fact in facts.items() if getattr(target, key) is None})
+    filled = {key: fact for key, fact in facts.items() if getattr(target, key) is None}
+    runs = {*target.precisions} - {"fp16", "bf16"} | {*half_precisions_here()}
+    return target.model_copy(update=filled | {"precisions": tuple(p for p in target.precisions if p in runs)})
 
 
 def _find(kind: str, name: str, folders: Iterable[Path]) -> Path:

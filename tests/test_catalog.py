@@ -187,3 +187,9 @@ def test_data_inside_the_package_comes_before_the_checkout(tmp_path, monkeypatch
     (tmp_path / "_data" / "targets" / "packed.toml").write_text(TARGET)
     monkeypatch.setattr(catalog, "files", lambda name: tmp_path)
     assert [t.name for t in list_targets()] == ["packed"]
+
+
+def test_local_runs_the_half_precisions_that_this_cpu_computes_in(monkeypatch):
+    for has in ((), ("bf16",), ("fp16", "bf16")):
+        monkeypatch.setattr(catalog, "half_precisions_here", lambda has=has: has)
+        assert load_target("local").precisions == ("fp32", *has, "int8", "w8", "w4")

@@ -11,6 +11,8 @@ from edgekit.profiling.cgroup import cpu_limit, memory_limit_mb
 from edgekit.profiling.system import System, read_text, this_system
 from edgekit.runtime.cpu import parse_cpu_model
 
+_FLAGS = re.compile(r"^(?:flags|Features)\s*:\s*(.*)$", re.MULTILINE)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
@@ -71,7 +73,7 @@ def isa_tier(arch: str, cpuinfo: str) -> str:
     x86: ``amx`` > ``avx512-vnni`` > ``avx512`` > ``avx2-vnni`` > ``avx2`` > ``x86-64``.
     ARM: ``neon-i8mm`` > ``neon-dotprod`` > ``neon``. Anything else is ``unknown``.
     """
-    match = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
+    match = _FLAGS.search(cpuinfo)
     flags = set(match.group(1).split()) if match else set()
     if arch == "x86_64":
         if "amx_int8" in flags:
@@ -84,6 +86,24 @@ def isa_tier(arch: str, cpuinfo: str) -> str:
     if arch == "aarch64" and flags:
         return "neon-i8mm" if "i8mm" in flags else "neon-dotprod" if "asimddp" in flags else "neon"
     return "unknown"
+
+
+@lru_cache(maxsize=1)
+def half_precisions_here() -> tuple[str, ...]:
+    """``fp16`` and ``bf16`` where this machine's CPU computes in them (read once a process)."""
+    host = this_host()
+    return half_precisions(host.arch, read_text(this_system().proc / "cpuinfo"))
+
+
+def half_precisions(arch: str, cpuinfo: str) -> tuple[str, ...]:
+    """``fp16`` and ``bf16`` where a CPU computes in them, from the text of ``/proc/cpuinfo``.
+
+    x86: AVX512-FP16; AVX512-BF16 or AMX-BF16. ARM: half-precision vectors of Armv8.2; BF16 of Armv8.6.
+    """
+    match = _FLAGS.search(cpuinfo)
+    flags = set(match.group(1).split()) if match else set()
+    fp16, bf16 = ({"avx512_fp16"}, {"avx512_bf16", "amx_bf16"}) if arch == "x86_64" else ({"asimdhp"}, {"bf16"})
+    return tuple(name for name, any_of in (("fp16", fp16), ("bf16", bf16)) if flags & any_of)
 
 
 def _gpus(system: System) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import pytest
 from fake_machines import machine
 
 from edgekit.profiling import host
-from edgekit.profiling.host import isa_tier, read_host, this_host
+from edgekit.profiling.host import half_precisions, isa_tier, read_host, this_host
 
 
 @pytest.fixture
@@ -103,3 +103,18 @@ def test_nothing_that_changes_over_a_run_is_a_fact_of_the_host(tmp_path):
     assert {f.name for f in dataclasses.fields(before)} == {
         *("arch", "isa", "cpu_model", "board", "gpus", "cores", "memory_mb", "governor", "os", "python")
     }
+
+
+@pytest.mark.parametrize(
+    ("arch", "flags", "runs"),
+    [
+        ("x86_64", "flags : avx512f avx512_vnni", ()),
+        ("x86_64", "flags : avx512f avx512_bf16", ("bf16",)),
+        ("x86_64", "flags : amx_bf16 avx512_fp16", ("fp16", "bf16")),
+        ("aarch64", "Features : fp asimd asimdhp asimddp", ("fp16",)),
+        ("aarch64", "Features : asimd", ()),
+        ("riscv64", "", ()),
+    ],
+)
+def test_half_precisions_need_their_instructions(arch, flags, runs):
+    assert half_precisions(arch, f"model name : x\n{flags}\n") == runs
