@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -86,10 +87,33 @@ def run(bundle: Path, source: Path, sink: Path, raw: bool) -> int:
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option("--drift", is_flag=True, help="Walk MODEL from torch to the engine with one sample, tensor by tensor.")
+@click.option("--target", metavar="NAME", help="With --drift: what it is quantised and compiled for.")
+@click.option("--engine", metavar="NAME", help="With --drift: only this engine of the target.")
+@click.option("--precision", metavar="NAME", help="With --drift: what is made; default: the recipe's, else int8.")
+@click.option("--calibration", metavar="DATA", help="With --drift: samples for int8, as for export.")
+@click.option("--test", metavar="DATA", help="With --drift: held-out samples; the first is walked.")
+@click.option("--weights", metavar="FILE", help="With --drift: the model's weights, as for export.")
+@click.option("--input", "inputs", metavar="NAME=f32[1,3,224,224]", multiple=True, help="With --drift, without data.")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="With --drift: a key of the recipe.")
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="With --drift: a run to take steps from.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def inspect(model: Path, as_json: bool) -> int:
-    """Say what a bundle or an .onnx MODEL is: operators, shapes, size, precision, parents."""
+def inspect(model: Path, drift: bool, as_json: bool, **walked: Any) -> int:
+    """Say what a bundle or an .onnx MODEL is: operators, shapes, size, precision, parents.
+
+    With --drift MODEL is a recipe, or what `edgekit export` takes. It is taken from torch to ONNX, quantised and
+    compiled, with one sample; the first tensors that part from the stage before are named, with their ranges.
+    """
     from edgekit.cli._output import print_json, print_table
+
+    if drift:
+        from edgekit.cli.drifting import show_drift
+
+        return show_drift(model, walked.pop("target"), **walked, as_json=as_json)
+    stray = next((name for name, value in walked.items() if value), None)
+    if stray is not None:
+        option = {"inputs": "input", "overrides": "set"}.get(stray, stray)
+        raise click.UsageError(f"--{option} goes with --drift")
     from edgekit.inspecting import inspect_model
 
     found = inspect_model(model)

@@ -102,19 +102,43 @@ def _trace(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> torc
         raise untraceable(module, exc) from exc
 
 
+def decomposed(module: torch.nn.Module, example: Mapping[str, Array]) -> torch.export.ExportedProgram:
+    """The program that the ONNX file is translated from, operator by operator: its nodes bear the same names.
+
+    Args:
+        module: As for :func:`to_onnx`.
+        example: Likewise.
+
+    Raises:
+        ExportError: torch cannot trace or translate it.
+    """
+    _check_example(example)
+    tensors = to_torch(example, device_of(module))
+    with evaluating(module):
+        program = _trace(module, tensors)
+    return _exported(program, list(tensors), [])[0]
+
+
 def _translate(program: torch.export.ExportedProgram, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
+    proto = _exported(program, inputs, outputs)[1]
+    found = next(entry.version for entry in proto.opset_import if not entry.domain)
+    if found != OPSET:  # the exporter keeps another one silently where it cannot convert
+        raise ExportError("torch.onnx.export gave another opset", found=found, allowed=OPSET)
+    return proto
+
+
+def _exported(
+    program: torch.export.ExportedProgram, inputs: list[str], outputs: list[str]
+) -> tuple[torch.export.ExportedProgram, onnx.ModelProto]:
+    """The program as the exporter decomposed it, and what it was translated to."""
     try:
         with quiet():
             exported = torch.onnx.export(
                 program, (), dynamo=True, opset_version=OPSET, input_names=inputs, output_names=outputs, verbose=False
             )
-            proto = exported.model_proto
+            return exported.exported_program, exported.model_proto
     except Exception as exc:  # likewise: translation runs code of every operator
         raise untranslated(program, exc, OPSET) from exc
-    found = next(entry.version for entry in proto.opset_import if not entry.domain)
-    if found != OPSET:  # the exporter keeps another one silently where it cannot convert
-        raise ExportError("torch.onnx.export gave another opset", found=found, allowed=OPSET)
-    return proto
 
 
 def _check_inputs_used(proto: onnx.ModelProto) -> None:
