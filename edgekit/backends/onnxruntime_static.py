@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import version_converter
 from onnx.numpy_helper import from_array, to_array
 
 from edgekit.artifact import Artifact, hash_files
@@ -22,13 +23,28 @@ from edgekit.backends.calibration import (
 from edgekit.backends.onnxruntime import COMPUTE
 from edgekit.backends.onnxruntime_placing import Placing, activations, place, unpair
 from edgekit.backends.refusals import refusals
+from edgekit.conversion.clean import (
+    describe_onnx,
+    free_constants,
+    is_large,
+    load_onnx,
+    save_onnx,
+    sort_nodes,
+    strip_metadata,
+)
+from edgekit.conversion.quiet import quiet
 from edgekit.data import Batches
 from edgekit.errors import ModelError
-from edgekit.quantization.collect import collect, load_statistics, open_probe, save_statistics
+from edgekit.quantization.bias_correction import correct_biases
+from edgekit.quantization.collect import channel_maxima, collect, load_statistics, open_probe, save_statistics
+from edgekit.quantization.equalization import equalize
 from edgekit.quantization.groups import name_nodes
 from edgekit.quantization.ranges import NEEDS_HISTOGRAM, TensorStatistics, range_of
 from edgekit.quantization.schemes import Plan, Scheme
+from edgekit.quantization.smooth_quant import smooth, smoothed_tensors
 from edgekit.runtime.external_data import external_files
+from edgekit.runtime.onnxruntime import engine_errors
+from edgekit.runtime.quiet import silence_telemetry
 from edgekit.steps import run_step
 
 NAME = "onnxruntime"
@@ -70,11 +86,6 @@ def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache:
     Returns:
         An ONNX artifact with Q/DQ; its notes name the compute nodes that stayed in float, and why.
     """
-    from edgekit.conversion.clean import load_onnx
-    from edgekit.conversion.quiet import quiet
-    from edgekit.runtime.onnxruntime import engine_errors
-    from edgekit.runtime.quiet import silence_telemetry
-
     silence_telemetry()
     import onnxruntime
 
@@ -99,10 +110,6 @@ def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache:
 
 def _with_per_channel_opset(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """Moves an older model up to the opset that has one scale a channel."""
-    from onnx import version_converter
-
-    from edgekit.conversion.clean import free_constants
-
     free_constants(proto)
     opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), PER_CHANNEL_OPSET)
     if opset >= PER_CHANNEL_OPSET:
@@ -121,8 +128,6 @@ def _with_per_channel_opset(proto: onnx.ModelProto, name: str) -> onnx.ModelProt
 def _optimise(proto: onnx.ModelProto, folder: Path) -> None:
     """Folds BatchNorms and constants with the engine's own portable rewrites, so that no quantiser stands between."""
     import onnxruntime as ort
-
-    from edgekit.conversion.clean import is_large, save_onnx
 
     save_onnx(proto, folder / FLOAT)
     settings = ort.SessionOptions()
@@ -150,12 +155,14 @@ def _lift_zero_channels(proto: onnx.ModelProto) -> None:
         if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
             continue
         transposed = node.op_type == "Conv" or any(a.name == "transB" and a.i for a in node.attribute)
-        weights = to_array(tensor).copy()
-        channels = weights if transposed else weights.T
-        largest = np.abs(weights).max(initial=0.0) * _ZERO_CHANNEL
-        for channel in channels:
-            if largest and not channel.any():
-                channel[(0,) * channel.ndim] = largest
+        weights = to_array(tensor)
+        others = tuple(range(1, weights.ndim)) if transposed else (0,)
+        dead = np.flatnonzero(~weights.any(axis=others))
+        if dead.size and dead.size < weights.shape[0 if transposed else 1]:
+            weights = weights.copy()
+            channels = weights if transposed else weights.T
+            for channel in dead:
+                channels[channel].reshape(-1)[:1] = np.abs(weights).max() * _ZERO_CHANNEL
             tensor.CopyFrom(from_array(weights, tensor.name))
 
 
@@ -167,15 +174,33 @@ def _operators_of_the_tool() -> list[str]:
 
 def _quantise(job: Job, batches: CalibrationBatches, cache: Path | None) -> Placing:
     """Writes ``quantised.onnx``."""
+    in_float = dict.fromkeys(job.plan.float_groups, "as the plan says") | _move_ranges(job, batches)
     given = onnx.load(job.model)
     names, same = activations(given, job.operators)
     statistics, dtypes = _statistics(job, batches, names, cache)
-    placing = _place(job, given, statistics, same)
+    placing = _place(job, given, in_float, statistics, same)
     ranges = {name: range_of(one, str(job.plan.method)) for name, one in statistics.items()}
     ranges |= {name: ranges[of] for name, of in same.items() if of in ranges}
     dtypes |= {name: dtypes[of] for name, of in same.items() if of in dtypes}
-    _write_pairs(job, given, placing, ranges, dtypes)
+    quantised = _with_pairs(job, given, placing, ranges, dtypes)
+    if "bias-correction" in job.plan.corrections and correct_biases(given, quantised, batches, job.folder):
+        quantised = _with_pairs(job, given, placing, ranges, dtypes)
+    save_onnx(quantised, job.folder / QUANTISED)
     return placing
+
+
+def _move_ranges(job: Job, batches: CalibrationBatches) -> dict[str, str]:
+    """Corrections that leave the float function as it is; gives nodes that must stay in float for them, and why."""
+    given, in_float = onnx.load(job.model), {}
+    if "equalize" in job.plan.corrections:
+        equalize(given)
+    if "smooth-quant" in job.plan.corrections:
+        save_onnx(given, job.model)
+        maxima = channel_maxima(open_probe(job.model, smoothed_tensors(given)), batches)
+        in_float = dict.fromkeys(smooth(given, maxima), "SmoothQuant scales there")
+    if job.plan.corrections:
+        save_onnx(given, job.model)
+    return in_float
 
 
 def _statistics(
@@ -204,12 +229,15 @@ def _statistics(
 
 
 def _place(
-    job: Job, given: onnx.ModelProto, statistics: Mapping[str, TensorStatistics], same: Mapping[str, str]
+    job: Job,
+    given: onnx.ModelProto,
+    in_float: Mapping[str, str],
+    statistics: Mapping[str, TensorStatistics],
+    same: Mapping[str, str],
 ) -> Placing:
-    asked = dict.fromkeys(job.plan.float_groups, "as the plan says")
     unfit = {name: why for name, one in statistics.items() if (why := _why_unfit(one)) is not None}
     unfit |= {name: unfit[of] for name, of in same.items() if of in unfit}
-    return place(given, job.operators, asked, unfit, chosen=job.chosen)
+    return place(given, job.operators, in_float, unfit, chosen=job.chosen)
 
 
 def _why_unfit(statistics: TensorStatistics) -> str | None:
@@ -220,19 +248,17 @@ def _why_unfit(statistics: TensorStatistics) -> str | None:
     return None if statistics.batches else "it has no values"
 
 
-def _write_pairs(
+def _with_pairs(
     job: Job,
     given: onnx.ModelProto,
     placing: Placing,
     ranges: Mapping[str, tuple[float, float]],
     dtypes: Mapping[str, str],
-) -> None:
+) -> onnx.ModelProto:
     """ONNX Runtime's own writer of Q/DQ pairs, on the nodes that were chosen."""
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-
-    from edgekit.conversion.clean import save_onnx
 
     proto = onnx.ModelProto()
     proto.CopyFrom(given)
@@ -262,8 +288,8 @@ def _write_pairs(
     quantised = quantizer.model.model
     if job.chosen:
         unpair(quantised, given, placing, job.operators)
-    quantizer.model.topological_sort()
-    save_onnx(quantised, job.folder / QUANTISED)
+    sort_nodes(quantised.graph)
+    return quantised
 
 
 def _kept(dtype: str) -> str:
@@ -284,8 +310,6 @@ def _declare_types(proto: onnx.ModelProto, dtypes: Mapping[str, str]) -> None:
 
 def _write(job: Job, placing: Placing, fp32: Artifact, out: Path) -> Artifact:
     """Drops the optimiser's unused operator sets, and notes which compute nodes stayed in float."""
-    from edgekit.conversion.clean import describe_onnx, load_onnx, save_onnx, strip_metadata
-
     proto = load_onnx(job.folder / QUANTISED)
     strip_metadata(proto)
     used = {node.domain for node in proto.graph.node}

@@ -167,10 +167,15 @@ def _histogram(statistics: TensorStatistics) -> Histogram:
 
 
 def _magnitudes(histogram: Histogram) -> tuple[Array, float]:
-    """Counts by magnitude in ``BINS`` equal bins from 0, and their width; a bin counts where its middle lies."""
-    far = max(abs(histogram.low), abs(histogram.low + histogram.width))
-    places = np.minimum(np.abs(histogram.centres()) / far * BINS, BINS - 1).astype(np.int64)
-    return np.bincount(places, weights=histogram.counts, minlength=BINS), far / BINS
+    """Counts by magnitude in bins as wide as the histogram's, and that width.
+
+    Zeros, of which a ReLU makes half of all values, are told exactly at every threshold: the first bin, as in NVIDIA's
+    pytorch-quantization, counts as its neighbour does.
+    """
+    width = histogram.width / BINS
+    counts = np.bincount((np.abs(histogram.centres()) / width).astype(np.int64), weights=histogram.counts)
+    counts[0] = counts[1]
+    return counts, width
 
 
 def _divergence(counts: Array, bins: int, levels: int) -> float:
