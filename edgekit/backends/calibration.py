@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,10 @@ from edgekit.runtime.session import explain_feeds
 if TYPE_CHECKING:
     import onnx
 
-_QUANTISED = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "MatMulNBits"}
+# Of ONNX itself and of ONNX Runtime: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+_QUANTISED = re.compile(
+    r"Q(uantize|Linear|Gemm|Attention|MoE|EmbedLayer|Ordered)\w*|DequantizeLinear|DynamicQuantize\w*"
+    r"|(Conv|MatMul)Integer\w*|MatMulNBits|MatMulBnb4|MatMulFpQ4|GatherBlockQuantized"
 )
 
 
@@ -37,6 +40,10 @@ class CalibrationBatches:
         return len(self.data)
 
     def __iter__(self) -> Iterator[dict[str, Array]]:
+        _refuse_constant(self._batches(), len(self.data.samples))
+        yield from self._batches()
+
+    def _batches(self) -> Iterator[dict[str, Array]]:
         for number, batch in enumerate(self.data):
             yield self._checked(batch, f"calibration batch {number}")
 
@@ -60,11 +67,42 @@ def calibration_batches(data: Batches | None, model: Artifact) -> CalibrationBat
     """Calibration batches for a model.
 
     Raises:
-        DataError: There are none. A batch that does not fit or is not finite raises it when it is read.
+        DataError: There are none. Samples that are all alike, do not fit or are not finite raise it when they are read.
     """
     if data is None or not len(data):
         raise DataError("no calibration samples", found="0 samples", allowed="at least 1; 100 to 300 are usual")
     return CalibrationBatches(data=data, inputs=model.inputs)
+
+
+def _refuse_constant(batches: Iterator[dict[str, Array]], count: int) -> None:
+    """Refuses samples that say nothing of what a model will see; reads no further than to the first that differ."""
+    first: dict[str, Array] = {}
+    differ = False
+    flat: Mapping[str, float] = {}
+    for batch in batches:
+        if not first:
+            first = {name: array[:1] for name, array in batch.items()}
+            flat = {name: float(array.flat[0]) for name, array in batch.items() if array.dtype.kind == "f"}
+        differ = differ or any((array != first[name]).any() for name, array in batch.items())
+        flat = {name: value for name, value in flat.items() if (batch[name] == value).all()}
+        if differ and not flat:
+            return
+    for name, value in flat.items():
+        # One number a sample may well be a setting that is always the same.
+        if first[name].size > 1 or value == 0.0:
+            raise DataError(
+                f"calibration samples of input {name!r} are constant",
+                found=f"{value:g} everywhere, in all {count} samples",
+                allowed="samples as they occur in use: the range of a tensor that never changes is no range",
+                fix="give real samples; of a recurrent state, those that the float model gives on a recording",
+            )
+    if not differ and count > 1:
+        raise DataError(
+            f"calibration samples of {', '.join(map(repr, first))} are all the same",
+            found=f"{count} equal samples",
+            allowed="samples that differ as those in use do",
+            fix="give real samples; 100 to 300 are usual",
+        )
 
 
 def scheme_of(plan: Plan) -> Scheme:
@@ -87,7 +125,7 @@ def require_float(proto: onnx.ModelProto, name: str) -> None:
     from edgekit.conversion.clean import all_nodes
 
     kinds = Counter(node.op_type for node in all_nodes(proto.graph))
-    found = {op: count for op, count in kinds.items() if op in _QUANTISED or op.startswith("QLinear")}
+    found = {op: count for op, count in kinds.items() if _QUANTISED.fullmatch(op)}
     if found:
         raise ModelError(
             f"{name} is quantised already",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -80,6 +81,35 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 yield from all_nodes(inner)
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Puts every node behind those it needs, in place; also behind those that only its branches and bodies need.
+
+    The order is otherwise kept. Kahn 1962, "Topological sorting of large networks".
+    """
+    nodes = list(graph.node)
+    maker = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    needs = []
+    for index, node in enumerate(nodes):
+        inner = (n for a in node.attribute for g in (a.g, *a.graphs) for n in all_nodes(g))
+        names = {name for n in (node, *inner) for name in n.input}
+        needs.append({maker[name] for name in names if name in maker} - {index})
+    users: dict[int, list[int]] = {}
+    for index, needed in enumerate(needs):
+        for other in needed:
+            users.setdefault(other, []).append(index)
+    ready = [index for index, needed in enumerate(needs) if not needed]
+    order = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(index)
+        for user in users.get(index, ()):
+            needs[user].discard(index)
+            if not needs[user]:
+                heapq.heappush(ready, user)
+    del graph.node[:]
+    graph.node.extend(nodes[index] for index in order)
 
 
 def describe_onnx(path: Path, *, precision: str, parent: str | None = None) -> Artifact:

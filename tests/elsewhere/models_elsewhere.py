@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -201,7 +201,7 @@ def new_operators() -> onnx.ModelProto:
 def scalars_and_flags() -> onnx.ModelProto:
     """Opset 13: a scalar, a flag that chooses a branch, and a vector without a batch."""
     return graph(
-        """g (float[8] x, float gain, bool loud) => (float[4] y, float gained) {
+        """g (float[8] x, float gain, bool loud) => (float gained, float[4] y) {
             wx = MatMul(x, w)
             y = If (loud) <then_branch = yes () => (float[4] a) { a = Mul(wx, gain) },
                            else_branch = no () => (float[4] b) { b = Relu(wx) }>
@@ -275,7 +275,7 @@ class Elsewhere:
         inputs: ``--input`` texts that take the place of samples.
         taken: Shapes of the bundle's inputs.
         given: Shapes of the bundle's outputs.
-        options: Further arguments of the export.
+        int8: Whether the engines compute something of it in int8.
     """
 
     make: Callable[[], onnx.ModelProto]
@@ -283,7 +283,7 @@ class Elsewhere:
     inputs: tuple[str, ...] = ()
     taken: Shapes
     given: Shapes
-    options: tuple[str, ...] = field(default=())
+    int8: bool = True
 
 
 ZOO = {
@@ -318,6 +318,7 @@ ZOO = {
         inputs=("x=f32[9,1,6]",),
         taken={"x": (1, 9, 1, 6)},
         given={"last": (1, 1, 8)},
+        int8=False,
     ),
     "opset 20, encoder": Elsewhere(
         make=encoder,
@@ -340,9 +341,9 @@ ZOO = {
         make=scalars_and_flags,
         samples={"x": (8,), "gain": (), "loud": ()},
         taken={"x": (1, 8), "gain": (1,), "loud": (1,)},
-        given={"y": (1, 4), "gained": (1,)},
+        given={"gained": (1,), "y": (1, 4)},
     ),
-    "opset 16, loop": Elsewhere(make=loop, samples={"x": (4,)}, taken={"x": (1, 4)}, given={"y": (1, 4)}),
+    "opset 16, loop": Elsewhere(make=loop, samples={"x": (4,)}, taken={"x": (1, 4)}, given={"y": (1, 4)}, int8=False),
     "opset 15, two kinds of input": Elsewhere(
         make=two_kinds,
         samples={"pixels": (8, 8, 3), "facts": (5,)},
