@@ -15,6 +15,7 @@ BLOCK_SIZE = 32  # weights that share a scale
 # Activations are rounded to 8 bits in blocks of as many, where the CPU multiplies such: without, w8 takes 2.4 times as
 # long as fp32. OpenVINO does the same unasked.
 ACCURACY_LEVEL = 4
+_ACTIVATIONS = "activations are rounded to 8 bits as they come"
 
 
 def quantize(fp32: Artifact, plan: Plan, out: Path) -> Artifact:
@@ -64,7 +65,7 @@ def _notes(made: onnx.ModelProto, found: Sequence[str], plan: Plan) -> list[str]
     others = [node.name for node in left if node.name in found and node.name not in asked]
     convolutions = [node.name for node in left if node.op_type in ("Conv", "ConvTranspose", "LSTM", "GRU", "RNN")]
     return [
-        f"weights of {count} matrix products in {plan.precision.removeprefix('w')} bits",
+        f"weights of {count} matrix products in {plan.precision.removeprefix('w')} bits; {_ACTIVATIONS}",
         *left_note(asked, "as the plan says"),
         *left_note(others, "MatMulNBits takes one matrix, and these are several"),
         *left_note(convolutions, "MatMulNBits is for matrix products only"),

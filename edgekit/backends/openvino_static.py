@@ -216,7 +216,7 @@ def _notes(quantised: Any, kept: list[_Kept]) -> list[str]:
             name = node.get_friendly_name()
             reason = asked.get(name, f"NNCF's rules leave this {node.get_type_name()}")
             by_reason.setdefault(reason, []).append(name.removesuffix("/WithoutBiases"))
-    return [f"left in float ({reason}): {', '.join(names)}" for reason, names in by_reason.items()]
+    return [f"left in float: {', '.join(names)} ({reason})" for reason, names in by_reason.items()]
 
 
 def _idle(plan: Plan, transformer: bool, graph: Any) -> list[str]:

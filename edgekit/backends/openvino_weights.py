@@ -99,9 +99,9 @@ def _notes(compressed: Any, kept: list[str]) -> list[str]:
     notes = [f"weights of matrix products: {counts}"]
     if left:
         reason = "as the plan says" if len(left) <= len(kept) else "NNCF leaves them"
-        notes.append(f"weights left in float ({reason}): {', '.join(left)}")
+        notes.append(f"left in float: {', '.join(left)} ({reason})")
     if convolutions:
-        notes.append(f"weights left in float (convolutions are no matrix products): {convolutions} convolutions")
+        notes.append(f"left in float: {convolutions} convolutions (w8 and w4 are for matrix products only)")
     return notes
 
 
