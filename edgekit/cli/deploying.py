@@ -174,7 +174,13 @@ def _ended(report: dict[str, Any]) -> int:
 
     for target in report["targets"]:
         if target["exit_code"] == EdgeKitError.exit_code:
-            tried = [f"{c['engine']} {c['precision']}: {c['failure']}" for c in target["candidates"] if c["failure"]]
+            reasons: dict[str, list[str]] = {}
+            for candidate in target["candidates"]:
+                if candidate["failure"]:
+                    reasons.setdefault(candidate["failure"], []).append(candidate["plan"])
+            tried = [f"{', '.join(plans)}: {reason}" for reason, plans in reasons.items()]
+            if len(tried) == 1:
+                raise EdgeKitError(f"nothing ships for {target['target']}: {tried[0]}")
             raise EdgeKitError(f"nothing ships for {target['target']}: every candidate failed", found="\n".join(tried))
     return int(report["exit_code"])
 
