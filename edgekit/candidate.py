@@ -13,20 +13,20 @@ from edgekit.backends.methods import check_plan
 from edgekit.checking import Proof, References, check
 from edgekit.choosing import best
 from edgekit.data import Samples
-from edgekit.errors import EdgeKitError, SpecError
+from edgekit.errors import EdgeKitError
 from edgekit.making import compile_step, export, measure_step, quantize_step
 from edgekit.metrics import Metric
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measured import Measured
 from edgekit.progress import Progress, silent
-from edgekit.quantization.schemes import Plan, plan_of
+from edgekit.quantization.schemes import Plan
 from edgekit.specs import Profile, Target, mismatch
 from edgekit.verdict import Verdict, judge
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-__all__ = ["Candidate", "Plan", "Task", "choose", "measure_all", "plans_for", "prepare", "try_plan"]
+__all__ = ["Candidate", "Plan", "Task", "choose", "measure_all", "prepare", "try_plan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -78,48 +78,6 @@ class Candidate:
     failure: str | None = None
 
 
-def plans_for(target: Target, engines: Sequence[str], precision: str) -> list[Plan]:
-    """The plans to try on a target.
-
-    Args:
-        target: The target.
-        engines: Candidate engines.
-        precision: ``fp32``, ``int8`` or ``auto``: both where the target has int8, fp32 alone where nothing
-            can be measured.
-
-    Raises:
-        SpecError: The target does not run the precision.
-    """
-    check_precision(target, precision)
-    precisions = [precision]
-    if precision == "auto":
-        measurable = mismatch(target, this_host()) is None
-        precisions = ["fp32", "int8"] if measurable and "int8" in target.precisions else ["fp32"]
-    return [
-        plan_of(engine, wanted)
-        for engine in engines
-        for wanted in precisions
-        # TensorRT has no int8 in this version: auto does not ask for it.
-        if precision != "auto" or wanted == "fp32" or engine != "tensorrt"
-    ]
-
-
-def check_precision(target: Target, precision: str) -> None:
-    """Refuses a precision that a target does not run or that cannot be made; ``auto`` is always right.
-
-    Raises:
-        SpecError: The target does not run it.
-    """
-    runs = ("auto", *(known for known in ("fp32", "int8") if known in target.precisions))
-    if precision not in runs:
-        raise SpecError(
-            f"target {target.name!r} does not run {precision}",
-            found=precision,
-            allowed=", ".join(runs),
-            fix="choose another --precision",
-        )
-
-
 def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Candidate:
     """Makes one candidate and proves its numbers: export, quantise, compile, check.
 
@@ -143,11 +101,13 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
         raise EdgeKitError(f"engine {plan.engine!r} cannot prepare a model here", found=reason)
     artifact = model if isinstance(model, Artifact) else export(model, task.test, out)
     check_plan(plan, task.target)
+    if plan.precision == "int8" and plan.scheme is None:
+        plan = replace(plan, scheme=backend.scheme(task.target))
     if plan.precision != "fp32":
-        plan = plan if plan.scheme else replace(plan, scheme=backend.scheme(task.target))
         artifact = quantize_step(artifact, plan, task, out)
     built = compile_step(artifact, plan.engine, task, out)
-    proof = check(task.references, built, task.test, task.metric, task.progress)
+    on_target = task.not_measured is None
+    proof = check(task.references, built, task.test, task.metric, task.progress, on_target=on_target)
     return Candidate(plan=plan, artifact=built, proof=proof)
 
 

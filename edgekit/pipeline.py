@@ -6,19 +6,19 @@ import datetime
 import importlib.util
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekit import __version__
-from edgekit.artifact import Array, Artifact, hash_json, to_json, write_json
+from edgekit.artifact import Artifact, hash_json, to_json, write_json
 from edgekit.backends import load_backend
 from edgekit.bundle import check_replaceable
-from edgekit.candidate import Task, check_precision, plans_for, try_plans
+from edgekit.candidate import Candidate, Task, try_plans
 from edgekit.catalog import load_profile, load_target
-from edgekit.checking import References, load_outputs, make_references, save_outputs
+from edgekit.checking import References, make_references
 from edgekit.choosing import best
 from edgekit.disk import whole
 from edgekit.errors import DataError, EngineMissing, SpecError, did_you_mean
@@ -27,17 +27,20 @@ from edgekit.ingredients import Ingredients, load_data, parse_shapes, specs_of
 from edgekit.making import CALIBRATION_FIX, export, tool_versions
 from edgekit.metrics import paired_drop
 from edgekit.models import is_onnx, save_weights
+from edgekit.planning import check_precision, plans_for
 from edgekit.profiling.host import this_host
 from edgekit.progress import Progress, silent
-from edgekit.recipe import Recipe
+from edgekit.recipe import Quantization, Recipe
+from edgekit.references import score_references, trial_samples
 from edgekit.reporting.html import to_html
 from edgekit.reporting.markdown import to_markdown
 from edgekit.reporting.model import REPORT_SCHEMA_VERSION
 from edgekit.reporting.report import REPORT_HTML, REPORT_JSON, REPORT_MD, target_report
 from edgekit.reporting.tables import count, interval, percent
 from edgekit.runtime import engine_version, missing
+from edgekit.searching import Trial, search
 from edgekit.shipping import Job, Run, exit_code_of, ship, why_it_ships
-from edgekit.steps import locked, run_step
+from edgekit.steps import locked
 from edgekit.teaching import (
     TrainedModel,
     check_roles,
@@ -63,13 +66,17 @@ class Choices:
         targets: Target names.
         engine: The only engine to try.
         profile: Profile name.
-        precision: ``auto``, ``fp32`` or ``int8``.
+        precision: ``auto`` or a precision of the target.
+        method: How int8 is calibrated or weights are rounded.
+        corrections: Corrections of static int8.
     """
 
     targets: tuple[str, ...] = ()
     engine: str | None = None
     profile: str | None = None
     precision: str | None = None
+    method: str | None = None
+    corrections: tuple[str, ...] | None = None
 
 
 def deploy(
@@ -114,7 +121,7 @@ def deploy(
             teacher=teacher,
             student=student,
             fp32=fp32,
-            references=_references(teacher, student, fp32, data, steps, progress),
+            references=score_references(teacher, student, fp32, data, steps, progress),
             steps=steps,
             progress=progress,
         )
@@ -252,9 +259,7 @@ def _jobs(recipe: Recipe, base: Path, choices: Choices) -> list[Job]:
     """Reads and checks every target and the profile, so that a mistake is told before any training."""
     profile = load_profile(choices.profile or recipe.profile, (base,))
     check_clock(profile)
-    precision = choices.precision or recipe.quantization.precision
-    if precision == "int8" and recipe.data is None:
-        raise DataError("int8 needs calibration samples", found="no data", fix=CALIBRATION_FIX)
+    settings = _settings(recipe, choices)
     jobs: list[Job] = []
     for name in choices.targets or recipe.targets:
         target = load_target(name, (base,))
@@ -273,11 +278,20 @@ def _jobs(recipe: Recipe, base: Path, choices: Choices) -> list[Job]:
                 raise EngineMissing(
                     f"engine {choices.engine!r} was named and cannot prepare a model here", found=reason
                 )
-        check_precision(target, precision)
+        check_precision(target, settings.precision)
         if target.name in {job.target.name for job in jobs}:
             raise SpecError(f"two targets are called {target.name!r}", found=name, fix="name each once")
-        jobs.append(Job(target=target, profile=profile, engines=tuple(engines), precision=precision))
+        jobs.append(Job(target=target, profile=profile, engines=tuple(engines), quantization=settings))
     return jobs
+
+
+def _settings(recipe: Recipe, choices: Choices) -> Quantization:
+    """The recipe's settings as the command line narrows them."""
+    given = {"precision": choices.precision, "method": choices.method, "corrections": choices.corrections}
+    settings = recipe.quantization.model_copy(update={k: v for k, v in given.items() if v is not None})
+    if settings.precision == "int8" and settings.method != "dynamic" and recipe.data is None:
+        raise DataError("int8 needs calibration samples", found="no data", fix=CALIBRATION_FIX)
+    return settings
 
 
 def _cross(recipe: Recipe, student: TrainedModel, data: Ingredients, steps: Path, progress: Progress) -> Artifact:
@@ -288,39 +302,6 @@ def _cross(recipe: Recipe, student: TrainedModel, data: Ingredients, steps: Path
     artifact = export(student.module, data.test, steps)
     progress("export to ONNX", 1, 1)
     return artifact
-
-
-def _references(
-    teacher: TrainedModel, student: TrainedModel, fp32: Artifact, data: Ingredients, steps: Path, progress: Progress
-) -> References:
-    """Teacher and fp32 student scored on the check samples; their outputs are a step, the scores are not kept."""
-    key = {
-        "edgekit": __version__,
-        "tools": tool_versions("torch") if teacher.module else tool_versions("onnxruntime", "openvino"),
-        "teacher": teacher.sha256,
-        "student": student.sha256,
-        "test": data.test_sha256,
-    }
-
-    def make(folder: Path) -> None:
-        models = {"teacher": teacher, "student": student}
-        outputs: dict[str, Array] = {}
-        for done, (role, model) in enumerate(models.items()):
-            progress("run teacher and student", done, len(models), f"{len(data.test)} samples")
-            if model is not teacher or not outputs:
-                outputs = run_reference(model, fp32, data.test)
-            save_outputs(outputs, folder / f"{role}.npz")
-        progress("run teacher and student", len(models), len(models))
-
-    folder = run_step(steps, "references", key, make)
-    return make_references(
-        load_outputs(folder / "student.npz"),
-        load_outputs(folder / "teacher.npz"),
-        data.test,
-        data.metric,
-        data.metric_name,
-        held_out=data.held_out,
-    )
 
 
 def _deploy_target(job: Job, run: Run, out: Path) -> dict[str, Any]:
@@ -334,8 +315,7 @@ def _deploy_target(job: Job, run: Run, out: Path) -> dict[str, Any]:
         references=run.references,
         progress=run.progress,
     )
-    precision = "fp32" if job.precision == "auto" and task.calibration is None else job.precision
-    candidates = try_plans(run.fp32, plans_for(job.target, job.engines, precision), task, run.steps)
+    candidates, trials = _candidates(job, run, task)
     shipped = best(candidates)
     why = why_it_ships(job, candidates, shipped, task)
     bundle, steps = None, []
@@ -354,7 +334,20 @@ def _deploy_target(job: Job, run: Run, out: Path) -> dict[str, Any]:
         bundle=bundle,
         why=why,
         steps=steps,
+        trials=trials,
     )
+
+
+def _candidates(job: Job, run: Run, task: Task) -> tuple[list[Candidate], list[Trial]]:
+    """The candidates of a target, measured and judged; and what ``auto`` tried on the way."""
+    settings = job.quantization
+    trial = trial_samples(run.data, run.recipe.seed)
+    if settings.precision == "auto" and (trial is None or task.calibration is None):
+        settings = settings.model_copy(update={"precision": "fp32"})
+    if settings.precision != "auto" or trial is None or task.not_measured or "int8" not in job.target.precisions:
+        return try_plans(run.fp32, plans_for(job.target, job.engines, settings), task, run.steps), []
+    references = score_references(run.teacher, run.student, run.fp32, run.data, run.steps, run.progress, samples=trial)
+    return search(run.fp32, job.engines, settings, task, replace(task, test=trial, references=references), run.steps)
 
 
 def _model_report(model: TrainedModel) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from edgekit.choosing import p50_bound_ms, p50_ms, ratio_in_turns
 from edgekit.ingredients import Ingredients
 from edgekit.profiling.host import this_host
 from edgekit.progress import Progress
-from edgekit.recipe import Recipe
+from edgekit.recipe import Quantization, Recipe
 from edgekit.reporting.measurement import measured_report, without_pictures
 from edgekit.specs import Profile, Target
 from edgekit.teaching import TrainedModel
@@ -28,7 +28,7 @@ class Job:
     target: Target
     profile: Profile
     engines: tuple[str, ...]
-    precision: str
+    quantization: Quantization
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,7 +95,7 @@ def why_it_ships(job: Job, candidates: Sequence[Candidate], shipped: Candidate |
         beyond = any(c.verdict is not None and c.verdict.accuracy_failed for c in candidates)
         return "nothing ships: " + ("the accuracy limit is missed" if beyond else "every candidate failed")
     chosen = str(shipped.plan)
-    auto = job.precision == "auto" and "int8" in job.target.precisions
+    auto = job.quantization.precision == "auto" and "int8" in job.target.precisions
     if task.not_measured:
         because = "auto ships fp32 where nothing can be measured" if auto else "as asked"
         return f"{chosen}: {because} ({task.not_measured})"

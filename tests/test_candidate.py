@@ -21,7 +21,6 @@ from edgekit.candidate import (
     Plan,
     choose,
     measure_all,
-    plans_for,
     prepare,
     try_plan,
     try_plans,
@@ -29,7 +28,7 @@ from edgekit.candidate import (
 from edgekit.catalog import load_target
 from edgekit.choosing import best, p50_bound_ms
 from edgekit.data import Samples
-from edgekit.errors import DataError, EdgeKitError, EngineError, SpecError
+from edgekit.errors import DataError, EdgeKitError, EngineError
 from edgekit.making import measuring_feeds, tool_versions
 from edgekit.profiling.host import this_host
 from edgekit.quantization.schemes import plan_of
@@ -70,44 +69,6 @@ def calls(monkeypatch):
     for owner, name in ((null, "quantize"), (null, "compile"), (making, "measure_in_turns"), (module, "check")):
         count(owner, name)
     return counted
-
-
-# ---- plans ----
-
-
-def names(plans):
-    return [f"{plan}" for plan in plans]
-
-
-def test_auto_tries_both_precisions_of_every_engine():
-    assert names(plans_for(fake_target(engines=("null", "openvino")), ["null", "openvino"], "auto")) == [
-        "null fp32",
-        "null int8",
-        "openvino fp32",
-        "openvino int8",
-    ]
-
-
-def test_auto_is_fp32_alone_where_nothing_can_be_measured_or_there_is_no_int8():
-    assert names(plans_for(elsewhere(), ["null"], "auto")) == ["null fp32"]
-    assert names(plans_for(fake_target(precisions=("fp32",)), ["null"], "auto")) == ["null fp32"]
-
-
-def test_auto_does_not_ask_tensorrt_for_int8():
-    assert names(plans_for(fake_target(), ["tensorrt", "null"], "auto")) == ["tensorrt fp32", "null fp32", "null int8"]
-
-
-def test_a_named_precision_is_tried_everywhere():
-    assert names(plans_for(elsewhere(), ["null", "tensorrt"], "int8")) == ["null int8", "tensorrt int8"]
-    assert names(plans_for(fake_target(), ["null"], "fp32")) == ["null fp32"]
-
-
-def test_a_precision_the_target_does_not_run_is_an_error():
-    with pytest.raises(SpecError, match="target 'fake' does not run int8") as caught:
-        plans_for(fake_target(precisions=("fp32",)), ["null"], "int8")
-    assert caught.value.allowed == "auto, fp32"
-    with pytest.raises(SpecError, match="does not run fp16"):
-        plans_for(fake_target(precisions=("fp32", "fp16")), ["null"], "fp16")  # nothing makes fp16 in this version
 
 
 # ---- one candidate ----
@@ -309,7 +270,7 @@ def test_a_full_disk_is_no_row(model, steps, monkeypatch):
 
 def test_elsewhere_everything_is_built_and_checked_and_nothing_is_timed(model, steps, calls):
     task = make_task(elsewhere(), quick_profile(p99_ms=5.0))
-    (made,) = try_plans(model, plans_for(task.target, ["null"], "auto"), task, steps)
+    (made,) = try_plans(model, [FP32], task, steps)
     assert "measure_in_turns" not in calls
     assert (made.proof.samples, made.measured, made.failure) == (64, None, None)
     assert made.verdict.status == "not measured"
@@ -376,7 +337,7 @@ def test_two_real_engines_and_one_that_refuses(tmp_path, steps):
     outputs = {"logits": test.tensors(np.arange(64))["input"] @ weights.reshape(4, 3).astype(np.float32)}
     references = dataclasses.replace(references_of(test), student=outputs, teacher=outputs)
     target = load_target("local")
-    plans = [*plans_for(target, target.engines, "fp32"), plan_of("tensorrt", "int8")]
+    plans = [*(plan_of(engine, "fp32") for engine in target.engines), plan_of("tensorrt", "int8")]
     *made, refused = try_plans(model, plans, make_task(target, test=test, references=references), steps)
     assert {c.artifact.engine for c in made} == {"onnxruntime", "openvino"}
     assert all(c.verdict.status == "pass" and c.proof.reference_db > 90 for c in made), [c.failure for c in made]

@@ -27,7 +27,7 @@ STEPS = {
     "train teacher": ("edgekit.distillation.trainer.train", ("teacher", "student")),
     "train student": ("edgekit.distillation.students.distill", ("student",)),
     "save weights": ("edgekit.teaching.save_weights", ("teacher", "student")),
-    "references": ("edgekit.pipeline.run_reference", ("references",)),
+    "references": ("edgekit.references.run_reference", ("references",)),
     "export": ("edgekit.conversion.onnx_export.to_onnx", ("export",)),
     "quantise": ("edgekit.backends.onnxruntime.quantize", ("quantize",)),
     "compile": ("edgekit.backends.onnxruntime.compile", ("compile",)),

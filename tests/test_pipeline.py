@@ -131,15 +131,15 @@ def test_a_bundle_of_another_name_has_a_report_of_that_name(run, catalogue):
 
 def perfect_teacher(monkeypatch, student="teacher"):
     """Makes the teacher always right, and the student like it or (``zeros``) like the null engine."""
-    import edgekit.pipeline as pipeline
+    import edgekit.references as module
 
-    original = pipeline.make_references
+    original = module.make_references
 
     def references(of_student, of_teacher, samples, *args, **kwargs):
         right = {"logits": np.eye(3, dtype=np.float32)[samples.targets]}
         return original(right if student == "teacher" else of_student, right, samples, *args, **kwargs)
 
-    monkeypatch.setattr(pipeline, "make_references", references)
+    monkeypatch.setattr(module, "make_references", references)
 
 
 def test_broken_parity_ships_nothing_and_exits_with_1(run, catalogue, monkeypatch):

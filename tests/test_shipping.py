@@ -4,11 +4,13 @@ import pytest
 from fake_line import elsewhere, fake_target, make_task, quick_profile
 from test_best import judged
 
+from edgekit.recipe import Quantization
 from edgekit.shipping import Job, exit_code_of, why_it_ships
 
 
 def job(target=None, precision="auto"):
-    return Job(target=target or fake_target(), profile=quick_profile(), engines=("null",), precision=precision)
+    quantization = Quantization(precision=precision)
+    return Job(target=target or fake_target(), profile=quick_profile(), engines=("null",), quantization=quantization)
 
 
 PASS, SLOWER = judged("pass", 1.0), judged("pass", 2.0, "int8")
@@ -40,8 +42,8 @@ def test_the_exit_code_of_a_target(candidates, shipped, code):
         (
             [PASS, SLOWER],
             PASS,
-            "null fp32: lowest p50 bound (1.000 ms) in fp32 of those that meet every limit; null int8 is not shown to be "
-            "faster (2.00x of its p50)",
+            "null fp32: lowest p50 bound (1.000 ms) in fp32 of those that meet every limit; "
+            "null int8 is not shown to be faster (2.00x of its p50)",
         ),
         (
             [judged("fail", 9.0), judged("fail", 10.0)],

@@ -59,6 +59,15 @@ def check_plan(plan: Plan, target: Target) -> None:
         raise EngineError(f"{plan} cannot be made for target {target.name!r}", found=reason)
 
 
+def refusal(plan: Plan, target: Target) -> str | None:
+    """Why a plan cannot be made for a target, in one line; None when it can."""
+    try:
+        check_plan(plan, target)
+    except EngineError as exc:
+        return f"{exc.problem}: {exc.found}"
+    return None
+
+
 def _who_has(has: Callable[[Backend], bool]) -> list[str]:
     return [name for name in ENGINES if has(load_backend(name))]
 

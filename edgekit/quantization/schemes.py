@@ -84,8 +84,8 @@ class Plan:
             parts.append(str(self.method))
         if self.precision == "int8" and self.corrections != usual.corrections:
             parts += [f"+{name}" for name in self.corrections if name not in usual.corrections]
-            lacks = usual.corrections if self.method != "dynamic" else ()
-            parts += [f"-{name}" for name in lacks if name not in self.corrections]
+            lacks = [name for name in usual.corrections if self.method != "dynamic" and name not in self.corrections]
+            parts += ["plain"] if lacks and not self.corrections else [f"-{name}" for name in lacks]
         if self.float_groups:
             parts.append(f"({len(self.float_groups)} nodes in float)")
         return " ".join(parts)

@@ -97,7 +97,7 @@ def _target_suite(report: Mapping[str, Any], target: Mapping[str, Any]) -> Suite
 def _profile_suite(report: Mapping[str, Any]) -> Suite:
     bundle = report["bundle"]
     ran = Case(
-        name=f"{_name(bundle)} runs",
+        name=f"{bundle['engine']} {bundle['precision']} runs",
         outcome="pass",
         message="measured",
         seconds=_seconds(report["measured"]),
@@ -194,7 +194,7 @@ def _host(host: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _name(made: Mapping[str, Any]) -> str:
-    return f"{made['engine']} {made['precision']}"
+    return str(made["plan"])
 
 
 def _seconds(measured: Mapping[str, Any]) -> float:

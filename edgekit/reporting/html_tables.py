@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.reporting.pictures_latency import percentiles_of
+from edgekit.reporting.placing import int8_share
 from edgekit.reporting.tables import (
     LIMIT_NAMES,
     UNITS,
@@ -123,7 +124,7 @@ def status_cell(status: str, reason: str = "") -> Cell:
 
 def name_of(candidate: Mapping[str, Any]) -> str:
     """Engine and precision."""
-    return f"{candidate['engine']} {candidate['precision']}"
+    return str(candidate["plan"])
 
 
 def limit_text(result: Mapping[str, Any], value: float | None) -> str:
@@ -210,7 +211,7 @@ def candidates_grid(target: Mapping[str, Any], identity: str) -> Grid:
                 figure(percent(proof.get("artifact")), proof.get("artifact")),
                 figure(interval(drop), drop["points"] if drop else None),
                 figure(number(proof.get("reference_db"), 1), proof.get("reference_db")),
-                figure(share(proof.get("int8_share")), proof.get("int8_share")),
+                figure(share(int8_share(proof)), int8_share(proof)),
                 status_cell(c["status"], _short_reason(c)),
             ]
         )

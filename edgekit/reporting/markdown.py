@@ -133,7 +133,7 @@ def _rows(report: Mapping[str, Any]) -> Iterator[list[str]]:
             continue
         times = [percentile(shipped, q) for q in (50.0, 99.0)]
         drop = interval((shipped["proof"] or {}).get("drop"))
-        yield [*row, f"{shipped['engine']} {shipped['precision']}", *times, number(shipped["size_mb"], 2), drop]
+        yield [*row, shipped["plan"], *times, number(shipped["size_mb"], 2), drop]
 
 
 def _body(report: Mapping[str, Any]) -> Iterator[Part]:

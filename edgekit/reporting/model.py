@@ -10,7 +10,7 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
-from edgekit.reporting.evidence import Measured, Proof, record
+from edgekit.reporting.evidence import Drop, Measured, Proof, record
 
 REPORT_SCHEMA_VERSION = 2
 
@@ -140,6 +140,8 @@ class Candidate(TypedDict):
 
     engine: str
     precision: str
+    plan: str
+    """Engine and precision, and what is unusual in how it was made."""
     scheme: str | None
     """The engine's int8 dialect; null in float."""
     shipped: bool
@@ -162,6 +164,26 @@ class Candidate(TypedDict):
     """Empty where it failed."""
     measured: Measured | None
     """Null where nothing was timed."""
+
+
+@record
+class Trial(TypedDict):
+    """One plan that "auto" tried, on samples that are not the test samples."""
+
+    plan: str
+    """Engine and precision, and what is unusual in how it was made."""
+    within: bool
+    """Whether it lost little enough to be measured."""
+    db: float | None
+    """Worst signal-to-noise ratio of an output against the fp32 student, in dB; null where it could not be made."""
+    drop: Drop | None
+    """Drop from the teacher; null without a score."""
+    drop_from_fp32: Drop | None
+    """Drop from the fp32 student; null without a score."""
+    samples: int | None
+    """Samples it was judged on."""
+    failure: str | None
+    """Why it could not be made, or what is broken."""
 
 
 @record
@@ -255,6 +277,8 @@ class Target(TypedDict):
     """Every try, failed ones included."""
     steps: list[Step]
     """What each step gained and lost, in order."""
+    trials: list[Trial]
+    """Every plan that "auto" tried, in order; empty where a precision was named."""
 
 
 @record

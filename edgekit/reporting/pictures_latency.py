@@ -216,7 +216,7 @@ def _ridge(
     narrow: bool,
 ) -> Markup:
     """One row: its name, its density, and ticks at p50 and p99."""
-    name = f"{number}. {candidate['engine']} {candidate['precision']}"
+    name = f"{number}. {candidate['plan']}"
     shipped = " shipped" if candidate["shipped"] else ""
     y = Scale(low=0.0, high=max(heights), start=base, end=base - ROW + 5)
     marks = _marks(candidate)

@@ -101,7 +101,7 @@ def pareto_of(target: Mapping[str, Any]) -> Pareto:
     limit = _tightest(target)
     points, missing = [], []
     for number, c in enumerate(target["candidates"], start=1):
-        name = f"{c['engine']} {c['precision']}"
+        name = c["plan"]
         latency = found_percentile(c, limit)
         drop = (c.get("proof") or {}).get("drop")
         latency = latency if latency and latency.get("ms") is not None else None

@@ -12,6 +12,7 @@ from edgekit.profiling.load import LoadSpec
 from edgekit.reporting.measurement import measured_report
 from edgekit.reporting.model import Report
 from edgekit.reporting.validation import validate_report
+from edgekit.searching import Trial
 from edgekit.specs import Profile, Target
 from edgekit.verdict import Verdict
 
@@ -31,6 +32,7 @@ def target_report(
     bundle: Mapping[str, str] | None,
     why: str,
     steps: Sequence[Mapping[str, Any]],
+    trials: Sequence[Trial] = (),
 ) -> dict[str, Any]:
     """One target of a report.
 
@@ -44,6 +46,7 @@ def target_report(
         bundle: ``path`` (relative to the run) and ``id`` of what was written, or None.
         why: Why this one ships, or why none does.
         steps: What each step gained and lost (:mod:`edgekit.gains`).
+        trials: What ``auto`` tried on samples of its own.
     """
     status = shipped.verdict.status if shipped and shipped.verdict else "fail"
     return {
@@ -59,6 +62,21 @@ def target_report(
         "why": why,
         "candidates": [candidate_report(c, profile.load_spec(), shipped=c is shipped) for c in candidates],
         "steps": [dict(step) for step in steps],
+        "trials": [trial_report(trial) for trial in trials],
+    }
+
+
+def trial_report(trial: Trial) -> dict[str, Any]:
+    """One plan that was tried, as the report keeps it."""
+    proof = trial.proof
+    return {
+        "plan": str(trial.plan),
+        "within": trial.within,
+        "db": None if proof is None else proof.reference_db,
+        "drop": None if proof is None else to_json(proof.drop),
+        "drop_from_fp32": None if proof is None else to_json(proof.drop_from_fp32),
+        "samples": None if proof is None else proof.samples,
+        "failure": trial.failure or (proof.broken if proof else None),
     }
 
 
@@ -68,6 +86,7 @@ def candidate_report(candidate: Candidate, load: LoadSpec, *, shipped: bool) -> 
     return {
         "engine": candidate.plan.engine,
         "precision": candidate.plan.precision,
+        "plan": str(candidate.plan),
         "scheme": candidate.plan.scheme.name if candidate.plan.scheme else None,
         "shipped": shipped,
         "status": "fail" if candidate.failure else verdict.status if verdict else "not measured",

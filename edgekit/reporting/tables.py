@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from edgekit.reporting.placing import int8_share, placement_facts
+
 Table = tuple[list[str], list[list[str]]]
 
 NONE = "-"
@@ -38,13 +40,13 @@ def candidates_table(target: Mapping[str, Any], *, narrow: bool = False) -> Tabl
         rows.append(
             [
                 MARK if c["shipped"] else "",
-                f"{c['engine']} {c['precision']}",
+                c["plan"],
                 percentile(c, 50.0),
                 percentile(c, 99.0),
                 number(c["size_mb"], 2),
                 number(proof.get("reference_db"), 0),
                 points(proof.get("drop")) if narrow else interval(proof.get("drop")),
-                share(proof.get("int8_share")),
+                share(int8_share(proof)),
                 c["status"],
             ]
         )
@@ -92,7 +94,7 @@ def scores_table(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> Tab
     if not report["same_model"]:
         student = models["student"]
         rows.append(["fp32 student", student["name"], count(student["parameters"]), percent(proof.get("student")), ""])
-    name = f"{candidate['engine']} {candidate['precision']}"
+    name = candidate["plan"]
     rows.append(["what ships", name, "", percent(proof.get("artifact")), interval(proof.get("drop"))])
     if not report["same_model"]:
         rows.append(["against fp32", "", "", "", interval(proof.get("drop_from_fp32"))])
@@ -127,6 +129,7 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
     measured = shipped["measured"] if shipped else None
     if measured and measured["application"]:
         lines += measured_facts(measured)
+    lines += placement_facts(target)
     if report["untrained"]:
         lines.append(("weights", "none were given: they are as the factory made them"))
     if target["not_measured"]:
@@ -234,7 +237,7 @@ def remarks(target: Mapping[str, Any]) -> list[tuple[str, str]]:
     shipped = shipped_of(target)
     found = []
     for c in target["candidates"]:
-        name = f"{c['engine']} {c['precision']}"
+        name = c["plan"]
         if c["failure"]:
             found.append((f"{name} failed", c["failure"]))
         elif shipped is None:

@@ -24,6 +24,7 @@ from edgekit.reporting.tables import (
 
 COLOURS = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow", "not measured": "bold yellow"}
 
+MOST_NAME = 26  # characters of a candidate's name on one line
 WIDE = 90  # columns from which the widest table is shown whole
 
 
@@ -62,7 +63,16 @@ def print_table(table: Table, console: Console) -> None:
     made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i, name in enumerate(header):
         numeric = all(row[i][:1] in "-0123456789" for row in rows)
-        made.add_column(name, overflow="fold", no_wrap=i < 2, justify="right" if numeric else "left")
+        longest = max(len(row[i]) for row in rows)
+        # A plan with much that is unusual in it is told on several lines; figures and what is short never are.
+        whole = numeric or i == 0 or (i == 1 and longest <= MOST_NAME)
+        made.add_column(
+            name,
+            overflow="fold",
+            no_wrap=whole,
+            min_width=min(longest, MOST_NAME) if i == 1 else None,
+            justify="right" if numeric else "left",
+        )
     for row in rows:
         made.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
     console.print(made)

@@ -57,4 +57,4 @@ def test_a_plan_is_called_by_what_is_unusual_in_it():
         engine="onnxruntime", precision="int8", method="mse", corrections=("equalize",), float_groups=("a", "b")
     )
     assert str(plan) == "onnxruntime int8 mse +equalize (2 nodes in float)"
-    assert str(Plan(engine="openvino", precision="int8", method="average")) == "openvino int8 -smooth-quant -bias-correction"
+    assert str(Plan(engine="openvino", precision="int8", method="average")) == "openvino int8 plain"

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from fake_line import elsewhere, fake_target, quick_profile
 
-from edgekit.candidate import Candidate, Plan
+from edgekit.candidate import Candidate
 from edgekit.checking import PlacedOperator, Proof
 from edgekit.metrics import Drop
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measured import Measured
+from edgekit.quantization.schemes import plan_of
 from edgekit.reporting.model import REPORT_SCHEMA_VERSION
 from edgekit.reporting.report import target_report
 from edgekit.specs import Profile
@@ -74,7 +75,7 @@ def make_candidate(
     failure: str | None = None,
 ) -> Candidate:
     """A candidate with figures as wide as they come in practice."""
-    plan = Plan(engine=engine, precision=precision)
+    plan = plan_of(engine, precision)
     if failure:
         return Candidate(plan=plan, failure=failure)
     found = None if drop is None else Drop(

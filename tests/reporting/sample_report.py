@@ -140,7 +140,8 @@ def candidate(number: int, *, seed: int, shipped: bool = False, failure: str | N
     """The ``number``-th candidate: engines and precisions take turns, the later ones are worse."""
     engine, precision = ENGINES[number % 2], PRECISIONS[number // 2 % len(PRECISIONS)]
     made: dict[str, Any] = {
-        "engine": engine, "precision": precision, "scheme": None if precision == "fp32" else engine,
+        "engine": engine, "precision": precision, "plan": f"{engine} {precision}",
+        "scheme": None if precision == "fp32" else engine,
         "shipped": shipped, "status": "fail", "reason": failure or "", "failure": failure, "sha256": None,
         "size_mb": None, "notes": [], "options": {}, "proof": None, "limits": [], "measured": None,
     }  # fmt: skip
@@ -203,6 +204,7 @@ def target_of(candidates: list[dict[str, Any]], name: str = "local") -> dict[str
         "status": shipped["status"] if shipped else "fail", "exit_code": 0 if shipped else 1, "why": why,
         "bundle": {"path": name, "id": "0123456789abcdef" * 4} if shipped else None,
         "candidates": candidates, "steps": steps(shipped) if shipped else [],
+        "trials": [],
     }  # fmt: skip
 
 
@@ -342,7 +344,7 @@ def hostile_report() -> dict[str, Any]:
     target = report["targets"][0]
     target |= {"target": long, "profile": HOSTILE, "why": long}
     for c in target["candidates"]:
-        c |= {"engine": HOSTILE, "precision": long, "reason": long, "notes": [HOSTILE]}
+        c |= {"engine": HOSTILE, "precision": long, "plan": f"{HOSTILE} {long}", "reason": long, "notes": [HOSTILE]}
         c["failure"] = long if c["failure"] else None
         if c["measured"]:
             c["measured"] |= {"drift": long, "spoiled": HOSTILE, "caveats": [HOSTILE], "engine_version": HOSTILE}
