@@ -119,6 +119,8 @@ def entropy(statistics: TensorStatistics) -> tuple[float, float]:
     if not histogram.width:
         return statistics.minimum, statistics.maximum
     counts, bin_width = _magnitudes(histogram)
+    if not counts.any():
+        return statistics.minimum, statistics.maximum
     both = statistics.minimum < 0.0 < statistics.maximum
     levels = LEVELS // 2 if both else LEVELS
     last = int(np.flatnonzero(counts)[-1]) + 1
