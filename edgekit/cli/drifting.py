@@ -44,13 +44,13 @@ def show_drift(
     if recipe_file(model).suffix == ".toml" and recipe_file(model).is_file():
         recipe, base = load_recipe(model, overrides), recipe_file(model).resolve().parent
     else:
+        if target is None:
+            raise click.UsageError("--drift needs --target NAME: what the model is quantised and compiled for")
         base = Path.cwd()
         recipe = recipe_for_model(
             str(model), weights=weights, calibration=calibration, test=test, inputs=inputs, overrides=overrides
         )
-    name = target or (recipe.targets[0] if recipe.targets else None)
-    if name is None:
-        raise click.UsageError("--drift needs --target NAME: what the model is quantised and compiled for")
+    name = target or recipe.targets[0]
     with show_progress() as progress:
         found = find_drift(recipe, base, name, engine=engine, precision=precision, out=out, progress=progress)
     if as_json:

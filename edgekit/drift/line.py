@@ -98,12 +98,7 @@ def find_drift(
         EdgeKitError: The model, its data or the target are not what this needs, or no engine came through.
     """
     goal, profile = load_target(target, (base,)), load_profile(recipe.profile, (base,))
-    wanted = precision or recipe.quantization.precision
-    wanted = "int8" if wanted == "auto" else wanted
-    check_precision(goal, wanted)
-    plans = [asked_for(name, wanted, goal, recipe.quantization) for name in _engines(goal, engine)]
-    for plan in plans:
-        check_plan(plan, goal)
+    plans = _plans(recipe, goal, engine, precision)
     with _steps(out) as steps:
         data, _, student = train_models(recipe, base, steps, progress)
         fp32 = _fp32(student, data.test, steps)
@@ -117,15 +112,31 @@ def find_drift(
             references=nothing,
             progress=progress,
         )
-        found: list[Drift] = []
-        for plan in plans:
-            try:
-                found.append(_drift(student, fp32, plan, task, steps))
-            except EdgeKitError as exc:
-                if len(plans) == 1:
-                    raise
-                failed = Drift(plan=str(plan), engine=plan.engine, precision=plan.precision, failure=str(exc))
-                found.append(failed)
+        return _each(student, fp32, plans, task, steps)
+
+
+def _plans(recipe: Recipe, target: Target, engine: str | None, precision: str | None) -> list[Plan]:
+    """One plan an engine."""
+    wanted = precision or recipe.quantization.precision
+    wanted = "int8" if wanted == "auto" else wanted
+    check_precision(target, wanted)
+    plans = [asked_for(name, wanted, target, recipe.quantization) for name in _engines(target, engine)]
+    if len(plans) == 1:
+        check_plan(plans[0], target)  # before any training
+    return plans
+
+
+def _each(student: TrainedModel, fp32: Artifact, plans: Sequence[Plan], task: Task, steps: Path) -> list[Drift]:
+    found: list[Drift] = []
+    for plan in plans:
+        try:
+            check_plan(plan, task.target)
+            found.append(_drift(student, fp32, plan, task, steps))
+        except EdgeKitError as exc:
+            if len(plans) == 1:
+                raise
+            failed = Drift(plan=str(plan), engine=plan.engine, precision=plan.precision, failure=str(exc))
+            found.append(failed)
     if all(drift.failure for drift in found):
         raise EdgeKitError("no engine came through", found="\n".join(f"{d.plan}: {d.failure}" for d in found))
     return found
