@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from edgekit.metrics import Metric, load_metric
 from edgekit.recipe import DataSpec, Recipe
 from edgekit.runtime.session import fits
 
+# The ranges of fewer are those of single samples.
+FEWEST_CALIBRATION = 16
 DTYPES = {
     "f32": "float32",
     "f16": "float16",
@@ -82,8 +84,7 @@ def load_data(
     """
     if recipe.data is None:
         return _random(recipe, specs)
-    single = specs[0].name if specs and len(specs) == 1 else None
-    train = as_taken(_opened(recipe, base, recipe.data.train, "train", recipe.data.labels, single), specs or ())
+    train = _opened(recipe, base, recipe.data.train, "train", recipe.data.labels, specs or ())
     if whole_queries and specs:
         specs = sized_by(train, specs)
     labels = recipe.data.labels or train.classes
@@ -93,11 +94,12 @@ def load_data(
         test = _unjudged(train, validation, recipe.seed)
         test_sha256 = test.fingerprint()
     else:
-        test = as_taken(_opened(recipe, base, recipe.data.test, "test", labels or None, single), specs or ())
+        test = _opened(recipe, base, recipe.data.test, "test", labels or None, specs or ())
         check_disjoint(train, test, "training")
         test_sha256 = test.fingerprint()
         parents.append(Parent(kind="data", name="test", sha256=test_sha256))
     _check_test(test, recipe.data)
+    _check_calibration(train, recipe.data)
     for samples in (train, test):
         check_inputs(samples, specs or specs_of(train))
     labelled = test.targets is not None
@@ -141,19 +143,20 @@ def _random(recipe: Recipe, specs: tuple[TensorSpec, ...] | None) -> Ingredients
 
 
 def _opened(
-    recipe: Recipe, base: Path, spec: str, key: str, labels: tuple[str, ...] | None, single: str | None
+    recipe: Recipe, base: Path, spec: str, key: str, labels: tuple[str, ...] | None, specs: Sequence[TensorSpec]
 ) -> Samples:
-    """One set of the recipe; its single input is called as the model calls it."""
-    preprocessing = recipe.input.preprocessing() if recipe.input else None
+    """One set of the recipe, its single input called as the model calls it, in floats of the model's type."""
     samples = load_samples(
         spec,
         base=base,
-        preprocessing=preprocessing,
+        preprocessing=recipe.input.preprocessing() if recipe.input else None,
+        # Of several inputs one may be called x, which otherwise means the only one.
+        input_name="x" if recipe.input is None and len(specs) > 1 and "x" in {s.name for s in specs} else None,
         labels=labels,
         where=f"data.{key}",
         origin=recipe.data.source if recipe.data else None,
     )
-    return renamed(samples, single) if single else samples
+    return as_taken(renamed(samples, specs[0].name) if len(specs) == 1 else samples, specs)
 
 
 def _unjudged(train: Samples, validation: Samples, seed: int) -> Samples:
@@ -196,6 +199,18 @@ def _check_test(test: Samples, data: DataSpec) -> None:
             found=f"{len(test)} samples",
             allowed=f"at least {GOLDEN_SAMPLES}: so many travel with a bundle as its golden samples",
             fix="give more samples",
+        )
+
+
+def _check_calibration(train: Samples, data: DataSpec) -> None:
+    count = min(len(train), data.calibration)
+    if count < FEWEST_CALIBRATION:
+        key = "train" if len(train) < FEWEST_CALIBRATION else "calibration"
+        raise DataError(
+            f"data.{key}: {train.name}: too few samples to calibrate a quantised model",
+            found=f"{count} samples",
+            allowed=f"at least {FEWEST_CALIBRATION}; 100 to 300 are usual",
+            fix="give more samples; they need no labels",
         )
 
 

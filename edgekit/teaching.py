@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgekit import __version__
 from edgekit._paths import expand_path
 from edgekit.artifact import (
@@ -22,7 +24,7 @@ from edgekit.artifact import (
     write_json,
 )
 from edgekit.data import Samples
-from edgekit.errors import DataError, ModelError, SpecError
+from edgekit.errors import DataError, EngineError, EngineMissing, ModelError, SpecError
 from edgekit.ingredients import Ingredients, shaped
 from edgekit.making import tool_versions
 from edgekit.models import (
@@ -38,11 +40,13 @@ from edgekit.models import (
 )
 from edgekit.progress import Progress
 from edgekit.recipe import ModelSpec, Recipe, Training
+from edgekit.runtime import missing
 from edgekit.steps import run_step
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
+REFERENCE_ENGINES = ("onnxruntime", "openvino")
 WHOLE_QUERIES = "the model has no batch: one sample is one whole query, and axis 0 of every input and output is its own"
 
 
@@ -323,10 +327,48 @@ def run_reference(model: TrainedModel, artifact: Artifact | None, samples: Sampl
 
         return forward(model.module, samples)
     assert artifact is not None  # a model is a module or an imported file
+    return _run_onnx(artifact, samples)
+
+
+def _run_onnx(artifact: Artifact, samples: Samples) -> dict[str, Array]:
+    """Outputs on the first engine that takes the model.
+
+    Raises:
+        EngineError: None does; what the first one says.
+    """
+    import onnx
+
     from edgekit.apart import opened_apart
     from edgekit.checking import run_samples
-    from edgekit.runtime import missing
+    from edgekit.conversion.clean import all_nodes
 
-    engine = "onnxruntime" if missing("onnxruntime") is None else "openvino"
-    with opened_apart(dataclasses.replace(artifact, engine=engine)) as session:
-        return run_samples(session.run, samples)
+    graph = onnx.load(str(artifact.path), load_external_data=False).graph
+    # What is quantised by the batch it comes in gives each sample something else in another batch.
+    alone = any("DynamicQuantize" in node.op_type for node in all_nodes(graph))
+    refused: list[EngineError] = []
+    for engine in REFERENCE_ENGINES:
+        if missing(engine) is not None:
+            continue
+        try:
+            with opened_apart(dataclasses.replace(artifact, engine=engine)) as session:
+                return run_samples(_one_by_one(session.run) if alone else session.run, samples)
+        except EngineError as exc:
+            refused.append(exc)
+    if not refused:
+        raise EngineMissing("no engine to run the model with", allowed=" or ".join(REFERENCE_ENGINES))
+    first, *others = refused
+    raise EngineError(
+        first.problem,
+        found="\n".join(str(part) for part in (first.found, *(other.problem for other in others)) if part),
+        allowed=first.allowed,
+        fix="replace the operator in the model: no engine here takes it",
+    ) from first
+
+
+def _one_by_one(run: Callable[[Mapping[str, Array]], dict[str, Array]]) -> Callable[[Mapping[str, Array]], Any]:
+    def each(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        count = len(next(iter(feeds.values())))
+        rows = [run({name: array[row : row + 1] for name, array in feeds.items()}) for row in range(count)]
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    return each
