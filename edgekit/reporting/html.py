@@ -30,14 +30,28 @@ def to_html_many(reports: Sequence[Mapping[str, Any]]) -> str:
     Args:
         reports: The values of each ``report.json``, in the order to show; at least one.
     """
+    from edgekit.reporting.html_view import run_view, runs_grid
+
+    runs = [run_view(report, f"r{i}") for i, report in enumerate(reports, start=1)]
+    status = runs[0]["status"] if len(runs) == 1 else "not measured"
+    overview = runs_grid(runs, reports) if len(runs) > 1 else None
+    return render_page("page.html", status=status, runs=runs, overview=overview)
+
+
+def render_page(template: str, *, status: str, **shown: Any) -> str:
+    """Renders a page in the frame that all share: one style sheet, one script, nothing from elsewhere.
+
+    Args:
+        template: A template that fills ``frame.html``.
+        status: The verdict that gives the icon its colour.
+        shown: What the template shows; text in it is escaped.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     from edgekit import __version__
-    from edgekit.reporting.html_view import run_view, runs_grid
     from edgekit.reporting.pictures import visible
 
-    runs = [run_view(report, f"r{i}") for i, report in enumerate(reports, start=1)]
     environment = Environment(
         loader=FileSystemLoader(PAGE),
         autoescape=True,
@@ -48,15 +62,13 @@ def to_html_many(reports: Sequence[Mapping[str, Any]]) -> str:
     )
     environment.filters |= {"seconds": _seconds, "capitalize_first": lambda text: text[:1].upper() + text[1:]}
     style, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    status = runs[0]["status"] if len(runs) == 1 else "not measured"
-    return environment.get_template("page.html").render(
-        runs=runs,
-        overview=runs_grid(runs, reports) if len(runs) > 1 else None,
+    return environment.get_template(template).render(
         made_by=__version__,
         icon=_icon(ICON[status]),
         style=Markup(style),
         script=Markup(script),
         policy=_policy(style, script),
+        **shown,
     )
 
 

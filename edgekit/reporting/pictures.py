@@ -17,6 +17,8 @@ from markupsafe import Markup, escape
 FONT = 12.0
 # The mean width of a sans-serif letter, in parts of its height; a full-width one takes all of it.
 LETTER = 0.6
+# From one line of a text to the next.
+LINE = 13.5
 UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 STEPS = (1.0, 2.0, 5.0, 10.0)
 # From this ratio of largest to smallest on, an axis is logarithmic.
@@ -200,6 +202,32 @@ def shorten(content: str, width: float, size: float = FONT) -> str:
     return f"{content[:head]}…{content[-tail:]}"
 
 
+def wrapped(content: str, width: float, most: int, size: float = FONT) -> list[str]:
+    """The text broken between words into at most ``most`` lines; one too wide has its middle left out.
+
+    Args:
+        content: The text.
+        width: Width of a line.
+        most: Most lines.
+        size: Height of a letter.
+    """
+    # What stands in brackets is kept together.
+    words = re.split(r"\s+(?![^(]*\))", content.strip())
+    lines = words[:1]
+    for word in words[1:]:
+        if text_width(f"{lines[-1]} {word}", size) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    kept = [*lines[: most - 1], " ".join(lines[most - 1 :])] if len(lines) > most else lines
+    return [shorten(line, width, size) for line in kept]
+
+
+def text_lines(x: float, y: float, lines: Sequence[str], class_: str = "", anchor: str | None = None) -> Markup:
+    """Lines of text under one another; ``y`` is the first one's baseline."""
+    return Markup("").join(text(x, y + LINE * i, content, class_, anchor) for i, content in enumerate(lines))
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """An upright rectangle."""
@@ -226,9 +254,9 @@ class Box:
 
 
 def place_label(
-    x: float, y: float, width: float, taken: Sequence[Box], frame: Box, gap: float
+    x: float, y: float, width: float, taken: Sequence[Box], frame: Box, gap: float, *, lines: int = 1
 ) -> tuple[float, float, Box] | None:
-    """Where a label of a point goes without meeting anything: its left end, its baseline and its box.
+    """Where a label of a point goes without meeting anything: its left end, its first baseline and its box.
 
     Args:
         x: Place of the point.
@@ -237,11 +265,12 @@ def place_label(
         taken: What it must not meet.
         frame: What it must stay in.
         gap: Room between the point and its label.
+        lines: How many lines it has.
 
     Returns:
         None where there is no room beside the point.
     """
-    height = FONT + 2
+    height = FONT + 2 + LINE * (lines - 1)
     places = [
         (x + gap, y - height / 2),
         (x - gap - width, y - height / 2),
@@ -255,7 +284,7 @@ def place_label(
     for left, top in places:
         box = Box(left - 2, top, left + width + 2, top + height)
         if box.within(frame) and not any(box.meets(other) for other in taken):
-            return left, top + height - 3.5, box
+            return left, top + FONT - 1.5, box
     return None
 
 

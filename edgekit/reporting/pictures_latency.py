@@ -11,18 +11,20 @@ from markupsafe import Markup
 
 from edgekit.reporting.pictures import (
     FONT,
+    LINE,
     Scale,
     hatch,
     line,
     path,
     picture,
     rect,
-    shorten,
     spanning,
     tag,
     text,
+    text_lines,
     text_width,
     tip,
+    wrapped,
     x_axis,
     y_axis,
 )
@@ -178,9 +180,14 @@ def draw_ridges(target: Mapping[str, Any], identity: str, *, narrow: bool = Fals
     budgets = budgets_of(target)
     last = max(bulk_of(c["measured"], edges) for _, c, (edges, _) in rows)
     near = [ms for ms in budgets.values() if ms <= last * FAR]
-    width, left, row = (NARROW, 8.0, ROW + 18.0) if narrow else (WIDE, 190.0, ROW)
+    width, left, name_width = (NARROW, 8.0, 330.0) if narrow else (WIDE, 250.0, 232.0)
+    names = [wrapped(f"{number}. {c['plan']}", name_width, 3) for number, c, _ in rows]
+    if not narrow and all(len(lines) == 1 for lines in names):
+        left = 190.0
     right, top = width - 12.0, 8.0
-    bottom = top + row * len(rows)
+    heights = [ROW + LINE * (len(lines) - 1) + 18.0 if narrow else max(ROW, LINE * len(lines) + 7) for lines in names]
+    bases = [top + sum(heights[: i + 1]) for i in range(len(rows))]
+    bottom = bases[-1]
     values = [last, *(v for _, c, (edges, _) in rows for v in (edges[0], *_marks(c)))]
     x = spanning([v for v in [*values, *near] if v > 0] or [0.0], left, right, pad=0.03)
     parts = [hatch(f"{identity}-hatch")]
@@ -188,8 +195,8 @@ def draw_ridges(target: Mapping[str, Any], identity: str, *, narrow: bool = Fals
         parts.append(_beyond(x(min(near)), top, right, bottom, identity))
     parts.append(x_axis(x, bottom, top, 4 if narrow else 8, "latency of a query, ms"))
     parts += [line(x(ms), top, x(ms), bottom, "budget") for ms in near]
-    for i, (number, c, (edges, counts)) in enumerate(rows):
-        parts.append(_ridge(number, c, edges, densities(edges, counts, x), x, top + row * (i + 1), narrow=narrow))
+    for name, base, (_, c, (edges, counts)) in zip(names, bases, rows, strict=True):
+        parts.append(_ridge(name, c, edges, densities(edges, counts, x), x, base, narrow=narrow))
     return picture(
         width,
         bottom + 40.0,
@@ -206,7 +213,7 @@ def _marks(candidate: Mapping[str, Any]) -> list[float]:
 
 
 def _ridge(
-    number: int,
+    lines: Sequence[str],
     candidate: Mapping[str, Any],
     edges: Sequence[float],
     heights: Sequence[float],
@@ -216,17 +223,17 @@ def _ridge(
     narrow: bool,
 ) -> Markup:
     """One row: its name, its density, and ticks at p50 and p99."""
-    name = f"{number}. {candidate['plan']}"
+    name = str(candidate["plan"])
     shipped = " shipped" if candidate["shipped"] else ""
     y = Scale(low=0.0, high=max(heights), start=base, end=base - ROW + 5)
     marks = _marks(candidate)
     said = " · ".join(f"{q} {milliseconds(ms)} ms" for q, ms in zip(("p50", "p99"), marks, strict=False))
-    label = shorten(name, 330.0 if narrow else 172.0)
-    at = (8.0, base - ROW + 4) if narrow else (176.0, base - 4)
+    after = LINE * (len(lines) - 1)
+    at = (8.0, base - ROW + 4 - after) if narrow else (x.start - 14.0, base - 4 - after)
     return tag(
         "g",
         tip(f"{name} · {said}"),
-        text(*at, label, f"label{shipped}", None if narrow else "end"),
+        text_lines(*at, lines, f"label{shipped}", None if narrow else "end"),
         line(x.start, base, x.end, base, "grid"),
         path(_outline(edges, heights, x, y, x.high), f"bars{shipped}", closed=True),
         *(line(x(ms), base - 12, x(ms), base, "percentile") for ms in marks),

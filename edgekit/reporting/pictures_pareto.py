@@ -18,12 +18,13 @@ from edgekit.reporting.pictures import (
     picture,
     place_label,
     rect,
-    shorten,
     spanning,
     tag,
     text,
+    text_lines,
     text_width,
     tip,
+    wrapped,
     x_axis,
     y_axis,
 )
@@ -35,6 +36,7 @@ NAMED = 14
 SHAPES = 4
 MARKER = 6.0
 RING = 11.0
+NAME = 200.0  # width of a name's lines
 WIDE, NARROW = (860.0, 430.0), (360.0, 380.0)
 
 
@@ -302,16 +304,17 @@ def _labels(
     parts = []
     few = len(points) <= named
     for point in points:
-        full = shorten(point.name, 170)
-        wanted = [full, f"#{point.number}"] if few or point.shipped or point in front else [f"#{point.number}"]
+        full, short = wrapped(point.name, NAME, 3), [f"#{point.number}"]
+        wanted = [full, short] if few or point.shipped or point in front else [short]
         # What ships is named wherever there is room for it, the others beside their points.
         gaps, bold = ((14.0, 24.0, 38.0, 56.0), 1.1) if point.shipped else ((9.0,), 1.0)
         for content, gap in product(wanted, gaps):
-            placed = place_label(x(point.ms), y(point.drop), text_width(content) * bold, taken, frame, gap)
+            wide = max(map(text_width, content)) * bold
+            placed = place_label(x(point.ms), y(point.drop), wide, taken, frame, gap, lines=len(content))
             if placed:
                 left, baseline, box = placed
                 taken.append(box)
-                parts.append(text(left, baseline, content, "label shipped" if point.shipped else "label"))
+                parts.append(text_lines(left, baseline, content, "label shipped" if point.shipped else "label"))
                 break
     return Markup("").join(parts)
 

@@ -7,7 +7,21 @@ from typing import Any
 
 from markupsafe import Markup
 
-from edgekit.reporting.pictures import Scale, hatch, line, picture, rect, shorten, spanning, tag, text, tip
+from edgekit.reporting.pictures import (
+    LINE,
+    Scale,
+    hatch,
+    line,
+    picture,
+    rect,
+    spanning,
+    tag,
+    text,
+    text_lines,
+    text_width,
+    tip,
+    wrapped,
+)
 from edgekit.reporting.tables import percent
 
 MINUS = "\N{MINUS SIGN}"
@@ -44,15 +58,16 @@ def draw_steps(
     known = [s[key] for s in steps if s.get(key) is not None]
     if not known:
         return None
-    width, left, row = (NARROW, 4.0, 50.0) if narrow else (WIDE, 190.0, 38.0)
+    names, row, head = _names(steps, narrow=narrow)
+    width, left = (NARROW, 4.0) if narrow else (WIDE, _left(names))
     bar = 18.0
     highs = [s["p50_high_ms"] for s in steps if key.endswith("_ms") and s.get("p50_high_ms") is not None]
     x = Scale(low=0.0, high=max(*known, *highs, 1e-12), start=left, end=width - (130.0 if narrow else 190.0))
     parts, before = [], None
     for i, step in enumerate(steps):
-        top = 6.0 + row * i + (22.0 if narrow else 8.0)
+        top = 6.0 + row * i + head
         value = step.get(key)
-        parts.append(_step_name(step["name"], left, top, narrow=narrow))
+        parts.append(_step_name(names[i], left, top, narrow=narrow))
         if value is None:
             parts.append(text(left, top + 14, "not measured", "tick"))
             continue
@@ -86,7 +101,8 @@ def draw_scores(
     known = [s["score"] for s in steps if s.get("score") is not None]
     if not known:
         return None
-    width, left, row = (NARROW, 10.0, 50.0) if narrow else (WIDE, 190.0, 38.0)
+    names, row, head = _names(steps, narrow=narrow)
+    width, left = (NARROW, 10.0) if narrow else (WIDE, _left(names))
     bottom = 6.0 + row * len(steps)
     right = width - (130.0 if narrow else 190.0)
     x = spanning([v * points for v in known], left, right, pad=0.2)
@@ -97,9 +113,9 @@ def draw_scores(
         parts.append(text(x(value), bottom + 14, f"{value:g}%".replace("-", MINUS), "tick", "middle"))
     before: tuple[float, float, float] | None = None
     for i, step in enumerate(steps):
-        y = 6.0 + row * i + (30.0 if narrow else 18.0)
+        y = 6.0 + row * i + head + (8.0 if narrow else 10.0)
         score = step.get("score")
-        parts.append(_step_name(step["name"], 4.0 if narrow else left, y - 9.0, narrow=narrow))
+        parts.append(_step_name(names[i], 4.0 if narrow else left, y - 9.0, narrow=narrow))
         if score is None:
             parts.append(text(left, y + 5, "not known", "tick"))
             continue
@@ -123,10 +139,24 @@ def draw_scores(
     )
 
 
-def _step_name(name: str, left: float, top: float, *, narrow: bool) -> Markup:
+def _names(steps: Sequence[Mapping[str, Any]], *, narrow: bool) -> tuple[list[list[str]], float, float]:
+    """The lines of every step's name, the height of a row, and where in it the bar begins."""
+    width, most = (340.0, 2) if narrow else (206.0, 3)
+    names = [wrapped(step["name"], width, most) for step in steps]
+    after = LINE * (max(map(len, names)) - 1)
+    return (names, 50.0 + after, 22.0 + after) if narrow else (names, max(38.0, 20.0 + after), 8.0 + after / 4)
+
+
+def _left(names: Sequence[Sequence[str]]) -> float:
+    """Where the bars of a wide picture begin: beside the names."""
+    return 190.0 if all(len(lines) == 1 and text_width(lines[0]) <= 168.0 for lines in names) else 224.0
+
+
+def _step_name(lines: Sequence[str], left: float, top: float, *, narrow: bool) -> Markup:
+    after = LINE * (len(lines) - 1)
     if narrow:
-        return text(left, top - 6, shorten(name, 340.0), "label")
-    return text(left - 14, top + 14, shorten(name, 168.0), "label", "end")
+        return text_lines(left, top - 6 - after, lines, "label")
+    return text_lines(left - 14, top + 14 - after / 2, lines, "label", "end")
 
 
 def _change(x: float, y: float, value: str, change: str | None) -> Markup:
