@@ -20,6 +20,7 @@ from edgekit.profiling.host import this_host
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import measure_in_turns
 from edgekit.profiling.measured import Measured, load_measured, save_measured
+from edgekit.quantization.forecast import forecast
 from edgekit.quantization.schemes import STATIC_METHODS, Plan
 from edgekit.runtime import engine_version, missing
 from edgekit.steps import run_step
@@ -100,11 +101,15 @@ def quantize_step(fp32: Artifact, plan: Plan, task: Task, out: Path) -> Artifact
         "batch": size,
     }
     batches = calibration.batches(size) if calibration else None
-    step, count = f"quantise for {plan.engine}", len(calibration) if calibration else 0
-    task.progress(step, 0, 1, f"{count} samples")
-    made = _artifact_step(
-        out, "quantize", key, lambda folder: backend.quantize(fp32, batches, plan, folder, cache=out / CACHE)
-    )
+    step, cache = f"quantise for {plan.engine}", out / CACHE
+
+    def make(folder: Path) -> Artifact:
+        # Once a run: its plans differ by little, and the next ones find the ranges that this one collects.
+        note = "" if cache.exists() else str(forecast(fp32, batches, plan))
+        task.progress(step, 0, 1, note or str(plan))
+        return backend.quantize(fp32, batches, plan, folder, cache=cache)
+
+    made = _artifact_step(out, "quantize", key, make)
     task.progress(step, 1, 1)
     return made
 

@@ -107,28 +107,50 @@ def deploy(
         EdgeKitError: The recipe, its data or its models are wrong, or a named engine is missing.
     """
     started = time.perf_counter()
-    jobs = _jobs(recipe, base, choices or Choices())
+    jobs = make_jobs(recipe, base, choices or Choices())
     if bundle is not None and len(jobs) > 1:
         raise SpecError("one bundle name for several targets", found=f"{len(jobs)} targets", allowed="one target")
     for job in jobs:
         check_replaceable(out / (bundle or job.target.name))
     with locked(out) as steps:
-        data, teacher, student = train_models(recipe, base, steps, progress)
-        fp32 = _cross(recipe, student, data, steps, progress)
-        run = Run(
-            recipe=recipe,
-            data=data,
-            teacher=teacher,
-            student=student,
-            fp32=fp32,
-            references=score_references(teacher, student, fp32, data, steps, progress),
-            steps=steps,
-            progress=progress,
-        )
+        run = make_run(recipe, base, steps, progress)
         results = [_deploy_target(job, run, out / (bundle or job.target.name)) for job in jobs]
         report = _report(run, results, command) | {"seconds": round(time.perf_counter() - started, 1)}
         _write_report(report, out, f"{bundle}." if bundle else "")
     return report
+
+
+def make_run(recipe: Recipe, base: Path, steps: Path, progress: Progress = silent) -> Run:
+    """Trains what is to be trained, crosses to ONNX and scores the references: what all targets share.
+
+    Raises:
+        EdgeKitError: The recipe, its data or its models are wrong.
+    """
+    data, teacher, student = train_models(recipe, base, steps, progress)
+    fp32 = _cross(recipe, student, data, steps, progress)
+    return Run(
+        recipe=recipe,
+        data=data,
+        teacher=teacher,
+        student=student,
+        fp32=fp32,
+        references=score_references(teacher, student, fp32, data, steps, progress),
+        steps=steps,
+        progress=progress,
+    )
+
+
+def make_task(job: Job, run: Run) -> Task:
+    """What every try of one target is judged by."""
+    return Task(
+        target=job.target,
+        profile=job.profile,
+        calibration=run.data.calibration,
+        test=run.data.test,
+        metric=run.data.metric,
+        references=run.references,
+        progress=run.progress,
+    )
 
 
 def _report(run: Run, targets: list[dict[str, Any]], command: str | None) -> dict[str, Any]:
@@ -255,7 +277,7 @@ def worst(codes: Sequence[int]) -> int:
     return next((code for code in WORST_FIRST if code in codes), 0)
 
 
-def _jobs(recipe: Recipe, base: Path, choices: Choices) -> list[Job]:
+def make_jobs(recipe: Recipe, base: Path, choices: Choices) -> list[Job]:
     """Reads and checks every target and the profile, so that a mistake is told before any training."""
     profile = load_profile(choices.profile or recipe.profile, (base,))
     check_clock(profile)
@@ -306,15 +328,7 @@ def _cross(recipe: Recipe, student: TrainedModel, data: Ingredients, steps: Path
 
 def _deploy_target(job: Job, run: Run, out: Path) -> dict[str, Any]:
     """Tries every plan of one target, bundles the best at ``out``, and reports."""
-    task = Task(
-        target=job.target,
-        profile=job.profile,
-        calibration=run.data.calibration,
-        test=run.data.test,
-        metric=run.data.metric,
-        references=run.references,
-        progress=run.progress,
-    )
+    task = make_task(job, run)
     candidates, trials = _candidates(job, run, task)
     shipped = best(candidates)
     why = why_it_ships(job, candidates, shipped, task)
@@ -341,13 +355,26 @@ def _deploy_target(job: Job, run: Run, out: Path) -> dict[str, Any]:
 def _candidates(job: Job, run: Run, task: Task) -> tuple[list[Candidate], list[Trial]]:
     """The candidates of a target, measured and judged; and what ``auto`` tried on the way."""
     settings = job.quantization
-    trial = trial_samples(run.data, run.recipe.seed)
-    if settings.precision == "auto" and (trial is None or task.calibration is None):
+    if settings.precision == "auto" and task.calibration is None:
         settings = settings.model_copy(update={"precision": "fp32"})
-    if settings.precision != "auto" or trial is None or task.not_measured or "int8" not in job.target.precisions:
+    if settings.precision != "auto" or task.not_measured or "int8" not in job.target.precisions:
         return try_plans(run.fp32, plans_for(job.target, job.engines, settings), task, run.steps), []
-    references = score_references(run.teacher, run.student, run.fp32, run.data, run.steps, run.progress, samples=trial)
-    return search(run.fp32, job.engines, settings, task, replace(task, test=trial, references=references), run.steps)
+    return search(run.fp32, job.engines, settings, task, trial_task(task, run), run.steps)
+
+
+def trial_task(task: Task, run: Run) -> Task:
+    """The same task on samples that are not the test samples, on which plans are chosen.
+
+    Raises:
+        DataError: The recipe has no data.
+    """
+    samples = trial_samples(run.data, run.recipe.seed)
+    if samples is None:
+        raise DataError("plans are chosen on samples", found="no data", fix="give --calibration DATA")
+    references = score_references(
+        run.teacher, run.student, run.fp32, run.data, run.steps, run.progress, samples=samples
+    )
+    return replace(task, test=samples, references=references)
 
 
 def _model_report(model: TrainedModel) -> dict[str, Any]:

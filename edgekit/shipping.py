@@ -113,17 +113,18 @@ def why_it_ships(job: Job, candidates: Sequence[Candidate], shipped: Candidate |
 
 
 def _in_vain(candidates: Sequence[Candidate], shipped: Candidate) -> str | None:
-    """What is as good and no slower by its median, but not shown to be faster than the fp32 that ships; or None."""
+    """Which other precision with as good a verdict came nearest to being faster than the fp32 that ships; or None."""
     ours, status = p50_ms(shipped), shipped.verdict.status if shipped.verdict else None
     if shipped.plan.precision != "fp32" or ours is None or shipped.measured is None:
         return None
     sides = sum(c.measured is not None for c in candidates)
-    for c in candidates:
-        theirs = p50_ms(c)
-        if c.plan.precision == "fp32" or c.verdict is None or c.verdict.status != status or theirs is None:
-            continue
-        assert c.measured is not None, "it has a median"
-        ratio = ratio_in_turns(shipped.measured, c.measured, sides)
-        seen = f"{ratio.ratio:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio else f"{theirs / ours:.2f}x"
-        return f"{c.plan} is not shown to be faster ({seen} of its p50)"
-    return None
+    others = [c for c in candidates if c.plan.precision != "fp32" and c.verdict and c.verdict.status == status]
+    medians = [(ms, i) for i, c in enumerate(others) if (ms := p50_ms(c)) is not None]
+    if not medians:
+        return None
+    theirs, at = min(medians)
+    measured = others[at].measured
+    assert measured is not None, "it has a median"
+    ratio = ratio_in_turns(shipped.measured, measured, sides)
+    seen = f"{ratio.ratio:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio else f"{theirs / ours:.2f}x"
+    return f"{others[at].plan} is not shown to be faster ({seen} of its p50)"

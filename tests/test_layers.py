@@ -32,7 +32,7 @@ LAYERS = [
     [
         "pipeline",
         "ingredients",
-        "references",
+        "references", "sensitivities",
         "teaching",
         "shipping",
         "gains",

@@ -29,6 +29,14 @@ SET = click.option(
     help="Override a key of the recipe, e.g. distillation.epochs=5; may be given again.",
 )
 
+INPUT = click.option(
+    "--input",
+    "inputs",
+    metavar="NAME=f32[1,3,224,224]",
+    multiple=True,
+    help="Shape of an input, for a model without data; may be given again.",
+)
+
 
 @click.command()
 @RECIPE
@@ -64,17 +72,17 @@ def deploy(
     from edgekit.recipe import load_recipe, recipe_file
     from edgekit.reporting.terminal import print_report
 
-    _yield_cores()
+    yield_cores()
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
     choices = Choices(targets=targets, engine=engine, profile=profile, precision=precision)
     with show_progress() as progress:
         report = run(
-            loaded, recipe_file(recipe).resolve().parent, folder, choices, progress=progress, command=_command()
+            loaded, recipe_file(recipe).resolve().parent, folder, choices, progress=progress, command=command_line()
         )
     print_report(report, console())
     click.echo(f"report: {folder / 'report.md'}")
-    return _ended(report)
+    return ended(report)
 
 
 @click.command()
@@ -91,7 +99,7 @@ def distill(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> int:
     from edgekit.pipeline import distill_recipe
     from edgekit.recipe import load_recipe, recipe_file
 
-    _yield_cores()
+    yield_cores()
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
     with show_progress() as progress:
@@ -113,13 +121,7 @@ def distill(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> int:
 @click.option("--calibration", metavar="DATA", help="Samples for int8: .npz, images by class, or module:attr.")
 @click.option("--test", metavar="DATA", help="Held-out samples to judge accuracy on.")
 @click.option("--weights", metavar="FILE", help=".safetensors, or .pt read with weights only; or `factory`: its own.")
-@click.option(
-    "--input",
-    "inputs",
-    metavar="NAME=f32[1,3,224,224]",
-    multiple=True,
-    help="Shape of an input, for a model without data; may be given again.",
-)
+@INPUT
 @SET
 @click.option(
     "--out", metavar="BUNDLE", type=click.Path(path_type=Path), help="The bundle's folder; default: bundles/<target>."
@@ -149,7 +151,7 @@ def export(
     from edgekit.recipe import recipe_for_model
     from edgekit.reporting.terminal import print_report
 
-    _yield_cores()
+    yield_cores()
     recipe = recipe_for_model(
         model, weights=weights, calibration=calibration, test=test, inputs=inputs, overrides=overrides
     )
@@ -157,14 +159,14 @@ def export(
     choices = Choices(targets=(target,), engine=engine, profile=profile, precision=precision)
     with show_progress() as progress:
         report = run(
-            recipe, Path.cwd(), bundle.parent, choices, progress=progress, command=_command(), bundle=bundle.name
+            recipe, Path.cwd(), bundle.parent, choices, progress=progress, command=command_line(), bundle=bundle.name
         )
     print_report(report, console())
     click.echo(f"report: {bundle}.report.md")
-    return _ended(report)
+    return ended(report)
 
 
-def _ended(report: dict[str, Any]) -> int:
+def ended(report: dict[str, Any]) -> int:
     """The exit code of a run; where every candidate of a target failed, their reasons are an error.
 
     Raises:
@@ -185,7 +187,7 @@ def _ended(report: dict[str, Any]) -> int:
     return int(report["exit_code"])
 
 
-def _yield_cores() -> None:
+def yield_cores() -> None:
     """Lets torch's threads sleep while they wait, unless the user says otherwise; before torch is imported.
 
     Spinning threads are a little faster on idle cores, and several times slower where anything else runs.
@@ -193,7 +195,7 @@ def _yield_cores() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _command() -> str:
+def command_line() -> str:
     """The command line as typed, for the report."""
     arguments: list[Any] = ["edgekit", *sys.argv[1:]]
     return shlex.join(arguments)

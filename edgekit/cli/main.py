@@ -19,6 +19,7 @@ COMMANDS = {
     "deploy": ("edgekit.cli.deploying:deploy", "Run a recipe from the teacher to a proven bundle."),
     "distill": ("edgekit.cli.deploying:distill", "Train the teacher and distil the student of a recipe."),
     "export": ("edgekit.cli.deploying:export", "Make a bundle from one model, without a recipe."),
+    "quantize": ("edgekit.cli.quantizing:quantize", "Put one model in the precision that pays on a target."),
     "report": ("edgekit.cli.reporting:report", "Show finished runs again: text, HTML, Markdown, JUnit."),
     "profile": ("edgekit.cli.bundles:profile", "Measure a bundle here and judge it."),
     "compare": ("edgekit.cli.comparing:compare", "Say which of several is faster, and by how much."),
