@@ -3,29 +3,52 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit.artifact import Artifact, Option, TensorSpec, hash_files
 
+if TYPE_CHECKING:
+    import onnx
+
 NAME = "openvino"
+RECURRENT = ("LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell", "RNNCell", "TensorIterator")
+_UNPACKING = 3  # operators between a recurrent layer and the one that has its name
 # What the frontend and the converter note of themselves; it may hold paths.
 _NOTES = ("framework", "conversion_parameters")
 
 
 def read_graph(model: Artifact) -> Any:
     """The graph of an ONNX or IR artifact as it is written."""
-    return _openvino(model).Core().read_model(str(model.path))
+    from edgekit.runtime.external_data import check_external_data
+    from edgekit.runtime.quiet import silence_telemetry
+
+    silence_telemetry()
+    import openvino
+
+    if model.path.suffix == ".onnx":
+        check_external_data(model.path)
+    return openvino.Core().read_model(str(model.path))
 
 
-def convert_graph(model: Artifact) -> Any:
-    """The graph of an ONNX artifact with constants and BatchNorms folded.
+def convert_graph(proto: onnx.ModelProto) -> Any:
+    """The graph of a model with constants and BatchNorms folded and attention fused; its nodes are named as there.
 
     NNCF needs it so: on the graph as read, biases are computed from shapes, and its bias correction finds none.
     """
-    return _openvino(model).convert_model(str(model.path))
+    from edgekit.conversion.clean import save_onnx
+    from edgekit.runtime.quiet import silence_telemetry
+
+    silence_telemetry()
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        save_onnx(proto, path)
+        return openvino.convert_model(str(path))
 
 
 def save_graph(
@@ -71,10 +94,30 @@ def fix_graph_batch(graph: Any, batch: int) -> None:
     graph.reshape(shapes)
 
 
-def nodes_of(graph: Any, onnx_nodes: set[str]) -> list[str]:
-    """Names of the graph's nodes that became of ONNX nodes, e.g. ``conv1/WithoutBiases`` of ``conv1``."""
-    names = [node.get_friendly_name() for node in graph.get_ordered_ops() if node.get_type_name() != "Constant"]
-    return [name for name in names if name in onnx_nodes or any(name.startswith(f"{g}/") for g in onnx_nodes)]
+def nodes_of(graph: Any, onnx_nodes: set[str], proto: onnx.ModelProto) -> list[str]:
+    """Names of the graph's nodes that became of ONNX nodes of a model, e.g. ``conv1/WithoutBiases`` of ``conv1``."""
+    known = {node.name for node in proto.graph.node}
+    nodes = [node for node in graph.get_ordered_ops() if node.get_type_name() != "Constant"]
+    return [node.get_friendly_name() for node in nodes if onnx_nodes and onnx_name(node, known) in onnx_nodes]
+
+
+def onnx_name(node: Any, known: set[str]) -> str:
+    """The ONNX node that a node became of, out of the names that are known; else its own name.
+
+    A recurrent layer has a name of its own, and what unpacks its result has that of the ONNX node.
+    """
+    own = str(node.get_friendly_name())
+    for _ in range(_UNPACKING + 1 if node.get_type_name() in RECURRENT else 1):
+        name = node.get_friendly_name()
+        while name not in known and "/" in name:
+            name = name.rpartition("/")[0]
+        if name in known:
+            return str(name)
+        users = [port.get_node() for output in node.outputs() for port in output.get_target_inputs()]
+        if not users:
+            break
+        node = users[0]
+    return own
 
 
 def sources(node: Any) -> list[Any]:
@@ -88,18 +131,6 @@ def is_constant(node: Any, depth: int = 6) -> bool:
         return True
     decodes = node.get_type_name() in ("Convert", "Multiply", "Subtract", "Reshape", "Transpose", "FakeQuantize")
     return decodes and depth > 0 and all(is_constant(source, depth - 1) for source in sources(node))
-
-
-def _openvino(model: Artifact) -> Any:
-    from edgekit.runtime.external_data import check_external_data
-    from edgekit.runtime.quiet import silence_telemetry
-
-    silence_telemetry()
-    import openvino
-
-    if model.path.suffix == ".onnx":
-        check_external_data(model.path)
-    return openvino
 
 
 def _strip(graph: Any) -> None:

@@ -9,11 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.artifact import Artifact
 from edgekit.backends.calibration import calibration_batches, check_float_groups, require_float, scheme_of
-from edgekit.backends.openvino_ir import NAME, convert_graph, is_constant, nodes_of, save_graph, sources
+from edgekit.backends.openvino_ir import (
+    NAME,
+    RECURRENT,
+    convert_graph,
+    is_constant,
+    nodes_of,
+    onnx_name,
+    save_graph,
+    sources,
+)
 from edgekit.backends.refusals import refusals
 from edgekit.data import Batches
 from edgekit.errors import EngineError
-from edgekit.quantization.schemes import Plan, Scheme
+from edgekit.quantization.equalization import equalize
+from edgekit.quantization.groups import name_nodes
+from edgekit.quantization.schemes import USUAL, Plan, Scheme
 
 if TYPE_CHECKING:
     import onnx
@@ -30,17 +41,8 @@ RANGES: Mapping[str, str | None] = {
     "mse": "HISTOGRAM",
 }
 COMPUTE = (
-    "Convolution",
-    "GroupConvolution",
-    "ConvolutionBackpropData",
-    "GroupConvolutionBackpropData",
-    "MatMul",
-    "LSTMSequence",
-    "GRUSequence",
-    "RNNSequence",
-    "LSTMCell",
-    "GRUCell",
-    "RNNCell",
+    *("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul"),
+    *RECURRENT,
 )
 # ONNX operators that NNCF can quantise and a scheme may choose among.
 QUANTISABLE = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "Add", "Mul", "Sub", "AveragePool")
@@ -58,8 +60,7 @@ def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path) -> Art
 
     Ranges: see :data:`RANGES`. Corrections: ``bias-correction`` is NNCF's fast bias correction (Finkelstein et al.
     2019), ``smooth-quant`` is SmoothQuant of matrix products (Xiao et al. 2022) at NNCF's strength 0.95, which NNCF
-    has for transformers only, ``equalize`` is its channel alignment, which it has for a convolution or linear layer
-    followed directly by a 1x1 convolution.
+    has for transformers only. ``equalize`` is ours: NNCF 3.4's channel alignment fails in its own code.
 
     Returns:
         An IR; its notes say what stayed in float and why, and which correction had nothing to do.
@@ -67,7 +68,7 @@ def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path) -> Art
     Raises:
         EngineError: A field of the scheme is not possible with NNCF, or NNCF or OpenVINO refuse the model.
     """
-    from edgekit.conversion.clean import load_onnx
+    from edgekit.conversion.clean import free_constants, load_onnx
     from edgekit.conversion.quiet import quiet
     from edgekit.runtime.openvino import engine_errors
     from edgekit.runtime.quiet import silence_telemetry
@@ -75,18 +76,21 @@ def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path) -> Art
     scheme, batches, proto = scheme_of(plan), calibration_batches(data, fp32), load_onnx(fp32.path)
     check_scheme(scheme)
     require_float(proto, fp32.model)
+    name_nodes(proto)
     check_float_groups(plan, proto)
     silence_telemetry()
     with refusals(NAME, fp32), engine_errors("quantise the model"), quiet():
         import nncf
 
-        graph = convert_graph(fp32)
+        free_constants(proto)
+        pairs = equalize(proto) if "equalize" in plan.corrections else 0
+        graph = convert_graph(proto)
         transformer = is_transformer(graph) if scheme.model_type is None else bool(scheme.model_type)
         kept = _kept_in_float(graph, proto, plan, scheme)
         settings = _settings(plan, scheme, transformer)
         ignored = nncf.IgnoredScope(names=[name for group in kept for name in group.names], validate=False)
         quantised = _nncf(graph, batches, len(batches), ignored, settings)
-        notes = (*_notes(quantised, kept), *_idle(plan, transformer, graph))
+        notes = (*_notes(quantised, kept, proto), *_fused(graph, proto, plan), *_idle(plan, transformer, pairs))
         written = save_graph(quantised, out, "int8", {}, fp32)
     return replace(written, notes=(*written.notes, *notes))
 
@@ -135,10 +139,10 @@ class _Kept:
 
 
 def _kept_in_float(graph: Any, proto: onnx.ModelProto, plan: Plan, scheme: Scheme) -> list[_Kept]:
-    kept = [_Kept(reason="as the plan says", names=tuple(nodes_of(graph, set(plan.float_groups))))]
+    kept = [_Kept(reason="as the plan says", names=tuple(nodes_of(graph, set(plan.float_groups), proto)))]
     if scheme.operators:
         left = {n.name for n in proto.graph.node if n.op_type in QUANTISABLE and n.op_type not in scheme.operators}
-        kept.append(_Kept(reason="as the scheme says", names=tuple(nodes_of(graph, left))))
+        kept.append(_Kept(reason="as the scheme says", names=tuple(nodes_of(graph, left, proto))))
     # NNCF fails on the range of a tensor without elements.
     empty = [n.get_friendly_name() for n in graph.get_ordered_ops() if n.get_type_name() != "Constant" and _empty(n)]
     kept.append(_Kept(reason="its tensors have no elements", names=tuple(empty)))
@@ -166,7 +170,6 @@ def _settings(plan: Plan, scheme: Scheme, transformer: bool) -> dict[str, Any]:
     advanced = AdvancedQuantizationParameters(
         overflow_fix=OverflowFix.ENABLE if scheme.reduce_range else OverflowFix.DISABLE,
         disable_bias_correction="bias-correction" not in plan.corrections,
-        disable_channel_alignment="equalize" not in plan.corrections,
         weights_quantization_params=QuantizationParameters(
             per_channel=None if scheme.per_channel else False,
             mode=None if scheme.weight_symmetric else QuantizationScheme.ASYMMETRIC,
@@ -207,38 +210,39 @@ def _nncf(graph: Any, batches: Any, size: int, ignored: Any, settings: Mapping[s
         ) from exc
 
 
-def _notes(quantised: Any, kept: list[_Kept]) -> list[str]:
+def _notes(quantised: Any, kept: list[_Kept], proto: onnx.ModelProto) -> list[str]:
     """What stayed in float of the compute nodes, one note a reason."""
     by_reason: dict[str, list[str]] = {}
     asked = {name: group.reason for group in kept for name in group.names}
+    known = {node.name for node in proto.graph.node}
     for node in quantised.get_ordered_ops():
         if node.get_type_name() in COMPUTE and not _is_quantised(node):
             name = node.get_friendly_name()
-            reason = asked.get(name, f"NNCF's rules leave this {node.get_type_name()}")
-            by_reason.setdefault(reason, []).append(name.removesuffix("/WithoutBiases"))
+            reason = asked.get(name, f"NNCF leaves this {node.get_type_name()}")
+            by_reason.setdefault(reason, []).append(onnx_name(node, known))
     return [f"left in float: {', '.join(names)} ({reason})" for reason, names in by_reason.items()]
 
 
-def _idle(plan: Plan, transformer: bool, graph: Any) -> list[str]:
-    """Corrections of the plan that had nothing to correct."""
+def _fused(graph: Any, proto: onnx.ModelProto, plan: Plan) -> list[str]:
+    """Compute nodes of the plan's float groups that are no longer there, so that nothing could be left in float."""
+    asked = [n.name for n in proto.graph.node if n.name in plan.float_groups and n.op_type in QUANTISABLE[:6]]
+    gone = [name for name in asked if not nodes_of(graph, {name}, proto)]
+    return [f"not left in float: {', '.join(gone)} (OpenVINO makes one operator of it and others)"] if gone else []
+
+
+def _idle(plan: Plan, transformer: bool, pairs: int) -> list[str]:
+    """Corrections that were asked for, beyond the usual ones, and had nothing to correct."""
     notes = []
-    if "smooth-quant" in plan.corrections and not transformer:
+    if "smooth-quant" in plan.corrections and plan.corrections != USUAL[NAME].corrections and not transformer:
         notes.append("smooth-quant had nothing to do: NNCF smooths transformers only")
-    if "equalize" in plan.corrections and not any(map(_aligns, graph.get_ordered_ops())):
-        notes.append("equalize had nothing to do: no convolution or linear layer is followed directly by a convolution")
+    if "equalize" in plan.corrections and not pairs:
+        notes.append("equalize had nothing to do: no two layers have only a ReLU or a pooling between them")
     return notes
 
 
-def _aligns(node: Any) -> bool:
-    if node.get_type_name() != "Convolution":
-        return False
-    before = sources(node)[0]
-    before = sources(before)[0] if before.get_type_name() == "Add" else before
-    return before.get_type_name() in ("Convolution", "GroupConvolution", "MatMul")
-
-
 def _is_quantised(node: Any) -> bool:
-    return all(_behind_quantiser(source) for source in sources(node)[:2] if not is_constant(source))
+    data = sources(node)[: 1 if node.get_type_name() in RECURRENT else 2]  # a state begins at a constant
+    return all(_behind_quantiser(source) for source in data if not is_constant(source))
 
 
 def _behind_quantiser(node: Any) -> bool:

@@ -12,6 +12,7 @@ from edgekit.backends.calibration import check_float_groups, require_float
 from edgekit.backends.openvino_ir import NAME, convert_graph, is_constant, nodes_of, save_graph, sources
 from edgekit.backends.refusals import refusals
 from edgekit.errors import ModelError
+from edgekit.quantization.groups import name_nodes
 from edgekit.quantization.schemes import Plan
 
 GROUP_SIZE = 32  # of 4 bits; where it does not divide a matrix, the largest power of two from SMALLEST_GROUP that does
@@ -37,12 +38,13 @@ def quantize(fp32: Artifact, plan: Plan, out: Path) -> Artifact:
 
     proto = load_onnx(fp32.path)
     require_float(proto, fp32.model)
+    name_nodes(proto)
     check_float_groups(plan, proto)
     silence_telemetry()
     with refusals(NAME, fp32), engine_errors("store the weights small"), quiet():
-        graph = convert_graph(fp32)
+        graph = convert_graph(proto)
         products = [node.get_friendly_name() for node in graph.get_ordered_ops() if _is_product(node)]
-        kept = nodes_of(graph, set(plan.float_groups))
+        kept = nodes_of(graph, set(plan.float_groups), proto)
         if not set(products) - set(kept):
             raise no_products(fp32.model, len(products))
         compressed = _compress(graph, plan, kept)
