@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgekit.artifact import Array
+from edgekit.profiling.dependence import FEWEST_EFFECTIVE, effective_size
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.statistics import bounds_of, queries_needed
 
@@ -66,7 +67,8 @@ class Pace:
         """How much of what is wanted is done, 0 to 1; 1 is enough.
 
         With the load's own count and seconds done, it goes on while the effective size is too small for one of the
-        load's percentiles, up to 3.5 times as long as planned (a second at least) and never beyond ``max_seconds``.
+        load's percentiles or for telling a drift, up to 3.5 times as long as planned (a second at least) and never
+        beyond ``max_seconds``.
         """
         if self.enough:
             return 1.0
@@ -93,6 +95,9 @@ class Pace:
         """Queries needed if successive ones go on hanging together as they did; no more than kept when enough."""
         latencies = np.concatenate(self.latencies_ms)
         wanted = self.kept
+        effective = effective_size(latencies, 0.5)
+        if load.percentiles and effective < FEWEST_EFFECTIVE:
+            wanted = max(wanted, math.ceil(self.kept * FEWEST_EFFECTIVE / effective * _SPARE))
         for q in load.percentiles:
             bounds = bounds_of(latencies, q)
             if bounds.upper_ms is None:
