@@ -6,7 +6,7 @@ other only costs time and digits. Kernels: ``qdq_selector_action_transformer.cc`
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -72,8 +72,9 @@ def place(
 ) -> Placing:
     """Decides which nodes run in int8.
 
-    Matrix products and convolutions do when their weights are constants; what is between them does when at least half
-    of what it reads is int8 already. A product's own result is float unless the next operators take it in int8.
+    Matrix products and convolutions do when their weights are constants; what is between them does when what it reads
+    is int8 already. A matrix product's own result is float unless it goes on into other products: additions to a
+    transformer's stream of float values would lose most of their digits.
 
     Args:
         proto: The float model, nodes in order and named.
@@ -83,24 +84,25 @@ def place(
         chosen: False: as the engine's own tool does, every node of these operators runs in int8.
     """
     constants = {tensor.name for tensor in proto.graph.initializer}
-    outputs = {value.name for value in proto.graph.output}
     readers = _readers(proto)
     nodes: set[str] = set()
     carried: set[str] = set()
     reasons: dict[str, str] = {}
+
+    def why_not(node: onnx.NodeProto) -> str | None:
+        return in_float.get(node.name) or _unfit(node, constants if chosen else None, operators, unfit)
+
     for node in proto.graph.node:
-        reason = in_float.get(node.name) or _unfit(node, constants if chosen else None, operators, unfit)
-        if reason is None and chosen and node.op_type not in PRODUCTS:
-            read = [name for name in node.input if name and name not in constants]
-            read = read if node.op_type in _SEVERAL else read[:1]
-            if not read or 2 * sum(name in carried for name in read) < len(read):
-                continue
+        reason = why_not(node)
+        if reason is None and chosen and node.op_type not in PRODUCTS and not _reads_int8(node, constants, carried):
+            continue
         if reason is not None:
             if node.op_type in COMPUTE:
                 reasons[node.name] = reason
             continue
         nodes.add(node.name)
-        if node.op_type in ("Gemm", "MatMul") and not _taken_in_int8(node.output[0], readers, outputs, operators):
+        product = chosen and node.op_type in ("Gemm", "MatMul")
+        if product and not _taken_in_int8(node.output[0], readers, lambda node: why_not(node) is None):
             continue
         carried.update(name for name in node.output if name)
     return Placing(nodes=frozenset(nodes), tensors=frozenset(carried), reasons=reasons)
@@ -128,11 +130,19 @@ def unpair(
             quantised = node.name in placing.nodes and place_ in indices
             if source is None or source in placing.tensors or quantised:
                 continue
-            node.input[place_] = source
-            if source in weights and source not in {tensor.name for tensor in proto.graph.initializer}:
-                proto.graph.initializer.append(weights[source])
+            node.input[place_] = _float_weights(proto, weights[source]) if source in weights else source
     _bare_outputs(proto, before, placing)
     _drop_unread(proto)
+
+
+def _float_weights(proto: onnx.ModelProto, weights: onnx.TensorProto) -> str:
+    """The name of weights as floats, put back where the pairs took their place; a bias's own name is its pair's."""
+    made = {name for node in proto.graph.node for name in node.output}
+    name = f"{weights.name}_float" if weights.name in made else weights.name
+    if all(tensor.name != name for tensor in proto.graph.initializer):
+        proto.graph.initializer.add().CopyFrom(weights)
+        proto.graph.initializer[-1].name = name
+    return name
 
 
 def _before_pairs(proto: onnx.ModelProto) -> dict[str, str]:
@@ -190,11 +200,30 @@ def _unfit(
     return next((unfit[name] for name in (*node.input, *node.output) if name in unfit), None)
 
 
+def _reads_int8(node: onnx.NodeProto, constants: Collection[str], carried: Collection[str]) -> bool:
+    """Whether what a node reads is int8 already: all of it; of a Mul, whose other factor is often small, half.
+
+    Constants may be what they are, but not those of a Concat: beside activations of one scale a small one, such as a
+    class token, would lose its digits.
+    """
+    read = [name for name in node.input if name and (name not in constants or node.op_type == "Concat")]
+    read = read if node.op_type in _SEVERAL else read[:1]
+    there = sum(name in carried for name in read)
+    return there > 0 and (there == len(read) or (node.op_type == "Mul" and 2 * there >= len(read)))
+
+
 def _taken_in_int8(
-    name: str, readers: Mapping[str, list[onnx.NodeProto]], outputs: Collection[str], operators: Collection[str]
+    name: str, readers: Mapping[str, list[onnx.NodeProto]], fit: Callable[[onnx.NodeProto], bool]
 ) -> bool:
-    takers = [op for op in operators if op not in _SEVERAL]
-    return name not in outputs and all(node.op_type in takers for node in readers[name])
+    """Whether all that a tensor goes into, through what moves or clips it at most, are products in int8."""
+
+    def goes_on(node: onnx.NodeProto) -> bool:
+        if not fit(node) or node.op_type in _SEVERAL or node.input[0] != name:
+            return False
+        outputs = [] if node.op_type in PRODUCTS else [output for output in node.output if output]
+        return all(_taken_in_int8(output, readers, fit) for output in outputs)
+
+    return all(goes_on(node) for node in readers[name])
 
 
 def _readers(proto: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:

@@ -139,9 +139,20 @@ def _optimise(proto: onnx.ModelProto, folder: Path) -> None:
         )
     ort.InferenceSession(folder / FLOAT, settings, providers=["CPUExecutionProvider"])
     optimised = onnx.load(folder / OPTIMISED)
+    _keep_names(optimised, {node.name for node in proto.graph.node})
     name_nodes(optimised)
     _lift_zero_channels(optimised)
     save_onnx(optimised, folder / OPTIMISED)
+
+
+def _keep_names(proto: onnx.ModelProto, known: set[str]) -> None:
+    """Gives nodes that the optimiser fused, e.g. ``name/MatMulAddFusion``, the name a plan knows them by; in place."""
+    left = known - {node.name for node in proto.graph.node}
+    for node in proto.graph.node:
+        name = node.name.rpartition("/")[0]
+        if node.name not in known and name in left:
+            left.remove(name)
+            node.name = name
 
 
 def _lift_zero_channels(proto: onnx.ModelProto) -> None:
