@@ -14,7 +14,7 @@ from edgekit.artifact import Array, Option, TensorSpec, check_inside
 from edgekit.errors import BundleError, EngineError
 from edgekit.runtime.boundary import Boundary, closed, match_specs
 from edgekit.runtime.external_data import check_external_data, check_file_inside
-from edgekit.runtime.openvino_record import placed_nodes
+from edgekit.runtime.openvino_record import attention_parts, has_subgraphs, placed_nodes
 from edgekit.runtime.options import check_options
 from edgekit.runtime.quiet import silence_telemetry
 from edgekit.runtime.session import Placement, feed_checker, recorded_runs, zeros
@@ -165,13 +165,18 @@ class OpenVinoSession:
         feeds = zeros(self.inputs) if feeds is None else feeds
         self._check(feeds)
         with self._boundary:
-            compiled = openvino.Core().compile_model(
-                str(self._model), self._device, {**self._properties, "PERF_COUNT": True}
-            )
+            core = openvino.Core()
+            compiled = core.compile_model(str(self._model), self._device, {**self._properties, "PERF_COUNT": True})
             request = compiled.create_infer_request()
             for _ in recorded_runs():
                 request.infer(feeds)
-            nodes = placed_nodes(compiled.get_runtime_model())
+            record = compiled.get_runtime_model()
+            parts = {}
+            if has_subgraphs(record):
+                graph = core.read_model(str(self._model))
+                graph.reshape({name: array.shape for name, array in feeds.items()})
+                parts = attention_parts(graph)
+            nodes = placed_nodes(record, parts)
         return Placement(device=self._device, nodes=nodes)
 
     def close(self) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from edgekit.runtime.macs import macs_of
@@ -38,17 +41,71 @@ _COMPUTE = frozenset(
     }
 )
 _SMALL = {"i8": "int8", "u8": "int8", "i4": "int4", "u4": "int4"}
+_SUBGRAPH = "Subgraph"
+_SCALES = ("Multiply", "Divide", "Add")
 _LAYOUTS = ("Reorder", "Reshape", "Transpose")
 _NOT_RUN = ("Input", "Output", "Const")
 
 
-def placed_nodes(runtime_model: Any) -> tuple[PlacedNode, ...]:
+Parts = Mapping[str, tuple[str, int | None]]
+
+
+def placed_nodes(runtime_model: Any, parts: Parts | None = None) -> tuple[PlacedNode, ...]:
     """Reads the executed graph of a compiled model (``get_runtime_model``).
 
     Sizes are those of the last query; times are means of all queries so far, and there only where PERF_COUNT is set.
+
+    Args:
+        runtime_model: The executed graph.
+        parts: As :func:`attention_parts` gives them, where the engine made nodes of its own of attention.
     """
     nodes = ((node, _info(node)) for node in runtime_model.get_ordered_ops())
-    return tuple(_placed(node, info) for node, info in nodes if info["layerType"] not in _NOT_RUN)
+    placed = (_placed(node, info) for node, info in nodes if info["layerType"] not in _NOT_RUN)
+    return tuple(_attention(node, parts or {}) if node.op == _SUBGRAPH else node for node in placed)
+
+
+def has_subgraphs(runtime_model: Any) -> bool:
+    """Whether the engine made nodes of its own that may hold matrix products, as it does of attention."""
+    return any(_info(node)["layerType"] == _SUBGRAPH for node in runtime_model.get_ordered_ops())
+
+
+def attention_parts(graph: Any) -> dict[str, tuple[str, int | None]]:
+    """What the names in a subgraph stand for in a model as it was read.
+
+    Returns:
+        By name, a matrix product and its multiply-accumulates (None where sizes are open): its own name, and that of
+        what directly scales it, which may stand for both; a softmax by its name stands for no product, ``""``.
+    """
+    found: dict[str, tuple[str, int | None]] = {}
+    for node in graph.get_ordered_ops():
+        name = node.get_friendly_name()
+        if node.get_type_name() == "Softmax":
+            found[name] = ("", 0)
+        elif node.get_type_name() == "MatMul":
+            found[name] = (name, _product(node))
+        elif node.get_type_name() in _SCALES:
+            before = (port.get_source_output().get_node() for port in node.inputs())
+            scaled = next((other for other in before if other.get_type_name() == "MatMul"), None)
+            if scaled is not None:
+                found[name] = (scaled.get_friendly_name(), _product(scaled))
+    return found
+
+
+def _product(node: Any) -> int | None:
+    left, output = _shape(node.input(0).get_partial_shape()), _shape(node.output(0).get_partial_shape())
+    if not left or output is None:
+        return None
+    shared = -2 if node.get_attributes()["transpose_a"] and len(left) > 1 else -1
+    return math.prod(output) * left[shared]
+
+
+def _attention(node: PlacedNode, parts: Parts) -> PlacedNode:
+    """A subgraph that is attention computes: it holds a softmax and the products around it."""
+    inside = dict(parts[name] for name in node.origins if name in parts)
+    if "" not in inside or len(inside) < 2:
+        return node
+    known = [macs for macs in inside.values() if macs is not None]
+    return replace(node, compute=True, macs=sum(known) if len(known) == len(inside) else None)
 
 
 def _info(node: Any) -> dict[str, str]:

@@ -331,6 +331,15 @@ COUNTED = {
             t = Transpose<perm=[0, 2, 1]>(a)
             output = MatMul(a, t)
         }}""": (2, 3 * 8 * 5 + 3 * 5 * 3),
+    # OpenVINO makes one node of all of it.
+    """attention (float["batch", 2, 9, 8] input) => (float["batch", 2, 9, 8] output)
+        <float[1] root = {0.35}> {
+            t = Transpose<perm=[0, 1, 3, 2]>(input)
+            a = MatMul(input, t)
+            b = Mul(a, root)
+            s = Softmax<axis=-1>(b)
+            output = MatMul(s, input)
+        }""": ((1, 2), 2 * 2 * 9 * 9 * 8),
     f"""dense (float["batch", 8] input) => (float["batch", 5] output)
         <{_initialiser("w", (5, 8))}, {_initialiser("b", (5,))}> {{
             output = Gemm<transB=1>(input, w, b)
@@ -344,7 +353,8 @@ def test_placement_counts_multiply_accumulates(computing, opened, model):
     nodes, macs = COUNTED[model]
     placement = opened(model, computing).placement()
     compute = [node for node in placement.nodes if node.compute]
-    assert (len(compute), sum(node.macs for node in compute)) == (nodes, macs)
+    assert len(compute) in (nodes if isinstance(nodes, tuple) else (nodes,))
+    assert sum(node.macs for node in compute) == macs
     assert all(node.macs is None for node in placement.nodes if not node.compute)
     assert placement.share("fp32", by="macs") == 1.0
 
