@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.reporting.pictures import shorten
 from edgekit.reporting.pictures_latency import percentiles_of
 from edgekit.reporting.placing import int8_share
 from edgekit.reporting.tables import (
@@ -20,6 +21,7 @@ from edgekit.reporting.tables import (
     percent,
     share,
 )
+from edgekit.reporting.tried import verdict_of
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -220,6 +222,28 @@ def candidates_grid(target: Mapping[str, Any], identity: str) -> Grid:
     head += [Head("p99 ms", True), Head("MB", True), Head(str(metric), True), Head("drop, points", True)]
     head += [Head("dB", True), Head("int8", True), Head("verdict")]
     return Grid(identity=identity, caption="Candidates", head=head, rows=rows, name_at=1, marked=frozenset(marked))
+
+
+def trials_grid(target: Mapping[str, Any], identity: str) -> Grid:
+    """One row a plan that ``auto`` tried: what it lost on the search's own samples, and whether that is little."""
+    rows: list[list[Cell]] = []
+    for i, trial in enumerate(target.get("trials") or [], start=1):
+        drop = trial["drop_from_fp32"] if (trial["drop_from_fp32"] or {}).get("points") is not None else None
+        verdict = verdict_of(trial)
+        why = str(trial["failure"] or "").strip().partition("\n")[0]
+        rows.append(
+            [
+                figure(str(i), i),
+                Cell(trial["plan"], trial["plan"]),
+                figure(number(trial["db"], 1), trial["db"]),
+                figure(interval(drop), drop["points"] if drop else None),
+                Cell(verdict, verdict, f"status {'pass' if trial['within'] else 'fail'}", shorten(why, 900.0)),
+                figure(count(trial["samples"]), trial["samples"]),
+            ]
+        )
+    head = [Head("#", True), Head("plan"), Head("dB", True), Head("drop from fp32, points", True)]
+    head += [Head("verdict"), Head("samples", True)]
+    return Grid(identity=identity, caption="What auto tried", head=head, rows=rows, name_at=1)
 
 
 def _measured(target: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any], Mapping[str, Any]]]:

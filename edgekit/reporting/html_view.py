@@ -26,6 +26,7 @@ from edgekit.reporting.html_tables import (
     plain,
     status_cell,
     time_cell,
+    trials_grid,
 )
 from edgekit.reporting.pictures import picture
 from edgekit.reporting.pictures_latency import (
@@ -39,6 +40,8 @@ from edgekit.reporting.pictures_pareto import SHAPES, Pareto, crowded, draw_pare
 from edgekit.reporting.pictures_steps import changed, draw_gauge, draw_scores, draw_steps, megabytes
 from edgekit.reporting.placing import placement_facts
 from edgekit.reporting.tables import count, milliseconds, percent, shipped_of
+from edgekit.reporting.tried import failures as trial_failures
+from edgekit.reporting.tried import trials_line
 
 Pair = tuple[Markup | None, Markup | None]
 SIGNS = {"pass": "\N{CHECK MARK}", "fail": "\N{MULTIPLICATION X}", "inconclusive": "?", "not measured": "\N{EN DASH}"}
@@ -111,6 +114,7 @@ def target_view(report: Mapping[str, Any], target: Mapping[str, Any], identity: 
                 limits_grid(target, f"{identity}-limits", shipped=True),
                 limits_grid(target, f"{identity}-other-limits", shipped=False),
                 candidates_grid(target, f"{identity}-candidates"),
+                trials_grid(target, f"{identity}-trials"),
                 latency_grid(target, f"{identity}-latencies"),
                 loads_grid(target, f"{identity}-loads"),
             )
@@ -120,7 +124,8 @@ def target_view(report: Mapping[str, Any], target: Mapping[str, Any], identity: 
         "over_run": over_run(measured.get("conditions")),
         "facts": _facts(report, target, measured),
         "warnings": _warnings(target),
-        "failures": [(f"{i}. {name_of(c)}", c["failure"]) for i, c in _numbered(target) if c.get("failure")],
+        "failures": [(f"{i}. {name_of(c)}", c["failure"]) for i, c in _numbered(target) if c.get("failure")]
+        + trial_failures(target),
         "notes": [(f"{i}. {name_of(c)}", note) for i, c in _numbered(target) for note in c.get("notes") or []],
     }
 
@@ -265,6 +270,7 @@ def _facts(report: Mapping[str, Any], target: Mapping[str, Any], measured: Mappi
         lines.append(
             ("measured", f"{plain(application.get('n'))} queries in {plain(measured.get('turns'))} turns, {when}")
         )
+    lines += [("auto", trials_line(target))] if trials_line(target) else []
     lines += placement_facts(target)
     if report.get("untrained"):
         lines.append(("weights", "none were given: they are as the factory made them"))

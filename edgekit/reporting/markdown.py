@@ -27,6 +27,7 @@ from edgekit.reporting.tables import (
     scores_table,
     shipped_of,
 )
+from edgekit.reporting.tried import trials_line, trials_table
 
 MOST = 65_536  # characters that GitHub takes for a comment
 _ROOM = 60_000  # what is written, so that a few lines may be put around it
@@ -182,6 +183,9 @@ def _target(report: Mapping[str, Any], target: Mapping[str, Any], *, alone: bool
         yield Part(text=_fenced(text), fold=name)
     candidates = target["candidates"]
     yield from _tables(_marked(candidates_table(target)), fold=f"All {len(candidates)} candidates")
+    if target["trials"]:
+        said = f"`auto` {escape(trials_line(target))}."
+        yield Part(text=f"{said}\n\n{_table(trials_table(target, reasons=True))}", fold="What auto tried")
     if shipped:
         yield from _tables(_steps(target), fold="From the teacher to what ships")
         yield from _tables(scores_table(report, shipped), fold="Accuracy")

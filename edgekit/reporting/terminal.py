@@ -21,10 +21,12 @@ from edgekit.reporting.tables import (
     scores_table,
     shipped_of,
 )
+from edgekit.reporting.tried import trials_line, trials_table
 
 COLOURS = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow", "not measured": "bold yellow"}
 
 MOST_NAME = 26  # characters of a candidate's name on one line
+LEAST_NAME = 16  # of a longer one on each of its lines
 WIDE = 90  # columns from which the widest table is shown whole
 
 
@@ -38,6 +40,10 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         )
         console.print(title)
         print_table(candidates_table(target, narrow=console.width < WIDE), console)
+        if len(target["trials"]) > 1:
+            print_table(trials_table(target, narrow=console.width < WIDE), console)
+        if target["trials"]:
+            console.print(Text.assemble(("auto: ", "dim"), trials_line(target)))
         shipped = shipped_of(target)
         if shipped:
             print_table(limits_table(shipped), console)
@@ -70,7 +76,7 @@ def print_table(table: Table, console: Console) -> None:
             name,
             overflow="fold",
             no_wrap=whole,
-            min_width=min(longest, MOST_NAME) if i == 1 else None,
+            min_width=(longest if longest <= MOST_NAME else LEAST_NAME) if i == 1 else None,
             justify="right" if numeric else "left",
         )
     for row in rows:

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import numpy as np
+from sample_trials import LONG_PLAN, trial, trials
 
 LIMITS = {"p99_ms": 8.0, "max_drop_points": 1.0, "size_mb": 12.0, "first_inference_ms": 400.0}
 ENGINES = ("onnxruntime", "openvino", "tensorrt")
@@ -208,6 +209,19 @@ def target_of(candidates: list[dict[str, Any]], name: str = "local") -> dict[str
     }  # fmt: skip
 
 
+def searched_report() -> dict[str, Any]:
+    """``auto`` found what ships: a plan with a long name."""
+    report = sample_report(6)
+    target = report["targets"][0]
+    shipped = next(c for c in target["candidates"] if c["shipped"])
+    other = next(c for c in target["candidates"] if not c["shipped"] and c["precision"] == "int8")
+    for c, plan in ((shipped, LONG_PLAN), (other, LONG_PLAN.replace("percentile", "entropy").replace("12", "7"))):
+        c |= {"plan": plan, "engine": "onnxruntime"}
+    target["steps"][-1]["name"] = LONG_PLAN
+    target |= {"trials": trials(), "why": f"{LONG_PLAN}: lowest p50 bound (2.345 ms) of those that meet every limit"}
+    return report
+
+
 def report_of(*targets: dict[str, Any], **fields: Any) -> dict[str, Any]:
     models = {
         "teacher": {"name": "flowers:Teacher", "sha256": "1" * 64, "parameters": 11_173_962, "training": None},
@@ -327,6 +341,7 @@ def emptied(value: Any) -> Any:
 def null_report() -> dict[str, Any]:
     """A report with null wherever a number stood."""
     report = sample_report(3, failed=1)
+    report["targets"][0]["trials"] = trials()
     found: dict[str, Any] = emptied(copy.deepcopy(report))
     for target, full in zip(found["targets"], report["targets"], strict=True):
         target["limits"] = full["limits"]
@@ -352,6 +367,7 @@ def hostile_report() -> dict[str, Any]:
             result["note"] = HOSTILE
     for step in target["steps"]:
         step |= {"name": long, "note": HOSTILE}
+    target["trials"] = [trial(long, 9.0, 0.1), trial(HOSTILE, None, None, failure=f"{long}\n{HOSTILE}")]
     report["host"] |= {"cpu_model": HOSTILE, "os": HOSTILE}
     report["models"]["teacher"]["name"] = long
     report["reproduce"] = {"command": long, "recipe_sha256": "a" * 64, "versions": {HOSTILE: HOSTILE},
@@ -363,6 +379,7 @@ SHAPES = {
     "passes": sample_report,
     "thirty": lambda: sample_report(30, failed=2),
     "one": lambda: sample_report(1),
+    "searched": searched_report,
     "not_measured": not_measured_report,
     "failing": failing_report,
     "random": random_report,
