@@ -59,7 +59,7 @@ class Target(Strict):
         cores: Fewest cores a host must have.
         threads: Threads an engine uses; None: the engine's choice.
         memory_mb: Least memory a host must have, in MB (10^6 bytes).
-        precisions: What the device runs; ``w8`` and ``w4`` are weights of 8 and 4 bits, computed in float.
+        precisions: What the device runs; ``w8`` and ``w4`` are weights of matrix products in 8 and 4 bits.
         channel_multiple: Widths that fill its vector or matrix units.
         peak_gops: Peak arithmetic by precision, in 10^9 operations a second (a multiply-add is two).
         bandwidth_gb_s: Memory bandwidth, in 10^9 bytes a second.

@@ -233,7 +233,8 @@ def _fused(graph: Any, proto: onnx.ModelProto, plan: Plan) -> list[str]:
 def _idle(plan: Plan, transformer: bool, pairs: int) -> list[str]:
     """Corrections that were asked for, beyond the usual ones, and had nothing to correct."""
     notes = []
-    if "smooth-quant" in plan.corrections and plan.corrections != USUAL[NAME].corrections and not transformer:
+    usual = set(USUAL[NAME].corrections) <= set(plan.corrections)
+    if "smooth-quant" in plan.corrections and not usual and not transformer:
         notes.append("smooth-quant had nothing to do: NNCF smooths transformers only")
     if "equalize" in plan.corrections and not pairs:
         notes.append("equalize had nothing to do: no two layers have only a ReLU or a pooling between them")
