@@ -143,7 +143,9 @@ def test_what_the_quantiser_has_no_rule_for_is_noted(tmp_path):
     for name, shape in (("w", (1, 12, 4)), ("r", (1, 12, 3))):
         proto.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype("float32"), name))
     artifact = quantise(ENGINE, "x86-vnni", save(proto, tmp_path / "float"), tmp_path / "int8")
-    assert artifact.notes == ("left in float: y (ONNX Runtime has no int8 LSTM)",)  # it has no name: its output's stands in
+    assert artifact.notes == (
+        "left in float: y (ONNX Runtime has no int8 LSTM)",
+    )  # it has no name: its output's stands in
 
 
 # Old models
