@@ -69,7 +69,7 @@ def print_table(table: Table, console: Console) -> None:
     made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i, name in enumerate(header):
         numeric = all(row[i][:1] in "-0123456789" for row in rows)
-        longest = max(len(row[i]) for row in rows)
+        longest = max(len(part) for row in rows for part in row[i].split("\n"))
         # A plan with much that is unusual in it is told on several lines; figures and what is short never are.
         whole = numeric or i == 0 or (i == 1 and longest <= MOST_NAME)
         made.add_column(

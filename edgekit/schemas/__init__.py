@@ -1,4 +1,4 @@
-"""JSON Schemas of what EdgeKit writes for machines: reports of runs, profiles and comparisons, and manifests.
+"""JSON Schemas of what EdgeKit writes for machines: reports of runs, profiles, comparisons, sensitivities; manifests.
 
 The files beside this one travel with the package. They are made of the types in :mod:`edgekit.reporting.model` and
 :mod:`edgekit.schemas.manifest` by ``python -m edgekit.schemas``; a test compares the two.
@@ -18,6 +18,7 @@ from edgekit.artifact import SCHEMA_VERSION, write_json
 from edgekit.reporting.compared import COMPARISON_SCHEMA_VERSION, Comparison
 from edgekit.reporting.evidence import Figures
 from edgekit.reporting.model import REPORT_SCHEMA_VERSION, Profile, Report
+from edgekit.reporting.sensitivity_model import SENSITIVITY_SCHEMA_VERSION, SensitivityReport
 from edgekit.schemas.manifest import Manifest
 
 # Name → its version, the type it is made of, and its title.
@@ -25,6 +26,11 @@ SCHEMAS: dict[str, tuple[int, Any, str]] = {
     "report": (REPORT_SCHEMA_VERSION, Report, "EdgeKit: report.json of a run"),
     "profile": (REPORT_SCHEMA_VERSION, Profile, "EdgeKit: what `edgekit profile --json` writes"),
     "comparison": (COMPARISON_SCHEMA_VERSION, Comparison, "EdgeKit: what `edgekit compare --json` writes"),
+    "sensitivity": (
+        SENSITIVITY_SCHEMA_VERSION,
+        SensitivityReport,
+        "EdgeKit: what `edgekit quantize --sensitivity` writes",
+    ),
     "manifest": (SCHEMA_VERSION, Manifest, "EdgeKit: manifest.json of a bundle"),
 }
 
