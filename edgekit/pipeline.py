@@ -27,7 +27,7 @@ from edgekit.ingredients import Ingredients, load_data, parse_shapes, specs_of
 from edgekit.making import CALIBRATION_FIX, export, tool_versions
 from edgekit.metrics import paired_drop
 from edgekit.models import is_onnx, save_weights
-from edgekit.planning import check_precision, plans_for
+from edgekit.planning import check_names, check_precision, plans_for
 from edgekit.profiling.host import this_host
 from edgekit.progress import Progress, silent
 from edgekit.recipe import Quantization, Recipe
@@ -311,6 +311,7 @@ def _settings(recipe: Recipe, choices: Choices) -> Quantization:
     """The recipe's settings as the command line narrows them."""
     given = {"precision": choices.precision, "method": choices.method, "corrections": choices.corrections}
     settings = recipe.quantization.model_copy(update={k: v for k, v in given.items() if v is not None})
+    check_names(settings)
     if settings.precision == "int8" and settings.method != "dynamic" and recipe.data is None:
         raise DataError("int8 needs calibration samples", found="no data", fix=CALIBRATION_FIX)
     return settings

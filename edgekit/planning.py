@@ -66,7 +66,7 @@ def plans_for(target: Target, engines: Sequence[str], settings: Quantization) ->
         UnknownName: No engine has the method or correction.
     """
     check_precision(target, settings.precision)
-    _check_names(settings)
+    check_names(settings)
     if settings.precision != "auto":
         return [asked_for(engine, settings.precision, target, settings) for engine in engines]
     floats = [plan_of(engine, "fp32") for engine in engines]
@@ -86,12 +86,13 @@ def first_plans(engine: str, target: Target, settings: Quantization, traits: Tra
     """What ``auto`` tries on an engine whatever comes of it: every float precision it runs, and int8."""
     has = load_backend(engine).METHODS
     plans = [plan_of(engine, "fp32")]
-    wanted = [plan_of(engine, p) for p in ("bf16", "fp16") if p in has and p in target.precisions]
+    floats = [plan_of(engine, p) for p in ("bf16", "fp16") if p in has and p in target.precisions]
+    plans += [plan for plan in floats if refusal(plan, target) is None]
     if "int8" in has and "int8" in target.precisions:
-        wanted.append(asked_for(engine, "int8", target, settings))
+        plans.append(asked_for(engine, "int8", target, settings))
         if traits.mostly_products and "dynamic" in has["int8"] and settings.method is None:
-            wanted.append(Plan(engine=engine, precision="int8", method="dynamic", scheme=wanted[-1].scheme))
-    return plans + [plan for plan in wanted if refusal(plan, target) is None]
+            plans.append(Plan(engine=engine, precision="int8", method="dynamic", scheme=plans[-1].scheme))
+    return plans
 
 
 def other_methods(plan: Plan, settings: Quantization) -> list[Plan]:
@@ -153,7 +154,12 @@ def check_precision(target: Target, precision: str) -> None:
         )
 
 
-def _check_names(settings: Quantization) -> None:
+def check_names(settings: Quantization) -> None:
+    """Refuses methods and corrections that no engine has.
+
+    Raises:
+        UnknownName: There is one.
+    """
     methods = {m for engine in ENGINES for names in load_backend(engine).METHODS.values() for m in names}
     if settings.method is not None and settings.method not in methods:
         raise UnknownName("method", settings.method, sorted(methods), where="quantization.method")

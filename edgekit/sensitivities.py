@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.artifact import Artifact
 from edgekit.backends.methods import check_plan
+from edgekit.candidate import Task
 from edgekit.conversion.clean import load_onnx
 from edgekit.errors import EdgeKitError, SpecError
 from edgekit.pipeline import Choices, make_jobs, make_run, make_task, trial_task
@@ -16,7 +18,6 @@ from edgekit.quantization.groups import MOST_GROUPS, groups_of
 from edgekit.quantization.schemes import STATIC_METHODS, Plan
 from edgekit.recipe import Recipe
 from edgekit.sensitivity import Sensitivity, measure_sensitivity
-from edgekit.specs import Target
 from edgekit.steps import locked
 
 
@@ -25,19 +26,17 @@ class EngineSensitivity:
     """The groups of a model on one engine.
 
     Attributes:
-        target: The target.
+        model: The fp32 ONNX model.
+        task: What it was judged by.
         plan: The plan of which one group at a time was in int8.
-        samples: On how many samples quality was judged.
         groups: The groups, in the order of the model; empty where nothing could be made.
-        not_measured: Why nothing was timed, or None.
         failure: Why nothing could be made, or None.
     """
 
-    target: Target
+    model: Artifact
+    task: Task
     plan: Plan
-    samples: int
     groups: Sequence[Sensitivity] = ()
-    not_measured: str | None = None
     failure: str | None = None
 
 
@@ -86,11 +85,10 @@ def find_sensitivity(
                 failure = str(exc)
             found.append(
                 EngineSensitivity(
-                    target=job.target,
+                    model=run.fp32,
+                    task=task,
                     plan=plan,
-                    samples=len(task.test),
                     groups=tuple(made),
-                    not_measured=task.not_measured,
                     failure=failure,
                 )
             )

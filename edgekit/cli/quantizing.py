@@ -115,7 +115,7 @@ def _show_sensitivity(recipe: Any, target: str, bundle: Path, groups: int | None
     from edgekit.pipeline import Choices
     from edgekit.quantization.groups import MOST_GROUPS
     from edgekit.reporting.sensitivity import sensitivity_html, sensitivity_report, sensitivity_table
-    from edgekit.reporting.terminal import print_table
+    from edgekit.reporting.terminal import WIDE, print_table
     from edgekit.sensitivities import find_sensitivity
 
     narrowed.pop("precision")
@@ -125,17 +125,20 @@ def _show_sensitivity(recipe: Any, target: str, bundle: Path, groups: int | None
             recipe, Path.cwd(), bundle.parent, choices, most_groups=groups or MOST_GROUPS, progress=progress
         )
     for one in found:
-        report = sensitivity_report(one, name=recipe.name, command=command_line())
+        click.echo(f"{recipe.name} on {target}, {one.plan}: each group alone in int8")
+        if one.failure:
+            click.echo(one.failure)
+            continue
+        report = sensitivity_report(
+            one.groups, one.plan, one.task, name=recipe.name, model=one.model, command=command_line()
+        )
         stem = f"{bundle}.sensitivity-{one.plan.engine}"
         with whole(Path(f"{stem}.json")) as path:
             write_json(path, report)
         with whole(Path(f"{stem}.html")) as path:
             path.write_text(sensitivity_html(report), encoding="utf-8")
-        click.echo(f"{recipe.name} on {target}, {one.plan}: each group alone in int8")
-        if one.failure:
-            click.echo(one.failure)
-        print_table(sensitivity_table(report), console())
-        if one.not_measured:
-            click.echo(f"not measured: {one.not_measured}")
+        print_table(sensitivity_table(report, narrow=console().width < WIDE), console())
+        if one.task.not_measured:
+            click.echo(f"not measured: {one.task.not_measured}")
         click.echo(f"picture: {stem}.html\n")
     return 0
