@@ -3,8 +3,9 @@ import pytest
 from fake_line import CLASSES, make_recipe, make_samples, write_npz, write_project
 
 from edgekit.artifact import TensorSpec
+from edgekit.data import Samples
 from edgekit.errors import DataError, SpecError, UnknownName
-from edgekit.ingredients import load_data, parse_shapes, shaped
+from edgekit.ingredients import load_data, parse_shapes, shaped, sized_by
 from edgekit.metrics import accuracy
 
 SPECS = (TensorSpec(name="input", dtype="float32", shape=("batch", 4)),)
@@ -187,3 +188,45 @@ def test_shapes_that_are_not_the_models_are_refused(shapes, message):
     )
     with pytest.raises(SpecError, match=message):
         shaped(model, shapes)
+
+
+def test_without_a_batch_shapes_are_those_of_a_whole_query():
+    model = (
+        TensorSpec(name="x", dtype="float32", shape=("time", "batch", 4)),
+        TensorSpec(name="h", dtype="float32", shape=(2, "batch", 8)),
+        TensorSpec(name="gain", dtype="float32", shape=()),
+    )
+    found = shaped(model, {"x": "f32[9,1,4]", "gain": "f32[]"}, batched=False)
+    assert [spec.shape for spec in found] == [(1, 9, 1, 4), (1, 2, 1, 8), (1,)]
+    with pytest.raises(SpecError, match="input 'gain': not a shape"):
+        shaped(model, {"gain": "f32[]"})
+
+
+def test_samples_give_open_sizes_and_may_be_whole_queries():
+    specs = (
+        TensorSpec(name="x", dtype="float32", shape=("batch", "time")),
+        TensorSpec(name="h", dtype="float32", shape=(3, 4)),
+        TensorSpec(name="odd", dtype="float32", shape=("batch", 5)),
+    )
+    shapes = {"x": (6, 7), "h": (6, 3, 4), "odd": (6, 2)}
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    samples = Samples(name="s", count=6, fetch=lambda rows: {name: array[rows] for name, array in arrays.items()})
+    assert [spec.shape for spec in sized_by(samples, specs)] == [("batch", 7), (1, 3, 4), ("batch", 5)]
+
+
+def test_too_few_samples_to_calibrate_are_told(project):
+    write_npz(project / "few.npz", make_samples(15, seed=5))
+    recipe = make_recipe(data={"train": "few.npz", "test": "test.npz"})
+    with pytest.raises(DataError, match=r"data.train: few.npz: too few samples to calibrate") as caught:
+        load_data(recipe, project, SPECS)
+    assert caught.value.found == "15 samples"
+    recipe = make_recipe(data={"train": "train.npz", "test": "test.npz", "calibration": 9})
+    with pytest.raises(DataError, match=r"data.calibration: train.npz: too few samples to calibrate"):
+        load_data(recipe, project, SPECS)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_floats_are_of_the_models_type(project, dtype):
+    specs = (TensorSpec(name="input", dtype=dtype, shape=("batch", 4)),)
+    for data in (load_data(make_recipe(), project, specs), load_data(make_recipe(data=None), project, specs)):
+        assert data.test.subset([0, 1]).tensors([0])["input"].dtype == dtype

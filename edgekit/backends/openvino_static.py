@@ -143,6 +143,9 @@ def _kept_in_float(graph: Any, proto: onnx.ModelProto, plan: Plan, scheme: Schem
     if scheme.operators:
         left = {n.name for n in proto.graph.node if n.op_type in QUANTISABLE and n.op_type not in scheme.operators}
         kept.append(_Kept(reason="as the scheme says", names=tuple(nodes_of(graph, left, proto))))
+    # Its kernels take state and input in one scale, the input's: a state below zero is lost where inputs have no sign.
+    recurrent = [n.get_friendly_name() for n in graph.get_ordered_ops() if n.get_type_name() in RECURRENT]
+    kept.append(_Kept(reason="its int8 kernel loses the state", names=tuple(recurrent)))
     # NNCF fails on the range of a tensor without elements.
     empty = [n.get_friendly_name() for n in graph.get_ordered_ops() if n.get_type_name() != "Constant" and _empty(n)]
     kept.append(_Kept(reason="its tensors have no elements", names=tuple(empty)))
@@ -213,14 +216,21 @@ def _nncf(graph: Any, batches: Any, size: int, ignored: Any, settings: Mapping[s
 def _notes(quantised: Any, kept: list[_Kept], proto: onnx.ModelProto) -> list[str]:
     """What stayed in float of the compute nodes, one note a reason."""
     by_reason: dict[str, list[str]] = {}
-    asked = {name: group.reason for group in kept for name in group.names}
+    asked = {name: group.reason for group in reversed(kept) for name in group.names}
     known = {node.name for node in proto.graph.node}
     for node in quantised.get_ordered_ops():
         if node.get_type_name() in COMPUTE and not _is_quantised(node):
             name = node.get_friendly_name()
-            reason = asked.get(name, f"NNCF leaves this {node.get_type_name()}")
+            reason = asked.get(name) or _nncfs_reason(node)
             by_reason.setdefault(reason, []).append(onnx_name(node, known))
     return [f"left in float: {', '.join(names)} ({reason})" for reason, names in by_reason.items()]
+
+
+def _nncfs_reason(node: Any) -> str:
+    kind = node.get_type_name()
+    if kind == "MatMul" and any(_first_of(source) == "Softmax" for source in sources(node)):
+        return "NNCF leaves the product behind a softmax"
+    return f"NNCF leaves this {kind}"
 
 
 def _fused(graph: Any, proto: onnx.ModelProto, plan: Plan) -> list[str]:
@@ -243,14 +253,15 @@ def _idle(plan: Plan, transformer: bool, pairs: int) -> list[str]:
 
 def _is_quantised(node: Any) -> bool:
     data = sources(node)[: 1 if node.get_type_name() in RECURRENT else 2]  # a state begins at a constant
-    return all(_behind_quantiser(source) for source in data if not is_constant(source))
+    return all(_first_of(source) == "FakeQuantize" for source in data if not is_constant(source))
 
 
-def _behind_quantiser(node: Any) -> bool:
+def _first_of(node: Any) -> str:
+    """Type of the first operator before a node, or itself, that does more than move or scale numbers."""
     seen = 0
     while node.get_type_name() in _PASSES and seen < 20 and node.inputs():
         node, seen = sources(node)[0], seen + 1
-    return bool(node.get_type_name() == "FakeQuantize")
+    return str(node.get_type_name())
 
 
 def _reaches(softmax: Any, *, back: bool) -> bool:

@@ -75,7 +75,7 @@ def run_batched(session: Session, feeds: Mapping[str, Array], *, chunk: int = 64
 
     Raises:
         FeedError: There are no samples, the inputs disagree on N, or a name, dtype or shape is wrong.
-        EngineError: The engine failed, or an output has no batch axis.
+        EngineError: The engine failed, or an output has no batch axis or another size for other samples.
     """
     count, batch = _count(feeds), _fixed_batch(session)
     step = batch or min(chunk, count)
@@ -92,7 +92,7 @@ def run_batched(session: Session, feeds: Mapping[str, Array], *, chunk: int = 64
                     found=f"shape {list(array.shape)} from a batch of {batch or size}",
                 )
         pieces.append({name: array[:size] for name, array in outputs.items()})
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    return {name: _joined(name, [piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def _same_shape(reference: Array, actual: Array) -> None:
@@ -100,6 +100,18 @@ def _same_shape(reference: Array, actual: Array) -> None:
         raise ParityError(
             "the output has another shape than the reference", found=actual.shape, allowed=reference.shape
         )
+
+
+def _joined(name: str, pieces: list[Array]) -> Array:
+    shapes = {piece.shape[1:] for piece in pieces}
+    if len(shapes) > 1:
+        raise EngineError(
+            f"output {name!r} has another size for other samples",
+            found=", ".join(str(list(shape)) for shape in sorted(shapes)[:3]),
+            allowed="one size for all samples",
+            fix="end the model before the operator that decides how many results there are",
+        )
+    return np.concatenate(pieces)
 
 
 def _count(feeds: Mapping[str, Array]) -> int:

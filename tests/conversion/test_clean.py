@@ -16,6 +16,7 @@ from edgekit.conversion.clean import (
     is_large,
     load_onnx,
     save_onnx,
+    sort_nodes,
     strip_metadata,
     with_fixed_batch,
 )
@@ -303,3 +304,26 @@ def test_what_is_written_with_a_fixed_batch_names_its_parent_and_no_machine(weig
     assert (built.parent, built.precision, built.files.keys()) == (parent.sha256, "int8", {"model.onnx"})
     assert built.inputs[0].shape == (2, 4)
     assert b"secret" not in built.path.read_bytes()
+
+
+def test_nodes_are_sorted_behind_what_their_branches_need():
+    proto = model("""g (float[4] x, bool flag) => (float[4] y) {
+        w = Neg(x)
+        y = If (flag) <then_branch = a () => (float[4] t) { t = Relu(w) },
+                       else_branch = b () => (float[4] e) { e = Abs(v) }>
+        v = Exp(w)
+    }""")
+    nodes = list(proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes[::-1])
+    sort_nodes(proto.graph)
+    assert [node.op_type for node in proto.graph.node] == ["Neg", "Exp", "If"]
+
+
+def test_an_output_without_a_shape_says_how_to_state_it(tmp_path):
+    proto = model("g (float[4] x) => (float[4] y) { y = Neg(x) }")
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="not a valid ONNX model") as caught:
+        load_onnx(tmp_path / "m.onnx")
+    assert "infer_shapes" in caught.value.fix

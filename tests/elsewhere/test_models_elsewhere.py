@@ -85,6 +85,7 @@ def test_with_samples_it_is_quantised_and_verified(name, engine, here):
     assert shapes(manifest["inputs"]) == model.taken
     assert shapes(manifest["outputs"]) == model.given
     assert (manifest["precision"], manifest["accuracy"]["broken"]) == ("int8", None)
+    assert manifest["accuracy"]["reference_db"] > 5
     assert edgekit("verify", "b").exit_code == 0
 
 

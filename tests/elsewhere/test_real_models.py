@@ -50,7 +50,7 @@ def test_both_engines_make_a_bundle_in_int8(name, here):
     for candidate in read_json(here / "b.report.json")["targets"][0]["candidates"]:
         assert candidate["failure"] is None
         assert candidate["proof"]["broken"] is None
-        assert candidate["proof"]["reference_db"] > 0
+        assert candidate["proof"]["reference_db"] > 5
     assert edgekit("verify", "b").exit_code == 0
 
 

@@ -86,3 +86,16 @@ def test_run_batched_refuses_an_output_without_batch_axis(tiny_artifact):
     )
     with pytest.raises(EngineError, match="output 'total' has no batch axis"):
         run_batched(session, {"input": np.ones((3, 4), np.float32)})
+
+
+def test_run_batched_refuses_an_output_whose_size_differs_between_samples(tiny_artifact):
+    text = """large (float["batch", 4] input) => (int64["batch", "found"] where)
+    <int64[1] first = {0}, int64[1] end = {1}> {
+        found = NonZero(input)
+        where = Slice(found, first, end)
+    }"""
+    session = runtime.open_artifact(tiny_artifact(text))
+    values = np.array([[1, 0, 0, 0], [1, 1, 0, 0]], np.float32)
+    with pytest.raises(EngineError, match="output 'where' has another size for other samples") as caught:
+        run_batched(session, {"input": values}, chunk=1)
+    assert caught.value.found == "[1], [2]"
