@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgekit.runtime.macs import macs_of
@@ -47,10 +47,22 @@ _LAYOUTS = ("Reorder", "Reshape", "Transpose")
 _NOT_RUN = ("Input", "Output", "Const")
 
 
-Parts = Mapping[str, tuple[str, int | None]]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one name in a subgraph of the engine's stands for.
+
+    Attributes:
+        product: The matrix product, or the whole attention; empty for a softmax.
+        macs: Its multiply-accumulates; None where sizes are open.
+        attention: Whether it tells that the subgraph is attention.
+    """
+
+    product: str
+    macs: int | None
+    attention: bool = False
 
 
-def placed_nodes(runtime_model: Any, parts: Parts | None = None) -> tuple[PlacedNode, ...]:
+def placed_nodes(runtime_model: Any, parts: Mapping[str, Part] | None = None) -> tuple[PlacedNode, ...]:
     """Reads the executed graph of a compiled model (``get_runtime_model``).
 
     Sizes are those of the last query; times are means of all queries so far, and there only where PERF_COUNT is set.
@@ -69,25 +81,25 @@ def has_subgraphs(runtime_model: Any) -> bool:
     return any(_info(node)["layerType"] == _SUBGRAPH for node in runtime_model.get_ordered_ops())
 
 
-def attention_parts(graph: Any) -> dict[str, tuple[str, int | None]]:
-    """What the names in a subgraph stand for in a model as it was read.
-
-    Returns:
-        By name, a matrix product and its multiply-accumulates (None where sizes are open): its own name, and that of
-        what directly scales it, which may stand for both; a softmax by its name stands for no product, ``""``.
-    """
-    found: dict[str, tuple[str, int | None]] = {}
+def attention_parts(graph: Any) -> dict[str, Part]:
+    """What names in a subgraph stand for in a model as it was read: products, what directly scales one, softmaxes."""
+    found: dict[str, Part] = {}
     for node in graph.get_ordered_ops():
-        name = node.get_friendly_name()
-        if node.get_type_name() == "Softmax":
-            found[name] = ("", 0)
-        elif node.get_type_name() == "MatMul":
-            found[name] = (name, _product(node))
-        elif node.get_type_name() in _SCALES:
+        name, kind = node.get_friendly_name(), node.get_type_name()
+        if kind == "Softmax":
+            found[name] = Part(product="", macs=0, attention=True)
+        elif kind == "ScaledDotProductAttention":
+            shapes = [_shape(port.get_partial_shape()) for port in (*node.inputs()[:3], node.output(0))]
+            *operands, output = [shape or () for shape in shapes]
+            macs = macs_of(kind, operands, output) if all(shapes) else None
+            found[name] = Part(product=name, macs=macs, attention=True)
+        elif kind == "MatMul":
+            found[name] = Part(product=name, macs=_product(node))
+        elif kind in _SCALES:  # its name may stand for the product's
             before = (port.get_source_output().get_node() for port in node.inputs())
             scaled = next((other for other in before if other.get_type_name() == "MatMul"), None)
             if scaled is not None:
-                found[name] = (scaled.get_friendly_name(), _product(scaled))
+                found[name] = Part(product=scaled.get_friendly_name(), macs=_product(scaled))
     return found
 
 
@@ -99,13 +111,14 @@ def _product(node: Any) -> int | None:
     return math.prod(output) * left[shared]
 
 
-def _attention(node: PlacedNode, parts: Parts) -> PlacedNode:
+def _attention(node: PlacedNode, parts: Mapping[str, Part]) -> PlacedNode:
     """A subgraph that is attention computes: it holds a softmax and the products around it."""
-    inside = dict(parts[name] for name in node.origins if name in parts)
-    if "" not in inside or len(inside) < 2:
+    inside = [parts[name] for name in node.origins if name in parts]
+    products = {part.product: part.macs for part in inside if part.product}
+    if not products or not any(part.attention for part in inside):
         return node
-    known = [macs for macs in inside.values() if macs is not None]
-    return replace(node, compute=True, macs=sum(known) if len(known) == len(inside) else None)
+    known = [macs for macs in products.values() if macs is not None]
+    return replace(node, compute=True, macs=sum(known) if len(known) == len(products) else None)
 
 
 def _info(node: Any) -> dict[str, str]:
