@@ -96,7 +96,7 @@ def test_smoothing_is_done_to_transformers(tmp_path):
 def test_a_correction_that_was_asked_for_and_has_nothing_to_do_is_told(float_net, tmp_path):
     notes = made(float_net, tmp_path / "both", corrections=("smooth-quant", "equalize")).notes
     assert notes == ("smooth-quant had nothing to do: NNCF smooths transformers only",)
-    lonely = save(recurrent("LSTM"), tmp_path / "float")
+    lonely = save(attention(), tmp_path / "float")
     notes = made(lonely, tmp_path / "lonely", corrections=("equalize",)).notes
     assert notes == ("equalize had nothing to do: no two layers have only a ReLU or a pooling between them",)
     assert made(float_net, tmp_path / "usual", corrections=USUAL["openvino"].corrections).notes == ()
