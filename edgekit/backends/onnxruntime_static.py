@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -222,21 +223,31 @@ def _statistics(
 
     probe = open_probe(job.model, names)
     histograms = job.plan.method in NEEDS_HISTOGRAM
-    files = hash_files(job.folder, [OPTIMISED, *external_files(job.model)])
+    dtypes = {**probe.given, **probe.fed}
+    if cache is None:
+        return collect(probe, batches, histograms=histograms), dtypes
     key = {
-        "model": files,
+        "model": hash_files(job.folder, [OPTIMISED, *external_files(job.model)]),
         "tensors": names,
         "histograms": histograms,
-        "samples": batches.data.samples.fingerprint(),
-        "batch": batches.data.size,
+        "samples": _hash_batches(batches),
         "onnxruntime": onnxruntime.__version__,
     }
-    root = cache or job.folder
-    root.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
     folder = run_step(
-        root, "ranges", key, lambda folder: save_statistics(collect(probe, batches, histograms=histograms), folder)
+        cache, "ranges", key, lambda folder: save_statistics(collect(probe, batches, histograms=histograms), folder)
     )
-    return load_statistics(folder), {**probe.given, **probe.fed}
+    return load_statistics(folder), dtypes
+
+
+def _hash_batches(batches: CalibrationBatches) -> str:
+    """sha256 of all batches, as 64 hex digits; a batch is held at a time."""
+    digest = hashlib.sha256()
+    for feeds in batches:
+        for name in sorted(feeds):
+            digest.update(f"{name}:{feeds[name].dtype.str}{feeds[name].shape};".encode())
+            digest.update(np.ascontiguousarray(feeds[name]).data)
+    return digest.hexdigest()
 
 
 def _place(

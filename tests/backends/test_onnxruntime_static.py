@@ -88,8 +88,7 @@ def test_ranges_serve_the_next_plan(float_net, tmp_path):
 
     first, walked = make("first", method="mse")
     _, fewer = make("other", method="entropy", float_groups=("conv1",))
-    assert walked >= 2 * len(samples)
-    assert fewer == len(samples)  # they are hashed, not run
+    assert walked - fewer == len(samples)
     again, _ = make("again", method="mse")
     assert again.sha256 == first.sha256
 

@@ -47,8 +47,8 @@ def samples(count: int):  # edgekit is imported by the child alone
     from edgekit.data import Samples
 
     def fetch(indices):
-        images = [np.random.default_rng(int(i)).normal(size=(3, SIZE, SIZE)) for i in indices]
-        return {"input": np.stack(images).astype(np.float32)}
+        shape = (3, SIZE, SIZE)
+        return {"input": np.stack([np.random.default_rng(int(i)).standard_normal(shape, np.float32) for i in indices])}
 
     return Samples(name="normal", count=count, fetch=fetch)
 
