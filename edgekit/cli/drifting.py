@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 AROUND = 4  # steps shown before and after one that parts
 MARK = "<-"
-HEADINGS = ("tensor", "made by", "stage", "dB", "in all", "range before", "range", "")
+HEADINGS = ("tensor", "stage", "dB", "in all", "range before", "range", "")
 
 
 def show_drift(
@@ -109,7 +109,6 @@ def _row(step: Step, drift: Drift) -> tuple[str, ...]:
     first = drift.first.get(step.stage) == step
     return (
         step.tensor,
-        step.op,
         step.stage,
         f"{step.db:.1f}",
         f"{step.reference_db:.1f}",
@@ -121,4 +120,4 @@ def _row(step: Step, drift: Drift) -> tuple[str, ...]:
 
 def _range(ends: tuple[float, float]) -> str:
     low, high = (f"{end:.3g}" if math.isfinite(end) else "?" for end in ends)
-    return f"{low} … {high}"
+    return f"{low}…{high}"

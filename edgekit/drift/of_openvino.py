@@ -61,8 +61,9 @@ class OpenVinoTensors:
         """The output of the graph that stands for each tensor."""
         found = {}
         for node in graph.get_ordered_ops():
-            for port in node.outputs():
-                for name in port.get_names() & names:
+            for output in node.outputs():
+                for name in output.get_names() & names:
+                    port = _behind_correction(output)
                     seen = _behind_quantiser(port)
                     if self._left is None or seen.get_node().get_friendly_name() in self._left:
                         found[name] = seen
@@ -81,6 +82,15 @@ class OpenVinoTensors:
                 for node in compiled.get_runtime_model().get_ordered_ops()
             ]
         return {chain[-1] for chain in chains if chain[-1]}
+
+
+def _behind_correction(port: Any) -> Any:
+    """Behind the bias that a correction gave a node without one: it has no name of its own in the model."""
+    users = [user.get_node() for user in port.get_target_inputs()]
+    if len(users) != 1 or users[0].get_type_name() != "Add" or users[0].output(0).get_names():
+        return port
+    kinds = [other.get_source_output().get_node().get_type_name() for other in users[0].inputs()]
+    return users[0].output(0) if "Constant" in kinds else port
 
 
 def _behind_quantiser(port: Any) -> Any:
