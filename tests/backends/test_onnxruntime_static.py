@@ -88,7 +88,7 @@ def test_ranges_serve_the_next_plan(float_net, tmp_path):
 
     first, walked = make("first", method="mse")
     _, fewer = make("other", method="entropy", float_groups=("conv1",))
-    assert walked - fewer == len(samples)
+    assert walked == 2 * fewer  # they are hashed once more, not run
     again, _ = make("again", method="mse")
     assert again.sha256 == first.sha256
 
