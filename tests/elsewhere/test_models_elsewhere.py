@@ -85,7 +85,7 @@ def test_with_samples_it_is_quantised_and_verified(name, engine, here):
     assert shapes(manifest["inputs"]) == model.taken
     assert shapes(manifest["outputs"]) == model.given
     assert (manifest["precision"], manifest["accuracy"]["broken"]) == ("int8", None)
-    assert manifest["accuracy"]["reference_db"] > 5
+    assert manifest["accuracy"]["reference_db"] > 3
     assert edgekit("verify", "b").exit_code == 0
 
 
@@ -93,7 +93,7 @@ def test_with_samples_it_is_quantised_and_verified(name, engine, here):
 def test_what_no_engine_computes_in_int8_is_not_called_int8(name, here):
     write(ZOO[name])
     data = ("--calibration", "train.npz", "--precision", "int8")
-    done = edgekit("export", "model.onnx", *ELSEWHERE, *data, "--out", "b")
+    done = edgekit("export", "model.onnx", "--target", "local", *data, "--out", "b")
     assert done.exit_code == 1
     assert "ran no convolution or matrix product in int8" in done.stderr
     assert not (here / "b").exists()
