@@ -22,7 +22,7 @@ NAME = "onnxruntime"
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
 VNNI_TIERS = ("avx2-vnni", "avx512-vnni", "amx")
 METHODS: Mapping[str, tuple[str, ...]] = {"int8": (*STATIC_METHODS, "dynamic"), "w8": ("round",), "w4": ("round",)}
-CORRECTIONS: tuple[str, ...] = ()
+CORRECTIONS: tuple[str, ...] = ("smooth-quant", "equalize", "bias-correction")
 # Which inputs of which operators are in int8: those that its CPU kernels take; no more, as a Q/DQ pair around any other
 # operator costs time and digits. (): all its inputs.
 _FIRST = (
