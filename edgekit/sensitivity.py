@@ -20,7 +20,7 @@ from edgekit.quantization.schemes import Plan, plan_of
 
 SECONDS = 1.5
 MOST_SECONDS = 30.0
-COUNT = 60
+ROUNDS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,8 @@ def measure_sensitivity(
         if measured.status != "ok":
             rows[i] = replace(rows[i], failure=measured.reason or measured.status)
             continue
-        ratio = ratio_in_turns(base, measured, len(artifacts))
+        # Each round is a value of its own: whole rotations of a dozen sides would take a dozen times as long.
+        ratio = ratio_in_turns(base, measured)
         rows[i] = replace(rows[i], p50_ms=percentile(measured.application_ms, 50.0), ratio=ratio)
     return rows
 
@@ -132,7 +133,7 @@ def _load(task: Task) -> LoadSpec:
         percentiles=(50.0,),
         min_seconds=min(SECONDS, load.min_seconds),
         max_seconds=max(MOST_SECONDS, min(SECONDS, load.min_seconds)),
-        min_count=min(COUNT, load.min_count),
+        min_count=ROUNDS * (load.turn_queries - 1),
         cold_loads=1,
         shortest_turn_s=0.02,
     )

@@ -299,6 +299,7 @@ def import_onnx(model: TrainedModel, steps: Path, sampled: Sequence[TensorSpec])
 
     from edgekit.conversion.clean import describe_onnx, strip_metadata
     from edgekit.conversion.queries import fit_to_samples
+    from edgekit.quantization.groups import name_nodes
 
     path = model.onnx
     assert path is not None  # only called for files
@@ -311,6 +312,7 @@ def import_onnx(model: TrainedModel, steps: Path, sampled: Sequence[TensorSpec])
                 shutil.copyfile(path.parent / name, folder / name)
         proto = onnx.load(str(path), load_external_data=False)
         strip_metadata(proto)
+        name_nodes(proto)
         whole = fit_to_samples(proto, sampled, path.parent)
         onnx.save(proto, str(folder / described.model))
         fp32 = describe_onnx(folder / described.model, precision="fp32")

@@ -114,8 +114,7 @@ def _show_sensitivity(recipe: Any, target: str, bundle: Path, groups: int | None
     from edgekit.disk import whole
     from edgekit.pipeline import Choices
     from edgekit.quantization.groups import MOST_GROUPS
-    from edgekit.reporting.sensitivity import sensitivity_html, sensitivity_report, sensitivity_table
-    from edgekit.reporting.terminal import WIDE, print_table
+    from edgekit.reporting.sensitivity import print_sensitivity, sensitivity_html, sensitivity_report
     from edgekit.sensitivities import find_sensitivity
 
     narrowed.pop("precision")
@@ -125,9 +124,8 @@ def _show_sensitivity(recipe: Any, target: str, bundle: Path, groups: int | None
             recipe, Path.cwd(), bundle.parent, choices, most_groups=groups or MOST_GROUPS, progress=progress
         )
     for one in found:
-        click.echo(f"{recipe.name} on {target}, {one.plan}: each group alone in int8")
         if one.failure:
-            click.echo(one.failure)
+            click.echo(f"{one.plan}: {one.failure}")
             continue
         report = sensitivity_report(
             one.groups, one.plan, one.task, name=recipe.name, model=one.model, command=command_line()
@@ -137,8 +135,6 @@ def _show_sensitivity(recipe: Any, target: str, bundle: Path, groups: int | None
             write_json(path, report)
         with whole(Path(f"{stem}.html")) as path:
             path.write_text(sensitivity_html(report), encoding="utf-8")
-        print_table(sensitivity_table(report, narrow=console().width < WIDE), console())
-        if one.task.not_measured:
-            click.echo(f"not measured: {one.task.not_measured}")
+        print_sensitivity(report, console())
         click.echo(f"picture: {stem}.html\n")
     return 0
