@@ -25,15 +25,13 @@ def short_names(groups: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 def _tidy(path: str, operators: Sequence[str]) -> list[str]:
     """The parts of a node's path without its operator type and without a module that the next one names again."""
-    parts = [part for part in path.split("/") if part]
+    parts = [part for part in path.split("/") if part] or [path]
     if len(parts) > 1 and parts[-1].rstrip("0123456789_") in operators:
         parts.pop()
-    kept = [
-        part
-        for part, after in zip(parts, [*parts[1:], ""], strict=True)
-        if after != part and not after.startswith(f"{part}.")
+    following = [*parts[1:], ""]
+    return [
+        part for part, after in zip(parts, following, strict=True) if after != part and not after.startswith(f"{part}.")
     ]
-    return kept or [path]
 
 
 def _told(parts: Sequence[Sequence[str]]) -> tuple[str, ...]:

@@ -304,8 +304,11 @@ def _labels(
     parts = []
     few = len(points) <= named
     for point in points:
-        full, short = wrapped(point.name, NAME, 3), [f"#{point.number}"]
-        wanted = [full, short] if few or point.shipped or point in front else [short]
+        wanted = [[f"#{point.number}"]]
+        if few or point.shipped or point in front:
+            wanted.insert(0, wrapped(point.name, NAME, 3))
+        if point.shipped:
+            wanted.insert(1, wrapped(point.name, NAME * 0.75, 4))
         # What ships is named wherever there is room for it, the others beside their points.
         gaps, bold = ((14.0, 24.0, 38.0, 56.0), 1.1) if point.shipped else ((9.0,), 1.0)
         for content, gap in product(wanted, gaps):

@@ -156,7 +156,8 @@ def _row(i: int, group: Mapping[str, Any], top: float, frame: _Frame) -> Markup:
             group["finding"],
         ]
     )
-    parts = [names]
+    # A pointer need not hit a letter or a bar.
+    parts = [rect(0.0, top, frame.width, frame.row, "reach"), names]
     if i:
         parts.append(line(4.0, top, frame.width - 4.0, top, "grid"))
     if group["failure"]:

@@ -11,13 +11,17 @@ from pydantic import TypeAdapter, ValidationError
 from edgekit.errors import SpecError, did_you_mean
 from edgekit.reporting.compared import COMPARISON_SCHEMA_VERSION, Comparison
 from edgekit.reporting.model import REPORT_SCHEMA_VERSION, Profile, Report
+from edgekit.reporting.sensitivity_model import SENSITIVITY_SCHEMA_VERSION, SensitivityReport
 
 # Kind → its type, its version, and the command that writes it.
 KINDS: dict[str, tuple[Any, int, str]] = {
     "run": (Report, REPORT_SCHEMA_VERSION, "deploy"),
     "profile": (Profile, REPORT_SCHEMA_VERSION, "profile"),
     "comparison": (Comparison, COMPARISON_SCHEMA_VERSION, "compare"),
+    "sensitivity": (SensitivityReport, SENSITIVITY_SCHEMA_VERSION, "quantize --sensitivity"),
 }
+# Those with a verdict, which `edgekit report` shows.
+JUDGED = ("run", "profile", "comparison")
 
 
 def validate_report(raw: object, where: object) -> Report:
@@ -34,8 +38,8 @@ def validate_report(raw: object, where: object) -> Report:
     return cast(Report, validate(raw, where, kinds=("run",)))
 
 
-def validate(raw: object, where: object, *, kinds: Sequence[str] = tuple(KINDS)) -> Mapping[str, Any]:
-    """Checks that JSON is a report of one of ``kinds``: of a run, a profile or a comparison.
+def validate(raw: object, where: object, *, kinds: Sequence[str] = JUDGED) -> Mapping[str, Any]:
+    """Checks that JSON is a report of one of ``kinds``: those with a verdict where none are named.
 
     Raises:
         SpecError: See :func:`validate_report`.

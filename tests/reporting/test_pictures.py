@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from markupsafe import Markup
 from sample_report import sample_report
+from sample_trials import LONG_PLAN
 
 from edgekit.reporting.pictures import (
     Box,
@@ -20,6 +21,7 @@ from edgekit.reporting.pictures import (
     text_width,
     tick_text,
     visible,
+    wrapped,
 )
 from edgekit.reporting.pictures_latency import bins_of, bulk_of, densities, draw_histogram, draw_ridges, draw_timeline
 from edgekit.reporting.pictures_pareto import draw_pareto, pareto_of
@@ -91,6 +93,27 @@ def test_a_shortened_name_fits(name):
     assert (short == name) == (text_width(name) <= 120.0)
     assert short[0] == name[0]
     assert short[-1] == name[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "most", "lines"),
+    [
+        ("onnxruntime int8", 200.0, 3, ["onnxruntime int8"]),
+        (LONG_PLAN, 200.0, 3, ["onnxruntime int8 percentile", "+equalize +bias-correction", "(12 nodes in float)"]),
+        (LONG_PLAN, 340.0, 2, ["onnxruntime int8 percentile +equalize", "+bias-correction (12 nodes in float)"]),
+        ("", 200.0, 3, [""]),
+        ("a b", 10.0, 2, ["a", "b"]),
+    ],
+)
+def test_a_long_name_breaks_between_words_and_keeps_brackets_whole(name, width, most, lines):
+    assert wrapped(name, width, most) == lines
+
+
+@pytest.mark.parametrize("name", [LONG_PLAN, "x" * 300, "(" * 50 + " a b) " * 20, "日本語 " * 50])
+def test_whatever_the_name_its_lines_fit(name):
+    lines = wrapped(name, 120.0, 3)
+    assert 1 <= len(lines) <= 3
+    assert all(text_width(line) <= 120.0 for line in lines)
 
 
 def test_a_label_goes_where_nothing_is():
