@@ -21,7 +21,7 @@ from edgekit.runtime.session import fits
 RANDOM = "random"
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 KINDS = "an .npz file, a folder or tar of images by class, or package.module:attr"
-READ_AT_ONCE = 256  # samples held while a whole set is walked through
+READ_AT_ONCE = 32  # samples held while a whole set is walked through
 _ATTRIBUTE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from edgekit.backends.methods import method_table
 from edgekit.catalog import load_profile, load_target
 from edgekit.cli.main import COMMANDS
 from edgekit.recipe import load_recipe
@@ -35,3 +36,8 @@ def test_it_names_only_commands_that_exist():
     named = set(re.findall(r"`edgekit (\w+)", TEXT)) | set(re.findall(r"^\$? ?edgekit (\w+)", TEXT, re.MULTILINE))
     assert named
     assert named <= set(COMMANDS)
+
+
+def test_its_table_of_methods_is_what_the_backends_say():
+    rows = ["| " + " | ".join(row) + " |" for row in method_table()]
+    assert [line for line in TEXT.splitlines() if line in rows] == rows

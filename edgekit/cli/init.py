@@ -79,8 +79,14 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #std = [1.0]                      # per channel after scaling, or one value for all
 #resize = [224, 224]              # height and width in pixels; default: the size stays
 
+# "auto" ships the fastest precision that passes, int8 only where it pays; or "fp32", "bf16", "fp16", "int8", "w8", "w4".
 #[quantization]
-#precision = "auto"               # "auto" measures fp32 and int8 and ships the faster that passes; or "fp32", "int8"
+#precision = "auto"
+#method = "mse"                   # how ranges of int8 are found; default: the engine's usual, or what auto finds
+#corrections = ["equalize"]       # of static int8: "smooth-quant", "equalize", "bias-correction"; default: likewise
+#float_nodes = []                 # names of nodes left in float
+#scheme = { per_channel = true }  # fields of the engine's dialect set by hand; default: the engine's own
+#trials = 16                      # most plans that auto tries on one engine
 """
 
 
