@@ -11,6 +11,7 @@ Table = tuple[list[str], list[list[str]]]
 
 NONE = "-"
 MARK = "*"
+MOST_NOTE = 200
 UNITS = {"ms": "ms", "mb": "MB", "points": "points"}
 LIMIT_NAMES = {
     "p50_ms": "p50",
@@ -130,6 +131,7 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
     if measured and measured["application"]:
         lines += measured_facts(measured)
     lines += placement_facts(target)
+    lines += [("built", shortened(note)) for note in (shipped["notes"] if shipped else [])]
     if report["untrained"]:
         lines.append(("weights", "none were given: they are as the factory made them"))
     if target["not_measured"]:
@@ -139,6 +141,11 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
     elif not report["data"]["held_out"]:
         lines.append(("data", "there is no test set: numbers are proven on training samples, accuracy is not"))
     return lines
+
+
+def shortened(note: str) -> str:
+    """A note whose names may be many, cut where it is too long to read; the page has it whole."""
+    return note if len(note) <= MOST_NOTE else f"{note[:MOST_NOTE].rstrip(', ')} … (whole in report.html)"
 
 
 def measured_facts(measured: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -52,7 +52,7 @@ def test_nothing_but_the_report_is_printed_and_it_fits_the_terminal(deployed):
     lines = deployed.deployed.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in deployed.deployed.stdout + deployed.deployed.stderr
-    known = r"(tiny on|report|host|engines|driven|load|measured|drift|note|inference|ships|limit|bundle)\b.*"
+    known = r"(tiny on|report|host|engines|driven|load|measured|drift|note|inference|ships|limit|bundle|auto|built)\b.*"
     prose = [line for line in lines if line.strip() and not line.startswith(" ")]
     strangers = [
         line for line in prose if not re.fullmatch(known + r"|(accuracy drop|p50|teacher|fp32|what|against).*", line)

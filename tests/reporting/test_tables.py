@@ -19,6 +19,7 @@ from edgekit.reporting.tables import (
     scores_table,
     share,
     shipped_of,
+    shortened,
 )
 from edgekit.specs import Limits
 
@@ -161,3 +162,10 @@ def test_remarks_say_why_candidates_failed_and_why_nothing_ships(report, candida
         ("openvino int8 failed", "cannot run operator Foo"),
     ]
     assert remarks(report(candidate(), beyond)["targets"][0]) == []
+
+
+def test_a_long_note_is_cut_and_says_where_it_is_whole():
+    assert shortened("left in float: a, b") == "left in float: a, b"
+    long = "left in float: " + ", ".join(f"layer{i}" for i in range(100))
+    assert shortened(long).endswith("… (whole in report.html)")
+    assert len(shortened(long)) < 240
