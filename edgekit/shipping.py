@@ -9,7 +9,7 @@ from pathlib import Path
 from edgekit.artifact import Artifact, Manifest, Parent, to_json
 from edgekit.bundle import BundleFacts, make_golden, write_bundle
 from edgekit.candidate import Candidate, Plan, Task
-from edgekit.checking import References
+from edgekit.checking import References, without_times
 from edgekit.choosing import p50_bound_ms, p50_ms, ratio_in_turns
 from edgekit.ingredients import Ingredients
 from edgekit.profiling.host import this_host
@@ -57,7 +57,7 @@ def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manif
         preprocessing=run.data.test.preprocessing,
         labels=run.data.labels,
         parents=_parents(run, shipped.plan, shipped.artifact),
-        accuracy=to_json(shipped.proof),
+        accuracy=to_json(without_times(shipped.proof) if shipped.proof else None),
         timings={
             "verdict": to_json(shipped.verdict),
             "profile": job.profile.model_dump(),

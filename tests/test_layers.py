@@ -32,7 +32,8 @@ LAYERS = [
     [
         "pipeline",
         "ingredients",
-        "references", "sensitivities",
+        "references",
+        "sensitivities",
         "teaching",
         "shipping",
         "gains",

@@ -45,7 +45,7 @@ def proof_of(report):
 def steps_made(monkeypatch):
     """The names of the steps that are made, not found."""
     import edgekit.making
-    import edgekit.pipeline
+    import edgekit.references
     import edgekit.teaching
     from edgekit.steps import run_step
 
@@ -54,12 +54,13 @@ def steps_made(monkeypatch):
     def watching(root, name, key, make):
         return run_step(root, name, key, lambda folder: made.append(name) or make(folder))
 
-    for module in (edgekit.making, edgekit.pipeline, edgekit.teaching):
+    for module in (edgekit.making, edgekit.references, edgekit.teaching):
         monkeypatch.setattr(module, "run_step", watching)
     return made
 
 
-ALL = ["import", "references", "compile", "quantize", "compile", "measure"]
+# References on the test samples, and on those that auto chooses by.
+ALL = ["import", "references", "references", "compile", "quantize", "compile", "measure"]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ ALL = ["import", "references", "compile", "quantize", "compile", "measure"]
         (
             {"name": "other", "data": {"train": "train.npz", "test": "test.npz", "labels": list("abc")}},
             {},
-            ["references", "quantize"],
+            ["references", "references", "quantize"],
         ),
     ],
 )
@@ -116,7 +117,7 @@ def test_progress_names_what_is_going_on(project, tmp_path, catalogue):
     told = []
     deploy(make_recipe(), project, tmp_path / "run", progress=lambda step, done, total, note="": told.append(step))
     assert list(dict.fromkeys(told)) == [
-        *("run teacher and student", "prepare for fake", "check null fp32"),
+        *("run teacher and student", "auto", "check null fp32"),
         *("quantise for null", "check null int8", "load", "measure"),
     ]
 
@@ -127,7 +128,7 @@ SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
 
-import edgekit.bundle, edgekit.making, edgekit.pipeline, edgekit.steps, edgekit.teaching
+import edgekit.bundle, edgekit.making, edgekit.pipeline, edgekit.references, edgekit.steps, edgekit.teaching
 from fake_line import fake_target, make_recipe, quick_profile
 
 project, out, victim = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -156,7 +157,7 @@ def writing(*args, **kwargs):
         die()
     return written(*args, **kwargs)
 
-for module in (edgekit.making, edgekit.pipeline, edgekit.teaching):
+for module in (edgekit.making, edgekit.references, edgekit.teaching):
     module.run_step = watching
 edgekit.bundle.replace_folder = replacing
 written, edgekit.pipeline.to_markdown = edgekit.pipeline.to_markdown, writing
