@@ -162,6 +162,8 @@ def _finalists(engine: str, state: _Search) -> list[Plan]:
 def _mended(first: Trial, state: _Search) -> Trial:
     """The first plan within the limit among methods, corrections and groups in float; else the one that lost least."""
     best, engine = first, first.plan.engine
+    if first.failure:
+        return first  # what the engine refuses, or runs in float, no other range mends
     for plan in other_methods(first.plan, state.settings):
         if best.within or state.left(engine) <= 0:
             return best

@@ -310,8 +310,40 @@ def _with_pairs(
     quantised = quantizer.model.model
     if job.chosen:
         unpair(quantised, given, placing, job.operators)
+    _keep_products(quantised)
     sort_nodes(quantised.graph)
     return quantised
+
+
+def _keep_products(proto: onnx.ModelProto) -> None:
+    """Gives the bias behind an int8 MatMul of three axes or more as many axes, in place.
+
+    Once shapes are known, ONNX Runtime fuses a MatMul and the addition of a vector into a Gemm before it looks for Q/DQ
+    pairs, and has no int8 Gemm of a float bias; it leaves other shapes alone and takes them up into the int8 product.
+    """
+    made = {name: node for node in proto.graph.node for name in node.output}
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    ranks = _ranks(proto)
+    for node in proto.graph.node:
+        products = [made[name] for name in node.input if name in made and made[name].op_type == "MatMul"]
+        if node.op_type != "Add" or not any(made.get(p.input[0], p).op_type == "DequantizeLinear" for p in products):
+            continue
+        rank = ranks.get(node.output[0], 0)
+        for at, name in enumerate(node.input):
+            if rank > 2 and name in tensors and len(tensors[name].dims) == 1:
+                lifted = f"{name}/{rank}"
+                if lifted not in tensors:
+                    array = to_array(tensors[name])
+                    tensors[lifted] = from_array(array.reshape((1,) * (rank - 1) + array.shape), lifted)
+                    proto.graph.initializer.append(tensors[lifted])
+                node.input[at] = lifted
+
+
+def _ranks(proto: onnx.ModelProto) -> dict[str, int]:
+    """Axes of every tensor, as far as they can be inferred."""
+    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    values = (*inferred.value_info, *inferred.output)
+    return {v.name: len(v.type.tensor_type.shape.dim) for v in values if v.type.tensor_type.HasField("shape")}
 
 
 def _kept(dtype: str) -> str:

@@ -156,3 +156,22 @@ def test_the_tools_own_choice_of_operators_is_still_there(float_net, tmp_path):
     assert proto.graph.node[-1].op_type == "DequantizeLinear"  # it quantises the model's output, too
     reference = outputs_of(float_net, float_net.inputs, tmp_path / "a")["logits"]
     assert snr_db(reference, outputs_of(artifact, float_net.inputs, tmp_path / "b")["logits"]) > 20.0
+
+
+@pytest.mark.parametrize("target", ["x86-vnni", "local"])
+def test_a_product_with_a_bias_runs_in_int8_also_where_shapes_are_known(target, tmp_path):
+    text = """encoder (float["n", 6, 16] tokens) => (float["n", 6, 16] hidden) {
+        [first] a = MatMul(tokens, w0) [plus] b = Add(a, b0) [act] c = Relu(b)
+        [second] d = MatMul(c, w1) [more] hidden = Add(b1, d) }"""
+    proto = onnx.parser.parse_model(HEAD + text)
+    rng = np.random.default_rng(0)
+    for name, shape in {"w0": (16, 16), "b0": (16,), "w1": (16, 16), "b1": (16,)}.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(0, 0.4, shape).astype("float32"), name))
+    fp32 = save(proto, tmp_path / "float")
+    built = backend.compile(quantise(ENGINE, target, fp32, tmp_path / "int8"), load_target(target), 1, tmp_path / "out")
+    session = open_artifact(built)
+    assert session.placement().share("int8") == 1.0
+    session.close()
+    reference = outputs_of(fp32, fp32.inputs, tmp_path / "a")["hidden"]
+    artifact = quantise(ENGINE, target, fp32, tmp_path / "again")
+    assert snr_db(reference, outputs_of(artifact, fp32.inputs, tmp_path / "b")["hidden"]) > 20.0
