@@ -14,7 +14,8 @@ from edgekit.artifact import read_json
 
 pytestmark = pytest.mark.skipif("EDGEKIT_DATA" not in os.environ, reason="needs EDGEKIT_DATA: real exported models")
 ELSEWHERE = ("--target", "intel-nuc-13")
-MODELS = ["dtln-1", "dtln-2", "fastestdet", "version-RFB-320", "version-slim-320"]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("dtln-1", "fastestdet", "version-slim-320")]
+MODELS = ["dtln-2", "version-RFB-320", *SLOW]
 
 
 @pytest.fixture
@@ -54,6 +55,7 @@ def test_both_engines_make_a_bundle_in_int8(name, here):
     assert edgekit("verify", "b").exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_in_float_without_samples(name, here):
     done = edgekit("export", take(name), *ELSEWHERE, "--precision", "fp32", "--out", "b")
