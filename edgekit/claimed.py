@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.artifact import Artifact
 from edgekit.backends.onnxruntime import COMPUTE
 from edgekit.errors import EngineError
+from edgekit.quantization.codebooks import codebooks_in
 from edgekit.runtime.session import PlacedNode, Placement
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def require_precision(artifact: Artifact, placement: Placement) -> None:
     """Refuses an artifact of which the engine ran nothing in the precision that its plan says.
 
     Raises:
-        EngineError: No convolution or matrix product ran in it; for w8 and w4, no weights are held that small.
+        EngineError: No convolution or matrix product ran in it; for w8 and w4, no weights are held that small, nor
+            stored in codebooks.
     """
     wanted = artifact.precision
     if wanted in _COMPUTED:
@@ -42,8 +44,8 @@ def require_precision(artifact: Artifact, placement: Placement) -> None:
             return
         problem, allowed = f"ran no convolution or matrix product in {wanted}", f"one at least in {wanted}"
     elif wanted in _WEIGHTS:
-        if any(node.weights == _WEIGHTS[wanted] for node in placement.nodes):
-            return
+        if any(node.weights == _WEIGHTS[wanted] for node in placement.nodes) or codebooks_in(artifact):
+            return  # codebooks claim a small file, and are decoded when it is opened
         problem, allowed = f"holds no weights in {_WEIGHTS[wanted]}", f"{_WEIGHTS[wanted]} weights of a matrix product"
     else:
         return

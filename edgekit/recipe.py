@@ -158,7 +158,7 @@ class Quantization(Strict):
 
     Attributes:
         precision: ``auto`` tries what the target runs, measures in turns and ships the fastest that passes.
-        method: int8: range method or ``dynamic``; w8 and w4: how weights are rounded; None: the engine's usual one.
+        method: int8: range method or ``dynamic``; w8 and w4: ``round`` or ``codebook``; None: the engine's usual one.
         corrections: Corrections of static int8; None: the engine's usual ones.
         float_nodes: Names of nodes left in float.
         scheme: Fields of the engine's dialect set by hand.

@@ -15,13 +15,17 @@ from pathlib import Path
 from edgekit.artifact import Artifact, Option
 from edgekit.backends.refusals import refusals, require_opens
 from edgekit.data import Batches
-from edgekit.quantization.schemes import STATIC_METHODS, Plan, Scheme
+from edgekit.quantization.schemes import CODEBOOK, STATIC_METHODS, WEIGHT_METHODS, Plan, Scheme
 from edgekit.specs import Target
 
 NAME = "onnxruntime"
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
 VNNI_TIERS = ("avx2-vnni", "avx512-vnni", "amx")
-METHODS: Mapping[str, tuple[str, ...]] = {"int8": (*STATIC_METHODS, "dynamic"), "w8": ("round",), "w4": ("round",)}
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "int8": (*STATIC_METHODS, "dynamic"),
+    "w8": WEIGHT_METHODS,
+    "w4": WEIGHT_METHODS,
+}
 CORRECTIONS: tuple[str, ...] = ("smooth-quant", "equalize", "bias-correction")
 # Which inputs of which operators are in int8: those that its CPU kernels take; no more, as a Q/DQ pair around any other
 # operator costs time and digits. (): all its inputs.
@@ -72,8 +76,10 @@ def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache:
     Returns:
         An ONNX artifact; its notes name the compute nodes that stayed in float, and why.
     """
-    from edgekit.backends import onnxruntime_dynamic, onnxruntime_static, onnxruntime_weights
+    from edgekit.backends import codebooks, onnxruntime_dynamic, onnxruntime_static, onnxruntime_weights
 
+    if plan.method == CODEBOOK:
+        return codebooks.quantize(fp32, plan, out)
     if plan.precision in ("w8", "w4"):
         return onnxruntime_weights.quantize(fp32, plan, out)
     if plan.method == "dynamic":

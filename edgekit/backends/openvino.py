@@ -13,21 +13,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgekit.artifact import Artifact, Option
-from edgekit.backends import openvino_static
+from edgekit.backends import codebooks, openvino_static
 from edgekit.backends.onnxruntime import VNNI_TIERS
 from edgekit.backends.openvino_ir import NAME, fix_graph_batch, read_graph, save_graph
 from edgekit.backends.openvino_weights import quantize as store_small
 from edgekit.backends.refusals import refusals, require_opens
 from edgekit.data import Batches
-from edgekit.quantization.schemes import Plan, Scheme
+from edgekit.quantization.schemes import CODEBOOK, WEIGHT_METHODS, Plan, Scheme
 from edgekit.specs import Target
 
 METHODS: Mapping[str, tuple[str, ...]] = {
     "fp16": (),
     "bf16": (),
     "int8": tuple(openvino_static.RANGES),
-    "w8": ("round",),
-    "w4": ("round",),
+    "w8": WEIGHT_METHODS,
+    "w4": WEIGHT_METHODS,
 }
 CORRECTIONS: tuple[str, ...] = ("smooth-quant", "equalize", "bias-correction")
 _HINTS = {"fp16": "f16", "bf16": "bf16"}
@@ -74,6 +74,8 @@ def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache:
     int8: see :func:`edgekit.backends.openvino_static.quantize`; w8 and w4: see
     :func:`edgekit.backends.openvino_weights.quantize`.
     """
+    if plan.method == CODEBOOK:
+        return codebooks.quantize(fp32, plan, out)
     if plan.precision in ("w8", "w4"):
         return store_small(fp32, plan, out)
     if plan.precision == "int8":

@@ -27,7 +27,9 @@ def _print_methods(ctx: click.Context, param: click.Parameter, value: bool) -> N
 @click.option("--calibration", metavar="DATA", help="Samples: .npz, images by class, or module:attr.")
 @click.option("--test", metavar="DATA", help="Held-out samples to judge accuracy on.")
 @PRECISION
-@click.option("--method", metavar="NAME", help="int8: how ranges are found, or dynamic; see --methods.")
+@click.option(
+    "--method", metavar="NAME", help="int8: how ranges are found, or dynamic; w8, w4: round or codebook; see --methods."
+)
 @click.option("--correction", "corrections", metavar="NAME", multiple=True, help="Of static int8; may be given again.")
 @click.option("--float", "float_nodes", metavar="NODE", multiple=True, help="Leave a node in float; again for more.")
 @click.option("--trials", metavar="N", type=click.IntRange(1), help="Most plans that auto tries on one engine.")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 STATIC_METHODS = ("minmax", "average", "percentile", "entropy", "mse")
+CODEBOOK = "codebook"
+WEIGHT_METHODS = ("round", CODEBOOK)
 CORRECTIONS = ("smooth-quant", "equalize", "bias-correction")
 
 
@@ -62,9 +64,10 @@ class Plan:
 
     Attributes:
         engine: The engine that runs it.
-        precision: ``fp32``, ``fp16``, ``bf16``, ``int8``, or ``w8`` and ``w4``: weights of matrix products alone.
+        precision: ``fp32``, ``fp16``, ``bf16``, ``int8``, or ``w8`` and ``w4``: weights alone.
         method: int8: range method of the calibration (``minmax``, ``average``, ``percentile``, ``entropy``, ``mse``) or
-            ``dynamic``; w8 and w4: how weights are rounded; None in float.
+            ``dynamic``; w8 and w4: ``round``, or ``codebook``: k-means, decoded when the model is opened; None in
+            float.
         scheme: The engine's dialect, or None in float.
         corrections: What is done about the loss: ``smooth-quant``, ``equalize``, ``bias-correction``.
         float_groups: Names of the nodes left in float.
