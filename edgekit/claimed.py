@@ -24,6 +24,7 @@ _FIXES = {
     "w4": "this engine unpacks the weights when it opens the model: use another precision, or another engine",
 }
 _ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "PRelu"})
+_SHOWN = 5
 _MOVING = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool"})
 _SCALING = frozenset({"Convert", "Subtract", "Multiply"})
 _OPENVINO_COMPUTE = frozenset(
@@ -32,15 +33,17 @@ _OPENVINO_COMPUTE = frozenset(
 
 
 def require_precision(artifact: Artifact, placement: Placement) -> None:
-    """Refuses an artifact of which the engine ran nothing in the precision that its plan says.
+    """Refuses an artifact that the engine did not run in the precision that its plan says.
 
     Raises:
-        EngineError: No convolution or matrix product ran in it; for w8 and w4, no weights are held that small, nor
-            stored in codebooks.
+        EngineError: No convolution or matrix product ran in it; of the nodes that are int8 in the file, those that ran
+            in float do more multiply-accumulates than those that did not; for w8 and w4, no weights are held that
+            small, nor stored in codebooks.
     """
     wanted = artifact.precision
     if wanted in _COMPUTED:
         if placement.share(wanted):
+            _require_most(artifact, placement)
             return
         problem, allowed = f"ran no convolution or matrix product in {wanted}", f"one at least in {wanted}"
     elif wanted in _WEIGHTS:
@@ -59,22 +62,43 @@ def require_precision(artifact: Artifact, placement: Placement) -> None:
     )
 
 
+def _require_most(artifact: Artifact, placement: Placement) -> None:
+    fallen = _fallen(artifact, placement)
+    float_work = sum(node.macs or 1 for node, _ in fallen)
+    int8_work = sum(node.macs or 1 for node in placement.nodes if node.compute and node.precision == "int8")
+    if float_work <= int8_work:
+        return
+    names = list(dict.fromkeys(name for _, name in fallen))
+    raise EngineError(
+        f"{artifact.engine} ran most of what is int8 in the model in float",
+        found=f"{float_work / (float_work + int8_work):.1%} of its multiply-accumulates: {', '.join(names[:_SHOWN])}"
+        + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""),
+        allowed="at most half, which the report names",
+        fix="leave these nodes in float (--float NODE), or choose another method or engine",
+    )
+
+
 def ran_in_float(artifact: Artifact, placement: Placement) -> tuple[str, ...]:
     """Names of nodes that are quantised in an int8 artifact and that the engine computed in float, in order.
 
     As far as names tell: an engine that fuses nodes or has none of its own in the file is not found out.
     """
+    return tuple(dict.fromkeys(name for _, name in _fallen(artifact, placement)))
+
+
+def _fallen(artifact: Artifact, placement: Placement) -> list[tuple[PlacedNode, str]]:
+    """Nodes that ran in float, each with the one in the file that is quantised."""
     if artifact.precision != "int8":
-        return ()
+        return []
     if artifact.path.suffix == ".onnx":
         claimed = _claimed_in_onnx(artifact)
     elif artifact.path.suffix == ".xml":
         claimed = _claimed_in_ir(artifact)
     else:
-        return ()
+        return []
     floats = [node for node in placement.nodes if node.compute and node.precision != "int8"]
-    found = (claimed[name] for node in floats for name in _names(node) if name in claimed)
-    return tuple(dict.fromkeys(found))
+    named = ((node, next((name for name in _names(node) if name in claimed), None)) for node in floats)
+    return [(node, claimed[name]) for node, name in named if name is not None]
 
 
 def _names(node: PlacedNode) -> tuple[str, ...]:

@@ -155,6 +155,20 @@ def test_quantised_nodes_that_ran_in_float_are_named(tiny_artifact, tiny_onnx):
     assert ran_in_float(dataclasses.replace(artifact, precision="fp32"), ran) == ()
 
 
+def test_int8_of_which_most_ran_in_float_is_an_error_that_names_it(tiny_artifact, tiny_onnx):
+    proto = tiny_onnx("chain_int8")
+    for i, found in enumerate(proto.graph.node):
+        found.name = f"{found.op_type}_{i}"
+    artifact = tiny_artifact(proto, precision="int8")
+    half = placed(node("Conv_3", "fp32", macs=500), node("Conv_8", "int8", macs=500))
+    require_precision(artifact, half)
+    most = placed(node("Conv_3", "fp32", macs=981), node("Conv_8", "int8", macs=19), node("own", "fp32", macs=9000))
+    with pytest.raises(EngineError, match="onnxruntime ran most of what is int8 in the model in float") as caught:
+        require_precision(artifact, most)
+    assert caught.value.found == "98.1% of its multiply-accumulates: Conv_3"
+    assert "--float" in caught.value.fix
+
+
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_a_float_convolution_among_quantised_ones_is_not_said_to_have_fallen_out(tiny_artifact, tiny_onnx, engine):
     proto = tiny_onnx("five_convs")
