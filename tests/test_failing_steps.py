@@ -200,7 +200,9 @@ CAN_MOUNT = subprocess.run(["unshare", "-Urm", "true"], capture_output=True, che
 
 
 @pytest.mark.skipif(not CAN_MOUNT, reason="this machine lets no user mount a tmpfs")
-@pytest.mark.parametrize("engine", ["null", "onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "engine", ["null", *(pytest.param(e, marks=pytest.mark.slow) for e in ("onnxruntime", "openvino"))]
+)
 def test_a_disk_that_fills_up_stops_the_run_and_the_next_one_goes_on(tmp_path, engine):
     project, disk = write_project(tmp_path / "project"), tmp_path / "disk"
     disk.mkdir()

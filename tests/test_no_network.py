@@ -84,7 +84,7 @@ def network_calls(tiny_artifact, tmp_path):
     return count
 
 
-@pytest.mark.parametrize("switch", [ON, LATE])
+@pytest.mark.parametrize("switch", [ON, pytest.param(LATE, marks=pytest.mark.slow)])
 def test_nothing_is_sent_while_quantising_and_running(network_calls, switch):
     assert network_calls(switch) == []
 

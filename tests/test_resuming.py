@@ -192,7 +192,9 @@ def test_a_run_that_nobody_disturbed(whole_run):
     assert whole_run[1]["made"] == STEPS + GAINS
 
 
-@pytest.mark.parametrize("victim", [*STEPS, "bundle", "report"])
+@pytest.mark.parametrize(
+    "victim", [*(pytest.param(step, marks=pytest.mark.slow) for step in STEPS), "bundle", "report"]
+)
 def test_a_run_killed_at_any_step_goes_on_from_there(whole_run, tmp_path, victim):
     project, out = whole_run[0] / "project", tmp_path / "run"
     killed = run_script(project, out, victim)

@@ -124,6 +124,7 @@ def elsewhere(disk, tmp_path_factory) -> Path:
     return shutil.copytree(disk.seen / "out", tmp_path_factory.mktemp("elsewhere") / "out")
 
 
+@pytest.mark.slow
 def test_the_end_is_the_bundle_of_an_undisturbed_run(disk, elsewhere, tmp_path):
     done = disk.deploy(tmp_path / "out")
     assert done.status in (0, 4), done.stderr

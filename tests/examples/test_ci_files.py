@@ -148,6 +148,7 @@ def test_github_a_baseline_is_kept_and_a_pull_request_is_compared_with_it(work):
     assert suites[0].get("name") == "tiny on local"
 
 
+@pytest.mark.slow
 def test_github_a_missed_limit_is_shown_and_ends_the_job_with_3(work):
     (work / "quick.toml").write_text(TOO_SMALL)
     printed, code, summary = on_github("push", work)
@@ -180,6 +181,7 @@ def on_gitlab(branch, work, **more):
     return bash("\n".join(SCRIPTS["gitlab"]), work, env)
 
 
+@pytest.mark.slow
 def test_gitlab_a_baseline_is_kept_and_a_merge_request_is_compared_with_it(work):
     done = on_gitlab("main", work)
     assert done.returncode == 0, done.stdout + done.stderr

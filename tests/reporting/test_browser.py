@@ -63,8 +63,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return addresses
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize(
+    ("width", "dark"),
+    [
+        pytest.param(360, True, id="360-dark"),
+        pytest.param(1280, False, id="1280-light"),
+        pytest.param(360, False, id="360-light", marks=pytest.mark.slow),
+        pytest.param(1280, True, id="1280-dark", marks=pytest.mark.slow),
+    ],
+)
 def test_every_shape_opens_quietly_and_fits(browser, pages, width, dark):
     for name, address in pages.items():
         with opened(browser, address, width=width, dark=dark) as (page, wrong):
