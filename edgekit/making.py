@@ -21,7 +21,7 @@ from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import measure_in_turns
 from edgekit.profiling.measured import Measured, load_measured, save_measured
 from edgekit.quantization.forecast import forecast
-from edgekit.quantization.schemes import STATIC_METHODS, Plan
+from edgekit.quantization.schemes import Plan
 from edgekit.runtime import engine_version, missing
 from edgekit.steps import run_step
 
@@ -87,7 +87,7 @@ def quantize_step(fp32: Artifact, plan: Plan, task: Task, out: Path) -> Artifact
         EdgeKitError: The engine cannot make it.
     """
     calibration = task.calibration
-    if calibration is None and plan.method in STATIC_METHODS:
+    if calibration is None and plan.needs_samples:
         raise DataError(f"{plan}: int8 needs calibration samples", found="no data", fix=CALIBRATION_FIX)
     backend = load_backend(plan.engine)
     fixed = [spec.shape[0] for spec in fp32.inputs if spec.shape and isinstance(spec.shape[0], int)]

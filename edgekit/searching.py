@@ -147,16 +147,21 @@ def within(proof: Proof, task: Task) -> bool:
 def _finalists(engine: str, state: _Search) -> list[Plan]:
     """The plans of an engine that are measured: fp32, float precisions within the limit, and the best int8."""
     plans = first_plans(engine, state.task.target, state.settings, state.traits)
-    chosen = [plan for plan in plans if plan.precision == "fp32"]
-    state.run(chosen[0])
-    for plan in plans[1:]:
-        first = state.run(plan)
-        if plan.precision == "int8" and plan.method in STATIC_METHODS:
+    fp32, *firsts = [state.run(plan) for plan in plans]
+    chosen = [fp32.plan]
+    for first in sorted(firsts, key=_is_static):  # last what may take all trials that are left
+        if _is_static(first):
             best = first if first.within else _mended(first, state)
             chosen.append(best.plan)  # even when it loses too much: its row says so
-        elif first.within or first.failure:
-            chosen.append(plan)
+            continue
+        best = first if first.within or first.plan.method != "dynamic" else _smoothed(first, state)
+        if best.within or best.failure:
+            chosen.append(best.plan)
     return chosen
+
+
+def _is_static(trial: Trial) -> bool:
+    return trial.plan.precision == "int8" and trial.plan.method in STATIC_METHODS
 
 
 def _mended(first: Trial, state: _Search) -> Trial:
@@ -174,6 +179,15 @@ def _mended(first: Trial, state: _Search) -> Trial:
         added = replace(best.plan, corrections=(*best.plan.corrections, correction))
         best = max(best, state.run(added), key=_merit)
     return best if best.within else _in_parts(best, state)
+
+
+def _smoothed(first: Trial, state: _Search) -> Trial:
+    """The dynamic plan with SmoothQuant, where that may be tried and does better."""
+    plan = first.plan
+    useful = "smooth-quant" in more_corrections(plan, state.settings, state.traits)
+    if first.failure or not useful or state.left(plan.engine) <= 0:
+        return first
+    return max(first, state.run(replace(plan, corrections=("smooth-quant",))), key=_merit)
 
 
 def _merit(trial: Trial) -> tuple[bool, float]:

@@ -65,8 +65,12 @@ def scheme(target: Target) -> Scheme:
 
 def refuses(plan: Plan, target: Target) -> str | None:
     """Corrections of a plan that has nothing to correct; every other plan of its methods runs on every target."""
-    if plan.corrections and plan.method not in STATIC_METHODS:
-        return f"corrections are for static int8, and this is {plan.method or plan.precision}"
+    if plan.method in STATIC_METHODS or not plan.corrections:
+        return None
+    if plan.method != "dynamic":
+        return f"corrections are for int8, and this is {plan.precision}"
+    if plan.corrections != ("smooth-quant",):
+        return f"dynamic int8 takes no correction but smooth-quant, and this has {', '.join(plan.corrections)}"
     return None
 
 
@@ -83,7 +87,7 @@ def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache:
     if plan.precision in ("w8", "w4"):
         return onnxruntime_weights.quantize(fp32, plan, out)
     if plan.method == "dynamic":
-        return onnxruntime_dynamic.quantize(fp32, plan, out)
+        return onnxruntime_dynamic.quantize(fp32, data, plan, out)
     return onnxruntime_static.quantize(fp32, data, plan, out, cache)
 
 

@@ -1,4 +1,4 @@
-"""Dynamic int8 on ONNX Runtime: weights are int8, activations are quantised as they come, so no samples are needed."""
+"""Dynamic int8 on ONNX Runtime: weights are int8, activations are quantised as they come."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from pathlib import Path
 import onnx
 
 from edgekit.artifact import Artifact
+from edgekit.backends.calibration import CalibrationBatches, calibration_batches
 from edgekit.backends.onnxruntime_products import left_note, no_products, products, rewrite
+from edgekit.data import Batches
+from edgekit.quantization.collect import channel_maxima, open_probe
 from edgekit.quantization.schemes import Plan
+from edgekit.quantization.smooth_quant import smooth, smoothed_tensors
 
 # ConvInteger is left out: without bias, activation and blocked layout it is slower than the float convolution.
 OPERATORS = ("MatMul", "LSTM")
@@ -22,23 +26,27 @@ _LEFT = {
 }
 
 
-def quantize(fp32: Artifact, plan: Plan, out: Path) -> Artifact:
+def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path) -> Artifact:
     """Dynamic quantisation of matrix products and LSTMs with ``onnxruntime.quantization.quantize_dynamic``.
 
     Activations are unsigned and asymmetric, one range a tensor and query. Of the scheme, ``per_channel``,
     ``reduce_range`` and ``weight_symmetric`` are taken, and products stay in float where ``operators`` has no MatMul
-    and no Gemm.
+    and no Gemm. Samples are needed for SmoothQuant alone: it brings outlying channels, which the one range of a tensor
+    would be spent on, into the weights, which have a range a channel.
 
     Returns:
         An ONNX artifact; its notes name what stayed in float and why.
 
     Raises:
+        DataError: SmoothQuant has no samples, or they do not fit.
         ModelError: There is no matrix product or LSTM with constant weights, or the model is quantised already.
         EngineError: ONNX Runtime refuses the model.
         UnknownName: The plan names a node that there is not.
     """
 
     def make(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
+        if "smooth-quant" in plan.corrections:
+            _smooth(proto, calibration_batches(data, fp32))
         return _quantised(proto, fp32.model, plan)
 
     return rewrite(fp32, plan, out, "quantise the model", make)
@@ -73,6 +81,15 @@ def _quantised(proto: onnx.ModelProto, model: str, plan: Plan) -> tuple[onnx.Mod
         )
         made = load_onnx(path)
     return made, _notes(made, left)
+
+
+def _smooth(proto: onnx.ModelProto, batches: CalibrationBatches) -> None:
+    from edgekit.conversion.clean import save_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "float.onnx"
+        save_onnx(proto, path)
+        smooth(proto, channel_maxima(open_probe(path, smoothed_tensors(proto)), batches))
 
 
 def _notes(made: onnx.ModelProto, asked: list[str]) -> list[str]:

@@ -69,13 +69,13 @@ def forecast(fp32: Artifact, batches: Batches | None, plan: Plan) -> Forecast:
     proto = onnx.load(str(fp32.path), load_external_data=False)
     weights = _weight_bytes(fp32)
     seconds, peak_mb = _FIXED_SECONDS + weights * _SECONDS_PER_WEIGHT, _FIXED_MB + _COPIES * weights / _MB
-    if plan.method not in STATIC_METHODS:
+    if not plan.needs_samples:
         return Forecast(samples=0, seconds=seconds, peak_mb=peak_mb)
     feeds = next(iter(batches), None) if batches is not None else None
     if batches is None or feeds is None:
         raise DataError(f"{plan}: no calibration samples", found="0 samples", allowed="at least 1")
     batch_seconds, held = _one_batch(fp32, proto, feeds, histograms=plan.method in NEEDS_HISTOGRAM)
-    walks = 1.0 + sum(_WALKS.get(name, 1.0) for name in plan.corrections)
+    walks = (plan.method in STATIC_METHODS) + sum(_WALKS.get(name, 1.0) for name in plan.corrections)
     return Forecast(
         samples=len(batches.samples),
         seconds=seconds + walks * len(batches) * batch_seconds,

@@ -80,6 +80,11 @@ class Plan:
     corrections: tuple[str, ...] = ()
     float_groups: tuple[str, ...] = ()
 
+    @property
+    def needs_samples(self) -> bool:
+        """Whether it is made with calibration samples."""
+        return self.method in STATIC_METHODS or bool(self.corrections)
+
     def __str__(self) -> str:
         parts = [f"{self.engine} {self.precision}"]
         usual = USUAL.get(self.engine, Usual(method=""))

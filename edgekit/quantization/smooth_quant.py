@@ -17,7 +17,11 @@ from edgekit.quantization.graphs import Wiring, attribute, set_values, values_of
 if TYPE_CHECKING:
     import onnx
 
-ALPHA = 0.5
+# The paper's is 0.5, for weights with one range a matrix. With one an output channel they bear more: MiniLM-L6 in
+# dynamic int8 has 17.3 dB without, 15.0 at 0.5, 19.8 at 0.6, 23.2 at 0.8 and 22.9 at 0.9; NNCF has 0.95.
+ALPHA = 0.8
+# Where a Mul must be put in, the largest channel is this many times the median one, or it is not worth its time.
+_SPREAD = 5.0
 _LEAST, _MOST = 1e-3, 1e3
 
 
@@ -31,7 +35,7 @@ def smooth(proto: onnx.ModelProto, maxima: Mapping[str, Array], alpha: float = A
 
     The factor is ``max|X|^alpha / max|W|^(1 - alpha)``. The division is folded into what makes the input, where that is
     a LayerNormalization, or a Mul or Mul and Add with constants, that nobody else reads; else a Mul is put before the
-    products. The model computes the same function in float.
+    products, unless the channels are nearly even. The model computes the same function in float.
 
     Args:
         proto: The float model.
@@ -50,10 +54,13 @@ def smooth(proto: onnx.ModelProto, maxima: Mapping[str, Array], alpha: float = A
         factors = _factors(maxima[tensor], [_rows(node, wiring) for node in products], alpha)
         if factors is None:
             continue
+        alone = len(wiring.readers[tensor]) == len(products)
+        folded = alone and _folded(tensor, wiring, 1 / factors)
+        if not folded and maxima[tensor].max() < _SPREAD * np.median(maxima[tensor]):
+            continue
         for node in products:
             _scale_rows(node, wiring, factors)
-        alone = len(wiring.readers[tensor]) == len(products)
-        if not (alone and _folded(tensor, wiring, 1 / factors)):
+        if not folded:
             added.append(_multiplied(proto, tensor, products, 1 / factors))
     _put_before(proto, added)
     return [node.name for node in added]

@@ -8,12 +8,13 @@ import numpy as np
 import onnx
 import pytest
 from product_nets import attention, perceptron, recurrent, run_on
-from small_nets import HEAD, conv_net, save
+from small_nets import HEAD, conv_net, samples_for, save
 
 from edgekit.backends import load_backend
 from edgekit.backends.methods import check_plan
 from edgekit.catalog import load_target
-from edgekit.errors import ModelError
+from edgekit.data import Batches
+from edgekit.errors import DataError, ModelError
 from edgekit.quantization.schemes import Plan
 from edgekit.runtime.numbers import snr_db
 
@@ -133,10 +134,39 @@ def test_an_old_model_with_constants_as_nodes_is_taken(tmp_path):
     assert snr_db(reference, actual) > 28.0
 
 
-def test_corrections_are_for_static_int8():
-    reason = BACKEND.refuses(plan_for(corrections=("bias-correction",)), load_target("x86-vnni"))
-    assert reason == "corrections are for static int8, and this is dynamic"
+@pytest.mark.parametrize("corrections", [("bias-correction",), ("smooth-quant", "equalize")])
+def test_no_correction_but_smooth_quant_is_for_dynamic_int8(corrections):
+    reason = BACKEND.refuses(plan_for(corrections=corrections), load_target("x86-vnni"))
+    assert reason == f"dynamic int8 takes no correction but smooth-quant, and this has {', '.join(corrections)}"
     check_plan(plan_for(), load_target("x86-vnni"))
+    check_plan(plan_for(corrections=("smooth-quant",)), load_target("x86-vnni"))
+
+
+def test_smooth_quant_mends_outlying_channels(tmp_path):
+    proto = perceptron()
+    scale = np.ones(64, np.float32)
+    scale[[3, 17]] = 60.0
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(scale, "outlying"))
+    weights = next(tensor for tensor in proto.graph.initializer if tensor.name == "w1")
+    weights.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights) / scale[:, None], "w1"))
+    proto.graph.node.insert(0, onnx.helper.make_node("Mul", ["x", "outlying"], ["wide"], "widen"))
+    proto.graph.node[1].input[0] = "wide"
+    fp32 = save(proto, tmp_path / "float")
+    reference, _ = run_on("onnxruntime", fp32, tmp_path / "built")
+    data = Batches(samples=samples_for(fp32.inputs, 32), size=1)
+    plan = plan_for(corrections=("smooth-quant",))
+    smoothed = BACKEND.quantize(fp32, data, plan, tmp_path / "smoothed")
+    db = {
+        name: snr_db(reference, run_on("onnxruntime", artifact, tmp_path / f"built-{name}")[0])
+        for name, artifact in {"plain": dynamic(fp32, tmp_path / "plain"), "smoothed": smoothed}.items()
+    }
+    assert db["smoothed"] > db["plain"] + 6.0
+    assert str(plan) == "onnxruntime int8 dynamic +smooth-quant"
+
+
+def test_smooth_quant_without_samples_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no calibration samples"):
+        dynamic(save(perceptron(), tmp_path / "float"), tmp_path / "int8", corrections=("smooth-quant",))
 
 
 def test_two_runs_give_the_same_bytes(tmp_path):

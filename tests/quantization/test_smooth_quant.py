@@ -86,6 +86,17 @@ def test_channels_of_zeros_and_tensors_without_maxima_are_left_alone():
     assert np.isfinite(initial(proto, "wq")).all()
 
 
+def test_even_channels_are_not_worth_a_node_of_their_own():
+    name = next(name for name, (_, added) in BODIES.items() if added)
+    proto, feeds = build(name)
+    (tensor,) = smoothed_tensors(proto)
+    maxima = maxima_of(proto, feeds, [tensor])
+    before = proto.SerializeToString()
+    assert smooth(proto, {tensor: np.full_like(maxima[tensor], 3.0)}) == []
+    assert proto.SerializeToString() == before
+    assert len(smooth(proto, maxima)) == BODIES[name][1]
+
+
 def test_weights_that_are_shared_or_no_constants_are_left_alone():
     proto = net(
         """shared (float[n, 8] x, float[8, 8] z) => (float[n, 8] y) {
