@@ -110,6 +110,21 @@ def test_corrections_are_added_to_the_best_method(run, monkeypatch):
     assert candidates[1] == "null int8 entropy +bias-correction +smooth-quant"
 
 
+@pytest.mark.parametrize(("smoothed", "ships"), [(25.0, ["null int8 dynamic +smooth-quant"]), (9.0, [])])
+def test_dynamic_int8_is_smoothed_where_it_loses_too_much(run, monkeypatch, smoothed, ships):
+    monkeypatch.setattr("edgekit.backends.null.METHODS", {"int8": ("minmax", "dynamic")})
+    monkeypatch.setattr("edgekit.backends.null.CORRECTIONS", ("smooth-quant",))
+    dbs = {(): 10.0, ("smooth-quant",): smoothed}
+
+    def prove(plan):
+        db = dbs[plan.corrections] if plan.method == "dynamic" else 5.0
+        return proof(db, 0.1 if db > 20 else 9.0)
+
+    candidates, trials, _ = run(prove, Quantization(trials=4))  # before the static plan takes all that are left
+    assert [name for name in candidates if "dynamic" in name] == ships
+    assert len(trials) == 4
+
+
 def test_the_groups_that_lose_most_go_back_to_float(run):
     def prove(plan):
         in_int8 = {f"n{i}" for i in range(LAYERS)} - set(plan.float_groups)
