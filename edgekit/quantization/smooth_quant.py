@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # dynamic int8 has 17.3 dB without, 15.0 at 0.5, 19.8 at 0.6, 23.2 at 0.8 and 22.9 at 0.9; NNCF has 0.95.
 ALPHA = 0.8
 # Where a Mul must be put in, the largest channel is this many times the median one, or it is not worth its time.
-_SPREAD = 12.0
+_SPREAD = 5.0
 _LEAST, _MOST = 1e-3, 1e3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -237,6 +238,28 @@ def test_options_are_the_targets(float_net, tmp_path):
     assert (built.engine, built.precision, built.parent) == (ENGINE, "fp32", float_net.sha256)
     assert built.inputs == (TensorSpec(name="image", dtype="float32", shape=(2, 3, 16, 16)),)
     assert built.outputs == (TensorSpec(name="logits", dtype="float32", shape=(2, 5)),)
+
+
+NORMED = """normed (float["batch", 4, 8] x, float["batch", 4, 8] z) => (float["batch", 4, 8] y) {
+    a = Add(x, z)
+    y = LayerNormalization<axis=-1>(a, g, b)
+}"""
+
+
+def test_the_slow_fusion_of_layer_norms_is_off(tmp_path):
+    proto = onnx.parser.parse_model(HEAD + NORMED)
+    for name in ("g", "b"):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(8, np.float32), name))
+    built = backend.compile(save(proto, tmp_path / "float"), load_target("x86-vnni"), 1, tmp_path / "built")
+    session = open_artifact(built)
+    ran = [node.op for node in session.placement().nodes]
+    session.close()
+    assert "LayerNormalization" in ran
+    assert "SkipLayerNormalization" not in ran
+    plain = {name: value for name, value in built.options.items() if not name.startswith("optimization.")}
+    session = open_artifact(replace(built, options=plain))
+    assert "SkipLayerNormalization" in [node.op for node in session.placement().nodes], "else it need not be off"
+    session.close()
 
 
 def test_threads_are_the_engines_choice_where_the_target_names_none(float_net, tmp_path):
