@@ -10,6 +10,7 @@ batch 1, the target's threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,10 @@ def make_peer(name: str, make: Make, fp32: Artifact, task: Task, engine: str, fo
     partial = final.with_name(PARTIAL + final.name)
     (partial / "raw").mkdir(parents=True, exist_ok=True)
     raw = make(fp32, samples, partial / "raw")
-    save_artifact(load_backend(engine).compile(raw, task.target, 1, partial))
+    built = load_backend(engine).compile(raw, task.target, 1, partial)
+    # What we found out about the engine is ours.
+    own = {name: value for name, value in built.options.items() if not name.startswith("optimization.")}
+    save_artifact(replace(built, options=own))
     partial.rename(final)
     return load_artifact(final)
 
