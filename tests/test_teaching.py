@@ -65,7 +65,7 @@ def taught(recipe, project, steps):
     teacher, student = load_models(recipe, project)
     data = load_data(recipe, project, None)
     teacher = train_teacher(recipe, teacher, data, steps, silent)
-    return teacher, None if student is None else train_student(recipe, student, teacher, data, steps, silent)
+    return teacher, None if student is None else train_student(recipe, student, teacher, data, project, steps, silent)
 
 
 # ---- roles ----
