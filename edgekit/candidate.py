@@ -17,6 +17,7 @@ from edgekit.errors import EdgeKitError
 from edgekit.making import compile_step, export, measure_step, quantize_step
 from edgekit.metrics import Metric
 from edgekit.profiling.host import this_host
+from edgekit.profiling.load import COMPARED_TURN_S
 from edgekit.profiling.measured import Measured
 from edgekit.progress import Progress, silent
 from edgekit.quantization.schemes import Plan
@@ -125,7 +126,9 @@ def measure_all(candidates: Sequence[Candidate], task: Task, out: Path) -> list[
     ready = [c for c in candidates if c.artifact is not None and c.proof is not None and not c.proof.broken]
     measured: dict[int, Measured] = {}
     if task.not_measured is None and ready:
-        results = measure_step([c.artifact for c in ready if c.artifact is not None], task, out)
+        # Short turns: half a dozen sides need many rounds before one can be shown to be faster than another.
+        load = replace(task.profile.load_spec(), shortest_turn_s=COMPARED_TURN_S)
+        results = measure_step([c.artifact for c in ready if c.artifact is not None], task, out, load)
         measured = {id(c): result for c, result in zip(ready, results, strict=True)}
     return [_judged(c, measured.get(id(c)), task) for c in candidates]
 

@@ -17,7 +17,7 @@ from edgekit.profiling.comparison import Ratio, Stretch, compare_apart, compare_
 from edgekit.profiling.conditions import spoiled
 from edgekit.profiling.dependence import drift
 from edgekit.profiling.host import this_host
-from edgekit.profiling.load import FEWEST_TURN_QUERIES, LoadSpec
+from edgekit.profiling.load import COMPARED_TURN_S, FEWEST_TURN_QUERIES, LoadSpec
 from edgekit.profiling.measure import measure_in_turns
 from edgekit.profiling.measured import Measured
 from edgekit.profiling.statistics import percentile, summarise
@@ -41,8 +41,6 @@ PERCENTILES = (50.0, 90.0, 99.0)
 # What finds a 3% slowdown in 95 of 100 runs on a noisy machine: tests/bench/bench_comparison.py.
 DEFAULT_SECONDS = 15.0
 MOST_SECONDS = 60.0
-# Shorter turns than a profile's: what disturbs the machine then disturbs both sides alike.
-TURN_S = 0.02
 NOT_IN_TURNS = (
     "not in turns: the sides were measured at different times, so whatever changed on the machine in between is in the "
     "ratio, and its interval does not cover it"
@@ -165,7 +163,7 @@ def _load(chosen: Settings, batch: int, sides: int) -> LoadSpec:
     """Enough rounds for an interval on the median however slow or quick a query is, and queries for what was asked."""
     rounds = 2 * comparison.rounds_needed() * (1 if sides == 2 else sides)
     # A quick model would have its seconds in a few long turns; a time that is none is left for the load to refuse.
-    seconds = max(chosen.seconds, rounds * TURN_S) if chosen.seconds > 0 else -1.0
+    seconds = max(chosen.seconds, rounds * COMPARED_TURN_S) if chosen.seconds > 0 else -1.0
     counts = [rounds * (FEWEST_TURN_QUERIES - 1), *(comparison.queries_needed(q) for q in chosen.percentiles)]
     return LoadSpec(
         scenario="single_stream" if batch == 1 else "batch",
@@ -174,7 +172,7 @@ def _load(chosen: Settings, batch: int, sides: int) -> LoadSpec:
         max_seconds=max(MOST_SECONDS, seconds),
         min_count=max(counts),
         percentiles=chosen.percentiles,
-        shortest_turn_s=TURN_S,
+        shortest_turn_s=COMPARED_TURN_S,
         cold_loads=1,  # how long an engine takes to load is not compared
     )
 

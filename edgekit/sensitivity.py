@@ -13,7 +13,7 @@ from edgekit.errors import EdgeKitError
 from edgekit.making import measure_step
 from edgekit.metrics import Drop
 from edgekit.profiling.comparison import Ratio
-from edgekit.profiling.load import LoadSpec
+from edgekit.profiling.load import COMPARED_TURN_S, LoadSpec
 from edgekit.profiling.statistics import percentile
 from edgekit.quantization.groups import Group
 from edgekit.quantization.schemes import Plan, plan_of
@@ -135,5 +135,5 @@ def _load(task: Task) -> LoadSpec:
         max_seconds=max(MOST_SECONDS, min(SECONDS, load.min_seconds)),
         min_count=ROUNDS * (load.turn_queries - 1),
         cold_loads=1,
-        shortest_turn_s=0.02,
+        shortest_turn_s=COMPARED_TURN_S,
     )

@@ -30,6 +30,7 @@ from edgekit.choosing import best, p50_bound_ms
 from edgekit.data import Samples
 from edgekit.errors import DataError, EdgeKitError, EngineError
 from edgekit.making import measuring_feeds, tool_versions
+from edgekit.profiling.comparison import rounds_needed
 from edgekit.profiling.host import this_host
 from edgekit.quantization.schemes import plan_of
 from edgekit.specs import Profile
@@ -288,6 +289,25 @@ def test_the_faster_precision_ships(model, steps, monkeypatch):
     monkeypatch.undo()
     compiled_with(monkeypatch, int8={"latency_us": SLOW})
     assert choose(model, [FP32, INT8], task, steps / "other").plan.precision == "fp32"
+
+
+def test_seven_sides_have_turns_enough_for_a_ratio(model, steps, monkeypatch):
+    """Three seconds are what a profile usually asks for: at 0.25 ms a query, 60 turns of 50 ms are too few."""
+    profile = Profile.model_validate(quick_profile().model_dump() | {"load": {"min_seconds": 3.0, "min_count": 300}})
+    task = make_task(fake_target(), profile=profile)
+    seen = []
+
+    def measure_step(artifacts, task, out, load=None):
+        seen.append(load)
+        raise EngineError("looked at, not measured")
+
+    candidate = prepare(model, plan_of("null", "fp32"), task, steps)
+    monkeypatch.setattr("edgekit.candidate.measure_step", measure_step)
+    with pytest.raises(EngineError, match="looked at"):
+        measure_all([candidate], task, steps)
+    (load,) = seen
+    assert load.min_seconds / load.shortest_turn_s >= 2 * 7 * rounds_needed()
+    assert (load.min_seconds, load.min_count) == (3.0, 300)
 
 
 def test_an_accuracy_beyond_its_limit_keeps_everything_back(model, steps):

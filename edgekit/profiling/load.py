@@ -8,6 +8,8 @@ from edgekit.errors import MeasurementError
 
 SCENARIOS = ("single_stream", "batch")
 FEWEST_TURN_QUERIES = 10
+# A turn of sides that are compared with each other: what disturbs the machine then disturbs all of them alike.
+COMPARED_TURN_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
