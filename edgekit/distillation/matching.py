@@ -127,7 +127,8 @@ def make_matches(
             Term(spec, [ours[path] for path in spec.student], [theirs[path] for path in spec.teacher], base)
             for spec in specs
         ]
-        matches = Matches(terms).to(device)
+        matches = Matches(terms)
+        matches.to(device)
         for term in terms:
             _try(term, [ours[path] for path in term.spec.student], [theirs[path] for path in term.spec.teacher], device)
     return matches
