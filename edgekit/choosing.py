@@ -12,6 +12,7 @@ from edgekit.profiling.statistics import bounds_of, percentile
 if TYPE_CHECKING:
     from edgekit.candidate import Candidate
 
+COLLAPSE_DB = 15.0  # where no score is known, what has less against the fp32 model is taken to be of no use
 _ORDER = {"pass": 0, "inconclusive": 1, "not measured": 2, "fail": 3}
 
 
@@ -22,12 +23,13 @@ def best(candidates: Sequence[Candidate]) -> Candidate | None:
     bound). Where fp32 is among them, another precision ships only when it is shown to be faster than fp32 on the same
     engine and than the fastest fp32 of all: else what was lost was lost for nothing.
 
-    A candidate whose accuracy interval lies wholly beyond the limit never ships.
+    A candidate whose accuracy interval lies wholly beyond the limit never ships, nor, where fp32 was tried, one that
+    has collapsed.
 
     Args:
         candidates: As :func:`edgekit.candidate.measure_all` gives them, measured in the same turns.
     """
-    left = [c for c in candidates if c.verdict is not None and not c.verdict.accuracy_failed and not c.failure]
+    left = eligible(candidates)
     if not left:
         return None
     top = min(_ORDER[c.verdict.status] for c in left if c.verdict is not None)
@@ -38,6 +40,19 @@ def best(candidates: Sequence[Candidate]) -> Candidate | None:
         sides = sum(c.measured is not None for c in candidates)
         ranked = [c for c in ranked if c in floats or not _in_vain(c, floats, sides)]
     return ranked[0]
+
+
+def eligible(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that may ship at all."""
+    left = [c for c in candidates if c.verdict is not None and not c.verdict.accuracy_failed and not c.failure]
+    asked_for = all(c.plan.precision != "fp32" for c in candidates)
+    return left if asked_for else [c for c in left if not collapsed(c)]
+
+
+def collapsed(candidate: Candidate) -> bool:
+    """Whether no score is known of it, and its outputs have less than 15 dB against the fp32 model's."""
+    proof = candidate.proof
+    return proof is not None and proof.drop is None and proof.reference_db < COLLAPSE_DB
 
 
 def _by_time(candidates: list[Candidate]) -> list[Candidate]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgekit.artifact import Artifact
 from edgekit.candidate import Candidate, Task, measure_all, prepare
 from edgekit.checking import Proof
-from edgekit.choosing import ratio_in_turns
+from edgekit.choosing import COLLAPSE_DB, ratio_in_turns
 from edgekit.errors import EdgeKitError
 from edgekit.planning import Traits, first_plans, more_corrections, other_methods, traits_of
 from edgekit.quantization.groups import Group, groups_of
@@ -19,8 +19,6 @@ from edgekit.sensitivity import alone, measure_sensitivity
 
 # What int8 may lose where the profile sets no limit: what the field calls lossless.
 USUAL_LIMIT_POINTS = 1.0
-# Where nothing but numbers is known, int8 under this is taken for a collapse.
-COLLAPSE_DB = 15.0
 # Of the limit, what int8 may lose on the samples that the search sees: the rest is for those it does not see.
 SHARE_OF_LIMIT = 0.5
 # A plan in int8 that takes more than this of fp32's time has groups that int8 slows down, or nothing to gain.

@@ -10,7 +10,7 @@ from edgekit.artifact import Artifact, Manifest, Parent, to_json
 from edgekit.bundle import BundleFacts, make_golden, write_bundle
 from edgekit.candidate import Candidate, Plan, Task
 from edgekit.checking import References, without_times
-from edgekit.choosing import p50_bound_ms, p50_ms, ratio_in_turns
+from edgekit.choosing import collapsed, eligible, p50_bound_ms, p50_ms, ratio_in_turns
 from edgekit.ingredients import Ingredients
 from edgekit.profiling.host import this_host
 from edgekit.progress import Progress
@@ -93,14 +93,18 @@ def why_it_ships(job: Job, candidates: Sequence[Candidate], shipped: Candidate |
     """Why this candidate ships, or why none does, in one line."""
     if shipped is None:
         beyond = any(c.verdict is not None and c.verdict.accuracy_failed for c in candidates)
-        return "nothing ships: " + ("the accuracy limit is missed" if beyond else "every candidate failed")
+        lost = "every candidate failed" + (" or collapsed" if any(map(collapsed, candidates)) else "")
+        return "nothing ships: " + ("the accuracy limit is missed" if beyond else lost)
     chosen = str(shipped.plan)
     auto = job.quantization.precision == "auto" and "int8" in job.target.precisions
     if task.not_measured:
         because = "auto ships fp32 where nothing can be measured" if auto else "as asked"
         return f"{chosen}: {because} ({task.not_measured})"
     note = "; int8 was not tried: there are no calibration samples" if auto and task.calibration is None else ""
-    left = [c for c in candidates if c.verdict is not None and not c.verdict.accuracy_failed]
+    left = eligible(candidates)
+    kept = {id(c) for c in left}
+    gone = [c for c in candidates if c.proof is not None and collapsed(c) and id(c) not in kept]
+    note = "".join(f"; {c.plan} has collapsed ({c.proof.reference_db:.1f} dB)" for c in gone if c.proof) + note
     if len(left) == 1:
         return f"{chosen}: the only candidate{' left' if len(candidates) > 1 else ''}{note}"
     status = shipped.verdict.status if shipped.verdict else ""
@@ -118,7 +122,9 @@ def _in_vain(candidates: Sequence[Candidate], shipped: Candidate) -> str | None:
     if shipped.plan.precision != "fp32" or ours is None or shipped.measured is None:
         return None
     sides = sum(c.measured is not None for c in candidates)
-    others = [c for c in candidates if c.plan.precision != "fp32" and c.verdict and c.verdict.status == status]
+    others = [
+        c for c in eligible(candidates) if c.plan.precision != "fp32" and c.verdict and c.verdict.status == status
+    ]
     medians = [(ms, i) for i, c in enumerate(others) if (ms := p50_ms(c)) is not None]
     if not medians:
         return None

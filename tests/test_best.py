@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from edgekit.candidate import Candidate, Plan
+from edgekit.checking import Proof
 from edgekit.choosing import best, p50_bound_ms
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measured import Measured
@@ -38,6 +39,21 @@ def judged(status, p50_ms=None, precision="fp32", accuracy_failed=False, failure
     return Candidate(
         plan=dataclasses.replace(FP32, precision=precision), measured=measured, verdict=verdict, failure=failure
     )
+
+
+def collapsed_one(p50_ms=0.1, precision="int8", db=13.0):
+    proof = Proof(samples=64, engine="null", reference_db=db, max_error=9.0, broken=None)
+    return dataclasses.replace(judged("pass", p50_ms, precision), proof=proof)
+
+
+def test_what_has_collapsed_goes_back_to_fp32_where_that_was_tried():
+    fp32 = judged("pass", 2.0)
+    assert best([collapsed_one(), fp32]) is fp32
+    sound = collapsed_one(db=15.0)
+    assert best([sound, fp32]) is sound
+    asked_for = collapsed_one()
+    assert best([asked_for]) is asked_for  # there is nothing to go back to: its report says so
+    assert best([collapsed_one(), judged("", failure="73 dB against the fp32 model")]) is None
 
 
 @pytest.mark.parametrize(

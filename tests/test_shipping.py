@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 from fake_line import elsewhere, fake_target, make_task, quick_profile
-from test_best import judged
+from test_best import collapsed_one, judged
 
 from edgekit.recipe import Quantization
 from edgekit.shipping import Job, exit_code_of, why_it_ships
@@ -55,6 +55,12 @@ def test_the_exit_code_of_a_target(candidates, shipped, code):
         ([PASS, WORSE], PASS, "null fp32: the only candidate left"),
         ([WORSE, REFUSED], None, "nothing ships: the accuracy limit is missed"),
         ([REFUSED, REFUSED], None, "nothing ships: every candidate failed"),
+        (
+            [PASS, collapsed_one()],
+            PASS,
+            "null fp32: the only candidate left; null int8 has collapsed (13.0 dB)",
+        ),
+        ([REFUSED, collapsed_one()], None, "nothing ships: every candidate failed or collapsed"),
     ],
 )
 def test_why_it_ships(candidates, shipped, why):

@@ -21,7 +21,7 @@ def failed(row: dict[str, Any]) -> str | None:
         return f"not done in {row['timed_out']:.0f} s"
     for engine, found in row.get("engines", {}).items():
         db = found["fp32_db"]
-        if db is not None and db < FP32_FLOOR_DB:
+        if db is not None and db < FP32_FLOOR_DB and not amplifies(row):
             return f"{engine}: fp32 at {db} dB"
         if any("Traceback" in text for text in found["failures"].values()):
             return f"{engine}: a traceback in a failure"
@@ -29,6 +29,12 @@ def failed(row: dict[str, Any]) -> str | None:
         if ratio and (ratio["low"] > 1 or ratio["ratio"] > MOST_RATIO):
             return f"{engine}: what ships is slower than fp32, {ratio['ratio']:.3f}"
     return None
+
+
+def amplifies(row: dict[str, Any]) -> bool:
+    """Whether the network itself, between float32 and float64 in torch, keeps no more than parity asks for."""
+    own = row.get("own_db")
+    return own is not None and own < FP32_FLOOR_DB
 
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]], note: str) -> None:
@@ -107,6 +113,8 @@ def _ratio_of(other: dict[str, Any], fp32: dict[str, Any]) -> str:
 
 def _refusals(row: dict[str, Any]) -> list[str]:
     whole = [row["refusal"]] if "refusal" in row else []
+    if amplifies(row):
+        whole.append(f"it amplifies rounding: in torch {row['own_db']} dB are left between float32 and float64")
     return whole + [
         f"{plan}: {why}" for found in row.get("engines", {}).values() for plan, why in found["failures"].items()
     ]
