@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ __all__ = [
     "module_identity",
     "replace_head",
     "save_weights",
+    "sources_of",
     "state_hash",
 ]
 
@@ -208,8 +209,12 @@ def _sources(base: Path) -> dict[str, str]:
 
 def class_sources(module: Module) -> list[str]:
     """sha256 of every source file that defines a class of the module or its children, torch's own left out."""
-    homes = {type(part).__module__ for part in module.modules()}
-    names = (getattr(sys.modules.get(home), "__file__", None) for home in homes if not home.startswith("torch."))
+    return sources_of(type(part).__module__ for part in module.modules())
+
+
+def sources_of(homes: Iterable[str]) -> list[str]:
+    """sha256 of the source files of imported modules, by module name; torch's own left out."""
+    names = (getattr(sys.modules.get(home), "__file__", None) for home in set(homes) if not home.startswith("torch."))
     # A class typed in at a prompt has no file.
     files = {Path(name) for name in names if name is not None and Path(name).is_file()}
     return sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)

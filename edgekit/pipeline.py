@@ -223,7 +223,7 @@ def train_models(
     teacher = train_teacher(recipe, teacher, data, steps, progress)
     if student is None:
         return data, teacher, teacher
-    return data, teacher, train_student(recipe, student, teacher, data, steps, progress)
+    return data, teacher, train_student(recipe, student, teacher, data, base, steps, progress)
 
 
 def _require(package: str) -> None:

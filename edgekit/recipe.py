@@ -6,7 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from edgekit.artifact import Preprocessing
 from edgekit.errors import SpecError
@@ -54,16 +62,50 @@ class Training(Strict):
     head: Head | None = None
 
 
+def _as_list(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Layers = Annotated[Names, BeforeValidator(_as_list), Field(min_length=1)]
+
+
+class FeatureMatch(Strict):
+    """Features of the student's layers that are matched with those of the teacher's.
+
+    Attributes:
+        loss: ``hints``, ``attention_transfer``, ``similarity``, ``relational``, ``contrastive``, ``review``, or
+            ``module:attr`` of a callable that gives a scalar of the student's and the teacher's feature.
+        student: Module path in the student, e.g. ``layer2``; for ``review`` several, shallow to deep.
+        teacher: Module path in the teacher; as many.
+        weight: Factor of the loss.
+        args: Keyword arguments of the loss.
+    """
+
+    loss: str
+    student: Layers
+    teacher: Layers
+    weight: PositiveFloat = 1.0
+    args: dict[str, Any] = Field(default_factory=dict)
+
+
 class Distillation(Training):
-    """Soft targets mixed with hard labels (Hinton et al. 2015).
+    """What a student learns from: the teacher's logits, the labels, and the teacher's layers.
 
     Attributes:
         temperature: Softens both sets of logits; the soft loss is scaled by its square.
         soft_weight: Share of the soft loss, 0 to 1; the rest is the cross-entropy with the labels.
+        soft: What the logits are matched by: ``soft_targets``, ``decoupled``, ``dist``, or ``module:attr``.
+        soft_args: Keyword arguments of that loss.
+        standardise: Logits of both are standardised first (Sun et al. 2024).
+        features: What is matched between layers, added to the rest.
     """
 
     temperature: PositiveFloat = 4.0
     soft_weight: Annotated[float, Field(ge=0, le=1)] = 0.7
+    soft: str = "soft_targets"
+    soft_args: dict[str, Any] = Field(default_factory=dict)
+    standardise: bool = False
+    features: Annotated[tuple[FeatureMatch, ...], Field(strict=False)] = ()
 
 
 class ModelSpec(Strict):

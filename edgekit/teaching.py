@@ -36,6 +36,7 @@ from edgekit.models import (
     module_identity,
     replace_head,
     save_weights,
+    sources_of,
     state_hash,
 )
 from edgekit.progress import Progress
@@ -82,6 +83,7 @@ class Lesson:
         seed: Seed of the recipe.
         data: Hash of the training samples, and the share kept for validation.
         teacher: Identity of the teacher, or None.
+        losses: Hashes of the files of the user's own losses.
         fit: Trains a module in place and returns how it went.
     """
 
@@ -91,6 +93,7 @@ class Lesson:
     seed: int
     data: tuple[str, float]
     teacher: str | None
+    losses: tuple[str, ...] = ()
     fit: Callable[[Module], object]
 
 
@@ -173,9 +176,16 @@ def train_teacher(
 
 
 def train_student(
-    recipe: Recipe, student: TrainedModel, teacher: TrainedModel, data: Ingredients, steps: Path, progress: Progress
+    recipe: Recipe,
+    student: TrainedModel,
+    teacher: TrainedModel,
+    data: Ingredients,
+    base: Path,
+    steps: Path,
+    progress: Progress,
 ) -> TrainedModel:
     """Distils the student from the teacher."""
+    from edgekit.distillation.matching import own_losses
     from edgekit.distillation.students import distill
 
     samples, validation, identity = _training_data(recipe, data)
@@ -183,7 +193,7 @@ def train_student(
     assert source is not None  # check_roles
 
     def fit(target: Module) -> object:
-        return distill(source, target, samples, validation, settings, seed=recipe.seed, progress=progress)[1]
+        return distill(source, target, samples, validation, settings, seed=recipe.seed, base=base, progress=progress)[1]
 
     lesson = Lesson(
         name="student",
@@ -192,6 +202,7 @@ def train_student(
         seed=recipe.seed,
         data=identity,
         teacher=teacher.sha256,
+        losses=tuple(sources_of(loss.__module__ for loss in own_losses(settings, base))),
         fit=fit,
     )
     return _learn(lesson, steps)
@@ -212,6 +223,7 @@ def _learn(lesson: Lesson, steps: Path) -> TrainedModel:
         "seed": lesson.seed,
         "data": lesson.data,
         "teacher": lesson.teacher,
+        "losses": lesson.losses,
     }
     fresh = False
 

@@ -13,7 +13,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_its_files_are_read(tmp_path):
-    recipe, target, profile = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    recipe, distilling, target, profile = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
     for name, text in (
         ("edgekit.toml", recipe),
         ("targets/press-line-camera.toml", target),
@@ -22,6 +22,8 @@ def test_its_files_are_read(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     assert load_recipe(tmp_path).name == "flowers"
+    (tmp_path / "edgekit.toml").write_text(recipe.partition("[distillation]")[0] + distilling, encoding="utf-8")
+    assert [match.loss for match in load_recipe(tmp_path).distillation.features] == ["attention_transfer"]
     assert load_target("press-line-camera", [tmp_path]).isa == "avx2-vnni"
     assert load_profile("press-line", [tmp_path]).limits.p99_ms == 25.0
 

@@ -65,7 +65,7 @@ def taught(recipe, project, steps):
     teacher, student = load_models(recipe, project)
     data = load_data(recipe, project, None)
     teacher = train_teacher(recipe, teacher, data, steps, silent)
-    return teacher, None if student is None else train_student(recipe, student, teacher, data, steps, silent)
+    return teacher, None if student is None else train_student(recipe, student, teacher, data, project, steps, silent)
 
 
 # ---- roles ----
@@ -117,6 +117,18 @@ def test_both_models_are_made_before_one_is_trained(project):
 
 
 # ---- training ----
+
+
+def test_a_change_of_a_loss_of_the_users_own_teaches_the_student_again(project, tmp_path, calls):
+    steps, own = tmp_path / "steps", project / "own_loss.py"
+    recipe = torch_recipe(project, distillation=QUICK | {"soft": "own_loss:gap"})
+    students = []
+    for power in (2, 2, 4):
+        own.write_text(f"def gap(student, teacher):\n    return (student - teacher).abs().pow({power}).mean()\n")
+        students.append(state_hash(taught(recipe, project, steps)[1].module))
+        sys.modules.pop("own_loss", None)
+    assert calls == ["teacher", "student", "student"]
+    assert students[0] == students[1] != students[2]
 
 
 def test_a_teacher_is_trained_and_a_student_distilled_once(project, tmp_path, calls):

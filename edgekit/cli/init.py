@@ -49,6 +49,9 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #[distillation]
 #temperature = 4.0                # softens both sets of logits
 #soft_weight = 0.7                # share of the soft loss, 0 to 1; the rest goes to the labels
+#soft = "soft_targets"            # what matches the logits: "soft_targets", "decoupled", "dist" or "module:attr"
+#soft_args = {}                   # keyword arguments of that loss
+#standardise = false              # both logits with mean 0 and deviation 1 first
 #epochs = 10                      # these and the rest: as for the teacher's training
 #batch_size = 64
 #learning_rate = 1e-3
@@ -58,6 +61,15 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #freeze = []
 #rates = {}
 #head = { module = "fc", classes = 10 }
+
+# What is matched between layers besides; one table a pair of layers.
+#[[distillation.features]]
+#loss = "hints"                   # "attention_transfer", "similarity", "relational", "contrastive", "review" or
+#                                # "module:attr"
+#student = "layer2"               # module path in the student (several for "review": ["layer1", "layer2"])
+#teacher = "layer2"
+#weight = 1.0
+#args = {}                        # keyword arguments of the loss
 
 # Samples: an .npz file, a folder or tar of images by class, or "package.module:attr" (a torch Dataset).
 # Without data everything is built and measured with random inputs, and accuracy is not judged.

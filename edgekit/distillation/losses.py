@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
 from torch import Tensor
 from torch.nn import functional
 
-from edgekit.errors import TrainingError
+from edgekit._lookup import resolve
+from edgekit.distillation.logit_losses import same_logits, standardised
+from edgekit.errors import TrainingError, did_you_mean
+from edgekit.recipe import Distillation
+
+SoftLoss = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
+SOFT_LOSSES = {
+    "soft_targets": "edgekit.distillation.losses:soft_targets",
+    "decoupled": "edgekit.distillation.logit_losses:decoupled",
+    "dist": "edgekit.distillation.logit_losses:dist",
+}
 
 
 def soft_targets(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -26,45 +40,96 @@ def soft_targets(student_logits: Tensor, teacher_logits: Tensor, temperature: fl
     Raises:
         TrainingError: The shapes differ or are not ``[n, classes]``.
     """
-    if student_logits.shape != teacher_logits.shape or student_logits.ndim != 2:
-        raise TrainingError(
-            "soft targets need logits of one shape from student and teacher",
-            found=f"student {list(student_logits.shape)}, teacher {list(teacher_logits.shape)}",
-            allowed="[n, classes] for both",
-        )
+    same_logits(student_logits, teacher_logits, "soft_targets")
     student = functional.log_softmax(student_logits / temperature, dim=1)
     teacher = functional.log_softmax(teacher_logits / temperature, dim=1)
     return functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-def distillation_loss(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor | None, temperature: float, soft_weight: float
-) -> Tensor:
-    """Soft targets mixed with the cross-entropy with hard labels (Hinton et al. 2015, section 2).
+def mixed(soft: Callable[[], Tensor], student_logits: Tensor, labels: Tensor | None, soft_weight: float) -> Tensor:
+    """A soft loss mixed with the cross-entropy with hard labels (Hinton et al. 2015, section 2).
 
     Args:
+        soft: Gives the soft loss; not called where its weight is 0.
         student_logits: ``[n, classes]``.
-        teacher_logits: ``[n, classes]``.
         labels: Class numbers ``[n]``; None only where ``soft_weight`` is 1.
-        temperature: Softens both sets of logits.
         soft_weight: Share of the soft loss, 0 to 1.
 
     Returns:
         A scalar: ``soft_weight · soft + (1 - soft_weight) · hard``.
 
     Raises:
-        TrainingError: There are no labels for a hard loss, or the shapes are wrong.
+        TrainingError: There are no labels for a hard loss.
     """
     if soft_weight == 1:
-        return soft_targets(student_logits, teacher_logits, temperature)
+        return soft()
+    hard = functional.cross_entropy(student_logits, known(labels, f"soft_weight = {soft_weight}"))
+    return hard if soft_weight == 0 else soft_weight * soft() + (1 - soft_weight) * hard
+
+
+def soft_loss(settings: Distillation, base: Path | None) -> SoftLoss:
+    """The loss between logits that a recipe names, with its temperature, arguments and standardisation.
+
+    Args:
+        settings: ``soft`` is a key of :data:`SOFT_LOSSES`, or ``module:attr`` of a callable that takes the logits of
+            student and teacher, and ``temperature`` and ``labels`` if it has parameters of these names.
+        base: The recipe's folder.
+
+    Returns:
+        From the logits of student and teacher and the labels (or None) to a scalar.
+
+    Raises:
+        EdgeKitError: The loss cannot be found.
+        TrainingError: It takes no argument that the recipe gives.
+    """
+    where = "distillation.soft"
+    function: Callable[..., Tensor] = resolve(settings.soft, SOFT_LOSSES, kind="soft loss", base=base, where=where)
+    takes = inspect.signature(function).parameters
+    given = dict(settings.soft_args) | ({"temperature": settings.temperature} if "temperature" in takes else {})
+    check_arguments(function, given, f"{where} = {settings.soft!r}")
+
+    def loss(student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        if settings.standardise:
+            student, teacher = standardised(student), standardised(teacher)
+        more = {"labels": known(labels, f"soft = {settings.soft!r}")} if "labels" in takes else {}
+        return function(student, teacher, **given, **more)
+
+    return loss
+
+
+def known(labels: Tensor | None, what: str) -> Tensor:
+    """The labels of a batch, where a loss needs them.
+
+    Raises:
+        TrainingError: There are none.
+    """
     if labels is None:
         raise TrainingError(
-            "the hard loss needs labels and these samples have none",
-            found=f"soft_weight = {soft_weight}",
-            allowed="soft_weight = 1.0 for samples without labels",
+            "the hard loss needs labels and these samples have none"
+            if what.startswith("soft_weight")
+            else "this loss needs labels and these samples have none",
+            found=what,
+            allowed="soft_weight = 1.0 and a loss without labels, for samples without labels",
             fix="set distillation.soft_weight = 1.0, or give labelled training data",
         )
-    hard = functional.cross_entropy(student_logits, labels)
-    if soft_weight == 0:
-        return hard
-    return soft_weight * soft_targets(student_logits, teacher_logits, temperature) + (1 - soft_weight) * hard
+    return labels
+
+
+def check_arguments(function: Callable[..., Tensor], given: Mapping[str, object], where: str) -> None:
+    """Refuses arguments of a recipe that a loss does not take.
+
+    Raises:
+        TrainingError: It takes none of that name.
+    """
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    names = [name for name in list(parameters)[2:] if name != "labels"]
+    for name in given:
+        if name not in names:
+            raise TrainingError(
+                f"{where}: this loss has no argument {name!r}",
+                found=f"{name} = {given[name]!r}",
+                allowed=", ".join(names) or "none",
+                fix=did_you_mean(name, names),
+            )

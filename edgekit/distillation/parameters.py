@@ -25,7 +25,7 @@ def frozen(module: nn.Module, paths: Sequence[str]) -> Iterator[list[nn.Module]]
     Raises:
         TrainingError: A path names no module, or nothing is left to train.
     """
-    parts = [_module_at(module, path, "freeze") for path in paths]
+    parts = [module_at(module, path, "freeze") for path in paths]
     flags = {parameter: parameter.requires_grad for parameter in module.parameters()}
     for part in parts:
         part.requires_grad_(False)
@@ -43,8 +43,8 @@ def frozen(module: nn.Module, paths: Sequence[str]) -> Iterator[list[nn.Module]]
             parameter.requires_grad_(flag)
 
 
-def optimizer_for(module: nn.Module, settings: Training) -> torch.optim.Optimizer:
-    """AdamW or SGD (momentum 0.9) over the parameters that take a gradient.
+def optimizer_for(module: nn.Module, settings: Training, beside: nn.Module | None = None) -> torch.optim.Optimizer:
+    """AdamW or SGD (momentum 0.9) over the parameters that take a gradient, and over those of a module ``beside``.
 
     Biases and parameters of normalisation layers are not decayed. The factor of the longest path in
     ``settings.rates`` that a parameter lies under multiplies its rate.
@@ -53,10 +53,11 @@ def optimizer_for(module: nn.Module, settings: Training) -> torch.optim.Optimize
         TrainingError: A path in ``settings.rates`` names no module.
     """
     for path in settings.rates:
-        _module_at(module, path, "rates")
+        module_at(module, path, "rates")
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()
-    for path, part in module.named_modules():
+    others = ((f"beside.{path}", part) for path, part in beside.named_modules()) if beside is not None else ()
+    for path, part in (*module.named_modules(), *others):
         for name, parameter in part.named_parameters(recurse=False):
             if parameter in seen or not parameter.requires_grad:
                 continue  # a shared parameter belongs to the first module that has it
@@ -81,7 +82,17 @@ def _factor(path: str, rates: dict[str, float]) -> float:
     return rates[max(under, key=len)] if under else 1.0
 
 
-def _module_at(module: nn.Module, path: str, key: str) -> nn.Module:
+def module_at(module: nn.Module, path: str, key: str) -> nn.Module:
+    """The module at a path inside another.
+
+    Args:
+        module: The whole.
+        path: E.g. ``layer3.1.conv2``.
+        key: What named it, for the message.
+
+    Raises:
+        TrainingError: There is none; the nearest is shown.
+    """
     known = {name: part for name, part in module.named_modules() if name}
     if path not in known:
         raise TrainingError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,14 +12,18 @@ from torch import Tensor, nn
 
 from edgekit.artifact import Array
 from edgekit.data import Samples
-from edgekit.distillation.forward import evaluating, forward, logits_of
+from edgekit.distillation.forward import device_of, evaluating, forward, logits_of, to_torch
 from edgekit.distillation.inspection import count_classes
-from edgekit.distillation.losses import distillation_loss
+from edgekit.distillation.losses import mixed, soft_loss
+from edgekit.distillation.matching import make_matches
+from edgekit.distillation.taps import tapped
 from edgekit.distillation.trainer import History, train
 from edgekit.errors import DataError, TrainingError
 from edgekit.models import replace_head
 from edgekit.progress import Progress, silent
 from edgekit.recipe import Distillation
+
+_DRY = 4  # samples of the run that projectors are sized by
 
 
 def distill(
@@ -29,9 +34,10 @@ def distill(
     settings: Distillation,
     *,
     seed: int,
+    base: Path | None = None,
     progress: Progress = silent,
 ) -> tuple[nn.Module, History]:
-    """Trains a student in place on the teacher's soft targets, mixed with the labels.
+    """Trains a student in place on the teacher's logits, mixed with the labels, and on the teacher's layers.
 
     Teacher and student see the same view of every sample: the teacher answers each batch anew, so that random
     augmentation stays consistent (Beyer et al., "Knowledge distillation: A good teacher is patient and consistent",
@@ -44,6 +50,7 @@ def distill(
         validation: Samples that choose the best epoch, with or without labels.
         settings: See :class:`edgekit.recipe.Distillation`.
         seed: One seed, one student.
+        base: The recipe's folder: its modules may hold losses.
         progress: Told of every batch.
 
     Returns:
@@ -51,8 +58,9 @@ def distill(
 
     Raises:
         DataError: Samples or labels are missing, or a label is no class of the student.
-        TrainingError: The models do not fit each other or the data, the teacher is no better than guessing, or
-            training fails (see :func:`edgekit.distillation.trainer.train`).
+        EdgeKitError: A loss cannot be found.
+        TrainingError: The models or their layers do not fit each other or the data, the teacher is no better than
+            guessing, or training fails (see :func:`edgekit.distillation.trainer.train`).
     """
     if teacher is student:
         raise TrainingError("teacher and student are the same module", fix="load the student separately")
@@ -64,13 +72,24 @@ def distill(
     if validation.targets is None:
         validation = dataclasses.replace(validation, targets=answers)
 
-    def loss(inputs: Mapping[str, Tensor], logits: Tensor, labels: Tensor | None) -> Tensor:
-        with torch.no_grad():
-            soft = logits_of(teacher, inputs)
-        return distillation_loss(logits, soft, labels, settings.temperature, settings.soft_weight)
+    soft = soft_loss(settings, base)
+    batch = to_torch(data.tensors(np.arange(min(_DRY, len(data)))), device_of(student))
+    matches = make_matches(settings.features, teacher, student, batch, seed=seed, base=base)
+    with (
+        evaluating(teacher),
+        tapped(student, matches.student_paths) as ours,
+        tapped(teacher, matches.teacher_paths) as theirs,
+    ):
 
-    with evaluating(teacher):
-        history = train(student, data, validation, settings, seed=seed, loss=loss, progress=progress, name="student")
+        def loss(inputs: Mapping[str, Tensor], logits: Tensor, labels: Tensor | None) -> Tensor:
+            with torch.no_grad():
+                answers = logits_of(teacher, inputs)
+            value = mixed(lambda: soft(logits, answers, labels), logits, labels, settings.soft_weight)
+            return value + matches(ours, theirs, labels) if settings.features else value
+
+        history = train(
+            student, data, validation, settings, seed=seed, loss=loss, beside=matches, progress=progress, name="student"
+        )
     return student, history
 
 

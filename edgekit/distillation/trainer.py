@@ -58,6 +58,7 @@ class _Run:
     """What every step of one run needs."""
 
     module: nn.Module
+    beside: nn.Module | None
     frozen_parts: Sequence[nn.Module]
     data: Samples
     validation: Samples
@@ -90,6 +91,7 @@ def train(
     *,
     seed: int,
     loss: Loss = cross_entropy,
+    beside: nn.Module | None = None,
     progress: Progress = silent,
     name: str = "teacher",
 ) -> History:
@@ -106,6 +108,7 @@ def train(
         settings: See :class:`edgekit.recipe.Training`.
         seed: Decides the shuffling, dropout, a new head and random augmentation.
         loss: What is minimised; it must not need labels where the data has none.
+        beside: What the loss needs and learns with the module, e.g. projectors; trained in place too.
         progress: Told of every batch, with the last loss and validation accuracy.
         name: What the module is called in messages.
 
@@ -118,12 +121,13 @@ def train(
         replace_head(module, settings.head.module, settings.head.classes, seed)
     inspect_samples(module, data, validation, labelled=loss is cross_entropy)
     with _seeded(seed), frozen(module, settings.freeze) as frozen_parts:
-        _learn(module, frozen_parts)
+        _learn(module, beside, frozen_parts)
         batches = count_batches(module, len(data), settings.batch_size)
         steps = batches * settings.epochs
-        optimizer = optimizer_for(module, settings)
+        optimizer = optimizer_for(module, settings, beside)
         run = _Run(
             module=module,
+            beside=beside,
             frozen_parts=frozen_parts,
             data=data,
             validation=validation,
@@ -170,16 +174,18 @@ def _fit(run: _Run) -> History:
     )
 
 
-def _learn(module: nn.Module, frozen_parts: Sequence[nn.Module]) -> None:
+def _learn(module: nn.Module, beside: nn.Module | None, frozen_parts: Sequence[nn.Module]) -> None:
     """Training mode, but for what is frozen: its BatchNorms keep their statistics."""
     module.train()
+    if beside is not None:
+        beside.train()
     for part in frozen_parts:
         part.eval()
 
 
 def _epoch(run: _Run, epoch: int, validation: str) -> float:
     """One pass over the training data; returns the mean loss of a sample."""
-    _learn(run.module, run.frozen_parts)
+    _learn(run.module, run.beside, run.frozen_parts)
     order = torch.randperm(len(run.data), generator=run.shuffle).numpy()
     size = run.settings.batch_size
     total, seen = 0.0, 0

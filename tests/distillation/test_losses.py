@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from edgekit.distillation.losses import distillation_loss, soft_targets
-from edgekit.errors import TrainingError
+from edgekit.distillation.logit_losses import decoupled, dist, standardised
+from edgekit.distillation.losses import mixed, soft_loss, soft_targets
+from edgekit.errors import TrainingError, UnknownName
+from edgekit.recipe import Distillation
 
 
 def logits(seed: int, n: int = 6, classes: int = 5) -> torch.Tensor:
@@ -64,14 +66,52 @@ def test_mix_of_soft_and_hard(soft_weight):
     expected = soft_weight * soft_targets(student, teacher, 4.0) + (1 - soft_weight) * functional.cross_entropy(
         student, labels
     )
-    assert distillation_loss(student, teacher, labels, 4.0, soft_weight).item() == pytest.approx(expected.item())
+    found = mixed(lambda: soft_targets(student, teacher, 4.0), student, labels, soft_weight)
+    assert found.item() == pytest.approx(expected.item())
 
 
 def test_labels_are_needed_only_for_the_hard_part():
     student, teacher = logits(0), logits(1)
-    assert distillation_loss(student, teacher, None, 4.0, 1.0) == soft_targets(student, teacher, 4.0)
-    with pytest.raises(TrainingError, match=r"soft_weight = 0\.7"):
-        distillation_loss(student, teacher, None, 4.0, 0.7)
+    soft = soft_targets(student, teacher, 4.0)
+    assert mixed(lambda: soft, student, None, 1.0) == soft
+    with pytest.raises(TrainingError, match="hard loss needs labels") as caught:
+        mixed(lambda: soft, student, None, 0.7)
+    assert caught.value.found == "soft_weight = 0.7"
+
+
+@pytest.mark.parametrize("name", ["soft_targets", "decoupled", "dist"])
+@pytest.mark.parametrize("standardise", [False, True])
+def test_a_recipe_names_the_loss_between_logits(name, standardise):
+    student, teacher, labels = logits(0), logits(1), torch.tensor([0, 1, 2, 3, 4, 0])
+    loss = soft_loss(Distillation(soft=name, temperature=2.0, standardise=standardise), None)
+    pair = (standardised(student), standardised(teacher)) if standardise else (student, teacher)
+    direct = {"soft_targets": soft_targets, "dist": dist, "decoupled": lambda s, t, T: decoupled(s, t, labels, T)}
+    assert loss(student, teacher, labels).item() == pytest.approx(direct[name](*pair, 2.0).item())
+
+
+def test_arguments_of_a_loss_are_the_recipes():
+    student, teacher, labels = logits(0), logits(1), torch.tensor([0, 1, 2, 3, 4, 0])
+    loss = soft_loss(Distillation(soft="decoupled", temperature=2.0, soft_args={"beta": 0.5}), None)
+    assert loss(student, teacher, labels).item() == pytest.approx(
+        decoupled(student, teacher, labels, 2.0, beta=0.5).item()
+    )
+    with pytest.raises(TrainingError, match="has no argument 'gama'") as caught:
+        soft_loss(Distillation(soft="dist", soft_args={"gama": 1.0}), None)
+    assert caught.value.fix == "did you mean 'gamma'?"
+
+
+def test_a_loss_that_needs_labels_says_so():
+    loss = soft_loss(Distillation(soft="decoupled"), None)
+    with pytest.raises(TrainingError, match="this loss needs labels"):
+        loss(logits(0), logits(1), None)
+
+
+def test_a_loss_of_the_users_own_lies_beside_the_recipe(tmp_path):
+    (tmp_path / "own_soft.py").write_text("def gap(ours, theirs):\n    return (ours - theirs).square().mean()\n")
+    loss = soft_loss(Distillation(soft="own_soft:gap"), tmp_path)
+    assert loss(logits(0), logits(1), None).item() == pytest.approx((logits(0) - logits(1)).square().mean().item())
+    with pytest.raises(UnknownName, match="unknown soft loss 'soft_target'"):
+        soft_loss(Distillation(soft="soft_target"), None)
 
 
 @pytest.mark.parametrize("teacher_shape", [(6, 4), (1, 5), (6, 5, 1)])
