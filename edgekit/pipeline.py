@@ -212,8 +212,8 @@ def train_models(
         EdgeKitError: The recipe's models or data are wrong, or cannot be trained.
     """
     check_roles(recipe)
-    _require("onnx" if is_onnx(recipe.teacher.model) else "torch")
-    if is_onnx(recipe.teacher.model):
+    _require("onnx" if is_onnx(recipe.teacher.model) and recipe.student is None else "torch")
+    if is_onnx(recipe.teacher.model) and recipe.student is None:
         teacher = onnx_model(recipe.teacher, base)
         specs = onnx_inputs(teacher, recipe.shapes)
         return load_data(recipe, base, specs, whole_queries=True), teacher, teacher
@@ -254,10 +254,11 @@ def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = s
             learned, known = (run_reference(model, None, data.test) for model in (student, teacher))
             references = make_references(learned, known, data.test, data.metric, data.metric_name)
         for role, model in (("teacher", teacher), ("student", student)):
-            weights = out / f"{role}.safetensors"
-            assert model.module is not None  # check_roles
-            with whole(weights) as path:
-                save_weights(model.module, path)
+            weights = model.onnx or out / f"{role}.safetensors"
+            if model.onnx is None:
+                assert model.module is not None  # a model is a module or a file
+                with whole(weights) as path:
+                    save_weights(model.module, path)
             scores = getattr(references, f"{role}_score") if references else None
             score = percent(None if scores is None else float(np.mean(scores)))
             lost = interval(_drop(references)) if role == "student" and references else ""

@@ -57,7 +57,7 @@ class TrainedModel:
 
     Attributes:
         name: As the recipe names it.
-        module: The torch module; None for an ``.onnx`` file.
+        module: The torch module; of an ``.onnx`` file what answers for it where it teaches, else None.
         onnx: Path of the ``.onnx`` file; None for a module.
         sha256: Identity.
         parameters: Count; None for an ``.onnx`` file.
@@ -101,17 +101,17 @@ def check_roles(recipe: Recipe) -> None:
     """Refuses a recipe whose models cannot play their parts, before anything is loaded.
 
     Raises:
-        SpecError: An ``.onnx`` file is to be trained or to teach, or a teacher would have random weights.
+        SpecError: An ``.onnx`` file is to be trained or to teach by its layers, or a teacher would have random weights.
     """
     teacher, student = recipe.teacher, recipe.student
     if student is not None and is_onnx(student.model):
         raise SpecError("student.model is an .onnx file, which cannot be trained", fix="give a torch factory")
     if is_onnx(teacher.model):
-        if student is not None:
+        if student is not None and recipe.distillation.features:
             raise SpecError(
-                "an .onnx teacher cannot teach in this version",
-                found=f"teacher.model = {teacher.model!r} and a [student] table",
-                fix="give the teacher as a torch factory, or drop [student] to deploy the .onnx itself",
+                "an .onnx teacher shows no layers, only its outputs",
+                found=f"teacher.model = {teacher.model!r} and [[distillation.features]]",
+                fix="remove distillation.features, or give the teacher as a torch factory",
             )
         if teacher.args or teacher.weights or teacher.train:
             raise SpecError(
@@ -133,26 +133,32 @@ def check_roles(recipe: Recipe) -> None:
 
 
 def load_models(recipe: Recipe, base: Path) -> tuple[TrainedModel, TrainedModel | None]:
-    """Makes the torch teacher and student of a recipe, both before either is trained.
+    """Makes the teacher and the torch student of a recipe, both before either is trained.
 
     So a mistake in the student is told at once, and what identifies them does not hang on what training imports.
 
     Raises:
         ModelError: One cannot be made, or its weights do not fit.
     """
-    specs = {"teacher": recipe.teacher, "student": recipe.student}
-    modules = {name: load_module(spec, base=base, seed=recipe.seed, where=name) for name, spec in specs.items() if spec}
-    teacher, *others = (
-        TrainedModel(
-            name=spec.model,
-            module=modules[name],
-            sha256=hash_json([module_identity(modules[name], spec, base), class_sources(modules[name])]),
-            parameters=count_parameters(modules[name]),
-        )
-        for name, spec in specs.items()
-        if spec
+    if is_onnx(recipe.teacher.model):
+        from edgekit.distillation.onnx_teacher import OnnxTeacher
+
+        teacher = onnx_model(recipe.teacher, base)
+        assert teacher.onnx is not None  # it is a file
+        teacher = dataclasses.replace(teacher, module=OnnxTeacher(teacher.onnx))
+    else:
+        teacher = _torch_model("teacher", recipe.teacher, recipe.seed, base)
+    return teacher, None if recipe.student is None else _torch_model("student", recipe.student, recipe.seed, base)
+
+
+def _torch_model(role: str, spec: ModelSpec, seed: int, base: Path) -> TrainedModel:
+    module = load_module(spec, base=base, seed=seed, where=role)
+    return TrainedModel(
+        name=spec.model,
+        module=module,
+        sha256=hash_json([module_identity(module, spec, base), class_sources(module)]),
+        parameters=count_parameters(module),
     )
-    return teacher, others[0] if others else None
 
 
 def train_teacher(
