@@ -23,7 +23,7 @@ profile = "interactive"           # `edgekit profiles` lists them; a path to a .
 
 # The large model, or the model to deploy as it is.
 [teacher]
-model = "model:teacher"           # "package.module:factory", "timm:NAME" or a path to an .onnx file (which teaches, too)
+model = "model:teacher"           # "package.module:factory", "timm:NAME" or a path to an .onnx file
 #args = {}                        # keyword arguments of the factory
 #weights = "teacher.safetensors"  # .safetensors, .pt (read with weights only), or "factory": those the factory gives it
 
