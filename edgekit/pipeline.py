@@ -37,15 +37,16 @@ from edgekit.reporting.markdown import to_markdown
 from edgekit.reporting.model import REPORT_SCHEMA_VERSION
 from edgekit.reporting.report import REPORT_HTML, REPORT_JSON, REPORT_MD, target_report
 from edgekit.reporting.tables import count, interval, percent
+from edgekit.roles import check_roles
 from edgekit.runtime import engine_version, missing
 from edgekit.searching import Trial, search
 from edgekit.shipping import Job, Run, exit_code_of, ship, why_it_ships
 from edgekit.steps import locked
 from edgekit.teaching import (
     TrainedModel,
-    check_roles,
     import_onnx,
     load_models,
+    load_others,
     onnx_inputs,
     onnx_model,
     run_reference,
@@ -219,11 +220,12 @@ def train_models(
         return load_data(recipe, base, specs, whole_queries=True), teacher, teacher
     given = parse_shapes(recipe.shapes)
     teacher, student = load_models(recipe, base)
+    others = load_others(recipe, base)
     data = load_data(recipe, base, given)
     teacher = train_teacher(recipe, teacher, data, steps, progress)
     if student is None:
         return data, teacher, teacher
-    return data, teacher, train_student(recipe, student, teacher, data, base, steps, progress)
+    return data, teacher, train_student(recipe, student, [teacher, *others], data, base, steps, progress)
 
 
 def _require(package: str) -> None:

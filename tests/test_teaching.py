@@ -22,10 +22,11 @@ from edgekit.making import export
 from edgekit.models import load_module, save_weights, state_hash
 from edgekit.pipeline import distill_recipe
 from edgekit.progress import silent
+from edgekit.roles import check_roles
 from edgekit.teaching import (
-    check_roles,
     import_onnx,
     load_models,
+    load_others,
     onnx_inputs,
     onnx_model,
     run_reference,
@@ -68,7 +69,9 @@ def taught(recipe, project, steps):
     teacher, student = load_models(recipe, project)
     data = load_data(recipe, project, None)
     teacher = train_teacher(recipe, teacher, data, steps, silent)
-    return teacher, None if student is None else train_student(recipe, student, teacher, data, project, steps, silent)
+    return teacher, None if student is None else train_student(
+        recipe, student, [teacher, *load_others(recipe, project)], data, project, steps, silent
+    )
 
 
 # ---- roles ----
@@ -89,6 +92,10 @@ TORCH = {"model": "nets:teacher"}
         ({"teacher": ONNX | {"train": QUICK}}, "an .onnx model takes no args, weights or training"),
         ({"teacher": ONNX | {"weights": "w.safetensors"}}, "an .onnx model takes no args, weights or training"),
         ({"teacher": ONNX | {"args": {"depth": 3}}}, "an .onnx model takes no args, weights or training"),
+        (
+            {"teacher": TORCH | {"weights": "w.safetensors"}, "student": TORCH, "distillation": {"teachers": [TORCH]}},
+            r"distillation.teachers\[0\] has no weights",
+        ),
         ({"teacher": TORCH}, "the teacher has neither weights nor training"),
         ({"teacher": TORCH, "student": TORCH}, "the teacher has neither weights nor training"),
         ({"teacher": TORCH, "student": TORCH, "data": None}, "training needs data"),
@@ -142,6 +149,27 @@ def test_a_file_teaches_as_the_module_did_that_it_was_exported_from(project, tmp
     assert not (tmp_path / "file" / "teacher.safetensors").exists()
     assert by_file[0][3] == by_module[0][3]  # its accuracy
     assert (tmp_path / "file" / "student.safetensors").exists()
+
+
+def test_several_teachers_teach_together_and_each_is_part_of_what_is_learnt(project, tmp_path, calls):
+    steps, recipe = tmp_path / "steps", torch_recipe(project)
+    teacher, _ = taught(recipe, project, steps)
+    save_weights(teacher.module, project / "other.safetensors")
+    other = {"model": "teaching_nets:teacher", "weights": "other.safetensors"}
+    together = torch_recipe(project, distillation=QUICK | {"teachers": [other], "combine": "confidence"})
+    first = taught(together, project, steps)[1]
+    again = taught(together, project, steps)[1]
+    assert calls == ["teacher", "student", "student"]
+    assert state_hash(first.module) == state_hash(again.module)
+    with torch.no_grad():
+        next(teacher.module.parameters()).mul_(1.5)
+    save_weights(teacher.module, project / "other.safetensors")
+    changed = taught(together, project, steps)[1]
+    assert calls[3:] == ["student"]
+    assert state_hash(changed.module) != state_hash(first.module)
+    none = torch_recipe(project, distillation=QUICK | {"teachers": [other | {"share": 0.0}], "teacher_share": 0.0})
+    with pytest.raises(TrainingError, match="no teacher has a share"):
+        taught(none, project, steps)
 
 
 def test_a_change_of_a_loss_of_the_users_own_teaches_the_student_again(project, tmp_path, calls):
