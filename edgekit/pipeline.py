@@ -37,15 +37,16 @@ from edgekit.reporting.markdown import to_markdown
 from edgekit.reporting.model import REPORT_SCHEMA_VERSION
 from edgekit.reporting.report import REPORT_HTML, REPORT_JSON, REPORT_MD, target_report
 from edgekit.reporting.tables import count, interval, percent
+from edgekit.roles import check_roles
 from edgekit.runtime import engine_version, missing
 from edgekit.searching import Trial, search
 from edgekit.shipping import Job, Run, exit_code_of, ship, why_it_ships
 from edgekit.steps import locked
 from edgekit.teaching import (
     TrainedModel,
-    check_roles,
     import_onnx,
     load_models,
+    load_others,
     onnx_inputs,
     onnx_model,
     run_reference,
@@ -212,18 +213,19 @@ def train_models(
         EdgeKitError: The recipe's models or data are wrong, or cannot be trained.
     """
     check_roles(recipe)
-    _require("onnx" if is_onnx(recipe.teacher.model) else "torch")
-    if is_onnx(recipe.teacher.model):
+    _require("onnx" if is_onnx(recipe.teacher.model) and recipe.student is None else "torch")
+    if is_onnx(recipe.teacher.model) and recipe.student is None:
         teacher = onnx_model(recipe.teacher, base)
         specs = onnx_inputs(teacher, recipe.shapes)
         return load_data(recipe, base, specs, whole_queries=True), teacher, teacher
     given = parse_shapes(recipe.shapes)
     teacher, student = load_models(recipe, base)
+    others = load_others(recipe, base)
     data = load_data(recipe, base, given)
     teacher = train_teacher(recipe, teacher, data, steps, progress)
     if student is None:
         return data, teacher, teacher
-    return data, teacher, train_student(recipe, student, teacher, data, base, steps, progress)
+    return data, teacher, train_student(recipe, student, [teacher, *others], data, base, steps, progress)
 
 
 def _require(package: str) -> None:
@@ -254,10 +256,11 @@ def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = s
             learned, known = (run_reference(model, None, data.test) for model in (student, teacher))
             references = make_references(learned, known, data.test, data.metric, data.metric_name)
         for role, model in (("teacher", teacher), ("student", student)):
-            weights = out / f"{role}.safetensors"
-            assert model.module is not None  # check_roles
-            with whole(weights) as path:
-                save_weights(model.module, path)
+            weights = model.onnx or out / f"{role}.safetensors"
+            if model.onnx is None:
+                assert model.module is not None  # a model is a module or a file
+                with whole(weights) as path:
+                    save_weights(model.module, path)
             scores = getattr(references, f"{role}_score") if references else None
             score = percent(None if scores is None else float(np.mean(scores)))
             lost = interval(_drop(references)) if role == "student" and references else ""

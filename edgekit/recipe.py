@@ -62,6 +62,26 @@ class Training(Strict):
     head: Head | None = None
 
 
+class ModelSpec(Strict):
+    """Where a model comes from.
+
+    Attributes:
+        model: ``package.module:factory``, ``timm:NAME`` or a path to an ``.onnx`` file.
+        args: Keyword arguments of the factory.
+        weights: ``.safetensors``, or ``.pt`` read with weights only, relative to the recipe; or ``factory`` where the
+            factory itself gives the module trained weights.
+    """
+
+    model: str
+    args: dict[str, Any] = Field(default_factory=dict)
+    weights: str | None = None
+
+    @property
+    def weights_file(self) -> str | None:
+        """The file of weights; None where there is none to read."""
+        return None if self.weights == "factory" else self.weights
+
+
 def _as_list(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
@@ -88,6 +108,16 @@ class FeatureMatch(Strict):
     args: dict[str, Any] = Field(default_factory=dict)
 
 
+class OtherTeacher(ModelSpec):
+    """One more teacher, beside the recipe's.
+
+    Attributes:
+        share: Of what is taught, beside ``distillation.teacher_share`` and the other ones'.
+    """
+
+    share: NonNegativeFloat = 1.0
+
+
 class Distillation(Training):
     """What a student learns from: the teacher's logits, the labels, and the teacher's layers.
 
@@ -98,6 +128,9 @@ class Distillation(Training):
         soft_args: Keyword arguments of that loss.
         standardise: Logits of both are standardised first (Sun et al. 2024).
         features: What is matched between layers, added to the rest.
+        teachers: More teachers, all with weights.
+        teacher_share: The share of the recipe's own teacher in what they teach together.
+        combine: How their answers become one: ``mean`` (geometric), or ``confidence``: the surer one counts more.
     """
 
     temperature: PositiveFloat = 4.0
@@ -106,26 +139,9 @@ class Distillation(Training):
     soft_args: dict[str, Any] = Field(default_factory=dict)
     standardise: bool = False
     features: Annotated[tuple[FeatureMatch, ...], Field(strict=False)] = ()
-
-
-class ModelSpec(Strict):
-    """Where a model comes from.
-
-    Attributes:
-        model: ``package.module:factory``, ``timm:NAME`` or a path to an ``.onnx`` file.
-        args: Keyword arguments of the factory.
-        weights: ``.safetensors``, or ``.pt`` read with weights only, relative to the recipe; or ``factory`` where the
-            factory itself gives the module trained weights.
-    """
-
-    model: str
-    args: dict[str, Any] = Field(default_factory=dict)
-    weights: str | None = None
-
-    @property
-    def weights_file(self) -> str | None:
-        """The file of weights; None where there is none to read."""
-        return None if self.weights == "factory" else self.weights
+    teachers: Annotated[tuple[OtherTeacher, ...], Field(strict=False)] = ()
+    teacher_share: NonNegativeFloat = 1.0
+    combine: Literal["mean", "confidence"] = "mean"
 
 
 class Teacher(ModelSpec):

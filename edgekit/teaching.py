@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from edgekit.artifact import (
     write_json,
 )
 from edgekit.data import Samples
-from edgekit.errors import DataError, EngineError, EngineMissing, ModelError, SpecError
+from edgekit.errors import DataError, EngineError, EngineMissing, ModelError
 from edgekit.ingredients import Ingredients, shaped
 from edgekit.making import tool_versions
 from edgekit.models import (
@@ -57,7 +58,7 @@ class TrainedModel:
 
     Attributes:
         name: As the recipe names it.
-        module: The torch module; None for an ``.onnx`` file.
+        module: The torch module; of an ``.onnx`` file what answers for it where it teaches, else None.
         onnx: Path of the ``.onnx`` file; None for a module.
         sha256: Identity.
         parameters: Count; None for an ``.onnx`` file.
@@ -97,62 +98,46 @@ class Lesson:
     fit: Callable[[Module], object]
 
 
-def check_roles(recipe: Recipe) -> None:
-    """Refuses a recipe whose models cannot play their parts, before anything is loaded.
-
-    Raises:
-        SpecError: An ``.onnx`` file is to be trained or to teach, or a teacher would have random weights.
-    """
-    teacher, student = recipe.teacher, recipe.student
-    if student is not None and is_onnx(student.model):
-        raise SpecError("student.model is an .onnx file, which cannot be trained", fix="give a torch factory")
-    if is_onnx(teacher.model):
-        if student is not None:
-            raise SpecError(
-                "an .onnx teacher cannot teach in this version",
-                found=f"teacher.model = {teacher.model!r} and a [student] table",
-                fix="give the teacher as a torch factory, or drop [student] to deploy the .onnx itself",
-            )
-        if teacher.args or teacher.weights or teacher.train:
-            raise SpecError(
-                "an .onnx model takes no args, weights or training",
-                found=f"teacher.model = {teacher.model!r}",
-                fix="remove them, or give a torch factory",
-            )
-    elif teacher.weights is None and teacher.train is None and recipe.data is not None:
-        raise SpecError(
-            "the teacher has neither weights nor training",
-            found=f"teacher.model = {teacher.model!r} alone: its weights would be random",
-            allowed="teacher.weights = FILE (--weights FILE), or a [teacher.train] table",
-            fix='add one of the two; where the factory itself loads trained weights, say weights = "factory"',
-        )
-    if recipe.data is None and (student is not None or teacher.train is not None):
-        raise SpecError(
-            "training needs data", found="no [data] in the recipe", allowed="data.train = …", fix="add a [data] table"
-        )
-
-
 def load_models(recipe: Recipe, base: Path) -> tuple[TrainedModel, TrainedModel | None]:
-    """Makes the torch teacher and student of a recipe, both before either is trained.
+    """Makes the teacher and the torch student of a recipe, both before either is trained.
 
     So a mistake in the student is told at once, and what identifies them does not hang on what training imports.
 
     Raises:
         ModelError: One cannot be made, or its weights do not fit.
     """
-    specs = {"teacher": recipe.teacher, "student": recipe.student}
-    modules = {name: load_module(spec, base=base, seed=recipe.seed, where=name) for name, spec in specs.items() if spec}
-    teacher, *others = (
-        TrainedModel(
-            name=spec.model,
-            module=modules[name],
-            sha256=hash_json([module_identity(modules[name], spec, base), class_sources(modules[name])]),
-            parameters=count_parameters(modules[name]),
-        )
-        for name, spec in specs.items()
-        if spec
+    teacher = _teaching_model("teacher", recipe.teacher, recipe.seed, base)
+    return teacher, None if recipe.student is None else _torch_model("student", recipe.student, recipe.seed, base)
+
+
+def load_others(recipe: Recipe, base: Path) -> list[TrainedModel]:
+    """Makes the further teachers of a recipe.
+
+    Raises:
+        ModelError: One cannot be made, or its weights do not fit.
+    """
+    specs = recipe.distillation.teachers
+    return [_teaching_model(f"distillation.teachers[{i}]", spec, recipe.seed, base) for i, spec in enumerate(specs)]
+
+
+def _teaching_model(role: str, spec: ModelSpec, seed: int, base: Path) -> TrainedModel:
+    if not is_onnx(spec.model):
+        return _torch_model(role, spec, seed, base)
+    from edgekit.distillation.onnx_teacher import OnnxTeacher
+
+    model = onnx_model(spec, base, where=role)
+    assert model.onnx is not None  # it is a file
+    return dataclasses.replace(model, module=OnnxTeacher(model.onnx))
+
+
+def _torch_model(role: str, spec: ModelSpec, seed: int, base: Path) -> TrainedModel:
+    module = load_module(spec, base=base, seed=seed, where=role)
+    return TrainedModel(
+        name=spec.model,
+        module=module,
+        sha256=hash_json([module_identity(module, spec, base), class_sources(module)]),
+        parameters=count_parameters(module),
     )
-    return teacher, others[0] if others else None
 
 
 def train_teacher(
@@ -178,22 +163,23 @@ def train_teacher(
 def train_student(
     recipe: Recipe,
     student: TrainedModel,
-    teacher: TrainedModel,
+    teachers: Sequence[TrainedModel],
     data: Ingredients,
     base: Path,
     steps: Path,
     progress: Progress,
 ) -> TrainedModel:
-    """Distils the student from the teacher."""
+    """Distils the student from the recipe's teacher, and the others of :func:`load_others` after it."""
     from edgekit.distillation.matching import own_losses
     from edgekit.distillation.students import distill
 
     samples, validation, identity = _training_data(recipe, data)
-    source, settings = teacher.module, recipe.distillation
-    assert source is not None  # check_roles
+    settings = recipe.distillation
+    source, *others = [teacher.module for teacher in teachers if teacher.module is not None]
 
     def fit(target: Module) -> object:
-        return distill(source, target, samples, validation, settings, seed=recipe.seed, base=base, progress=progress)[1]
+        learn = partial(distill, seed=recipe.seed, others=others, base=base, progress=progress)
+        return learn(source, target, samples, validation, settings)[1]
 
     lesson = Lesson(
         name="student",
@@ -201,7 +187,7 @@ def train_student(
         settings=settings,
         seed=recipe.seed,
         data=identity,
-        teacher=teacher.sha256,
+        teacher=hash_json([teacher.sha256 for teacher in teachers]),
         losses=tuple(sources_of(loss.__module__ for loss in own_losses(settings, base))),
         fit=fit,
     )
@@ -255,7 +241,7 @@ def _training_data(recipe: Recipe, data: Ingredients) -> tuple[Samples, Samples,
     return data.train, data.validation, (train, recipe.data.validation)
 
 
-def onnx_model(spec: ModelSpec, base: Path) -> TrainedModel:
+def onnx_model(spec: ModelSpec, base: Path, where: str = "teacher") -> TrainedModel:
     """Takes an ``.onnx`` file as the model to deploy.
 
     Raises:
@@ -263,7 +249,7 @@ def onnx_model(spec: ModelSpec, base: Path) -> TrainedModel:
     """
     from edgekit.conversion.clean import describe_onnx, load_onnx
 
-    path = expand_path(spec.model, base=base, where="teacher.model", error=ModelError)
+    path = expand_path(spec.model, base=base, where=f"{where}.model", error=ModelError)
     load_onnx(path)
     return TrainedModel(name=path.name, onnx=path, sha256=describe_onnx(path, precision="fp32").sha256)
 

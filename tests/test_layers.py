@@ -35,6 +35,7 @@ LAYERS = [
         "references",
         "sensitivities",
         "teaching",
+        "roles",
         "shipping",
         "gains",
         "timing",

@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -17,12 +18,15 @@ from fake_line import (
 
 from edgekit.errors import DataError, ModelError, SpecError, TrainingError
 from edgekit.ingredients import load_data, specs_of
+from edgekit.making import export
 from edgekit.models import load_module, save_weights, state_hash
+from edgekit.pipeline import distill_recipe
 from edgekit.progress import silent
+from edgekit.roles import check_roles
 from edgekit.teaching import (
-    check_roles,
     import_onnx,
     load_models,
+    load_others,
     onnx_inputs,
     onnx_model,
     run_reference,
@@ -65,12 +69,15 @@ def taught(recipe, project, steps):
     teacher, student = load_models(recipe, project)
     data = load_data(recipe, project, None)
     teacher = train_teacher(recipe, teacher, data, steps, silent)
-    return teacher, None if student is None else train_student(recipe, student, teacher, data, project, steps, silent)
+    return teacher, None if student is None else train_student(
+        recipe, student, [teacher, *load_others(recipe, project)], data, project, steps, silent
+    )
 
 
 # ---- roles ----
 
 ONNX = {"model": "model.onnx"}
+HINT = {"loss": "hints", "student": "a", "teacher": "b"}
 TORCH = {"model": "nets:teacher"}
 
 
@@ -78,10 +85,17 @@ TORCH = {"model": "nets:teacher"}
     ("fields", "message"),
     [
         ({"teacher": ONNX, "student": {"model": "small.ONNX"}}, "student.model is an .onnx file"),
-        ({"teacher": ONNX, "student": TORCH}, "an .onnx teacher cannot teach"),
+        (
+            {"teacher": ONNX, "student": TORCH, "distillation": {"features": [HINT]}},
+            "an .onnx teacher shows no layers, only its outputs",
+        ),
         ({"teacher": ONNX | {"train": QUICK}}, "an .onnx model takes no args, weights or training"),
         ({"teacher": ONNX | {"weights": "w.safetensors"}}, "an .onnx model takes no args, weights or training"),
         ({"teacher": ONNX | {"args": {"depth": 3}}}, "an .onnx model takes no args, weights or training"),
+        (
+            {"teacher": TORCH | {"weights": "w.safetensors"}, "student": TORCH, "distillation": {"teachers": [TORCH]}},
+            r"distillation.teachers\[0\] has no weights",
+        ),
         ({"teacher": TORCH}, "the teacher has neither weights nor training"),
         ({"teacher": TORCH, "student": TORCH}, "the teacher has neither weights nor training"),
         ({"teacher": TORCH, "student": TORCH, "data": None}, "training needs data"),
@@ -98,6 +112,7 @@ def test_models_that_cannot_play_their_part_are_refused(fields, message):
     [
         {"teacher": ONNX},
         {"teacher": ONNX, "data": None},
+        {"teacher": ONNX, "student": TORCH},
         {"teacher": TORCH, "data": None},  # how fast an architecture is needs no weights
         {"teacher": TORCH | {"weights": "w.safetensors"}},
         {"teacher": TORCH | {"weights": "w.safetensors", "train": QUICK}, "student": TORCH},
@@ -117,6 +132,44 @@ def test_both_models_are_made_before_one_is_trained(project):
 
 
 # ---- training ----
+
+
+def test_a_file_teaches_as_the_module_did_that_it_was_exported_from(project, tmp_path):
+    recipe = torch_recipe(project)
+    teacher, _ = taught(recipe, project, tmp_path / "steps")
+    data = load_data(recipe, project, None)
+    exported = export(teacher.module, data.test, tmp_path / "steps")
+    shutil.copy(exported.path, project / "teacher.onnx")
+    from_file = torch_recipe(project, teacher={"model": "teacher.onnx"})
+    by_module, by_file = (
+        distill_recipe(one, project, tmp_path / name) for one, name in ((recipe, "module"), (from_file, "file"))
+    )
+    assert by_file[0][:2] == ("teacher", "teacher.onnx")
+    assert by_file[0][-1] == str(project / "teacher.onnx")
+    assert not (tmp_path / "file" / "teacher.safetensors").exists()
+    assert by_file[0][3] == by_module[0][3]  # its accuracy
+    assert (tmp_path / "file" / "student.safetensors").exists()
+
+
+def test_several_teachers_teach_together_and_each_is_part_of_what_is_learnt(project, tmp_path, calls):
+    steps, recipe = tmp_path / "steps", torch_recipe(project)
+    teacher, _ = taught(recipe, project, steps)
+    save_weights(teacher.module, project / "other.safetensors")
+    other = {"model": "teaching_nets:teacher", "weights": "other.safetensors"}
+    together = torch_recipe(project, distillation=QUICK | {"teachers": [other], "combine": "confidence"})
+    first = taught(together, project, steps)[1]
+    again = taught(together, project, steps)[1]
+    assert calls == ["teacher", "student", "student"]
+    assert state_hash(first.module) == state_hash(again.module)
+    with torch.no_grad():
+        next(teacher.module.parameters()).mul_(1.5)
+    save_weights(teacher.module, project / "other.safetensors")
+    changed = taught(together, project, steps)[1]
+    assert calls[3:] == ["student"]
+    assert state_hash(changed.module) != state_hash(first.module)
+    none = torch_recipe(project, distillation=QUICK | {"teachers": [other | {"share": 0.0}], "teacher_share": 0.0})
+    with pytest.raises(TrainingError, match="no teacher has a share"):
+        taught(none, project, steps)
 
 
 def test_a_change_of_a_loss_of_the_users_own_teaches_the_student_again(project, tmp_path, calls):

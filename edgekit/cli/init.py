@@ -62,6 +62,15 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #rates = {}
 #head = { module = "fc", classes = 10 }
 
+# More teachers, all with weights: what they answer together is what is taught.
+#teacher_share = 1.0              # of the teacher above
+#combine = "mean"                 # or "confidence": the surer one counts more
+#[[distillation.teachers]]
+#model = "model:other"
+#args = {}
+#weights = "other.safetensors"
+#share = 1.0
+
 # What is matched between layers besides; one table a pair of layers.
 #[[distillation.features]]
 #loss = "hints"                   # "attention_transfer", "similarity", "relational", "contrastive", "review" or

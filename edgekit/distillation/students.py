@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from edgekit.distillation.forward import device_of, evaluating, forward, logits_
 from edgekit.distillation.inspection import count_classes
 from edgekit.distillation.losses import mixed, soft_loss
 from edgekit.distillation.matching import make_matches
+from edgekit.distillation.panels import Panel
 from edgekit.distillation.taps import tapped
 from edgekit.distillation.trainer import History, train
 from edgekit.errors import DataError, TrainingError
@@ -34,6 +35,7 @@ def distill(
     settings: Distillation,
     *,
     seed: int,
+    others: Sequence[nn.Module] = (),
     base: Path | None = None,
     progress: Progress = silent,
 ) -> tuple[nn.Module, History]:
@@ -50,6 +52,8 @@ def distill(
         validation: Samples that choose the best epoch, with or without labels.
         settings: See :class:`edgekit.recipe.Distillation`.
         seed: One seed, one student.
+        others: More teachers, in the order of ``settings.teachers``; what all answer together is what is taught, and
+            layers are those of ``teacher``.
         base: The recipe's folder: its modules may hold losses.
         progress: Told of every batch.
 
@@ -67,8 +71,14 @@ def distill(
     if settings.head is not None:
         replace_head(student, settings.head.module, settings.head.classes, seed)
         settings = settings.model_copy(update={"head": None})
-    _check_pair(teacher, student, data, validation, settings)
-    answers = _answers(teacher, validation)
+    for each in (teacher, *others):
+        _check_pair(each, student, data, validation, settings)
+        answers = _answers(each, validation)
+    panel = teacher
+    if others:
+        shares = [settings.teacher_share, *(other.share for other in settings.teachers)]
+        panel = Panel([teacher, *others], shares, settings.combine)
+        answers = _answers(panel, validation)
     if validation.targets is None:
         validation = dataclasses.replace(validation, targets=answers)
 
@@ -76,14 +86,14 @@ def distill(
     batch = to_torch(data.tensors(np.arange(min(_DRY, len(data)))), device_of(student))
     matches = make_matches(settings.features, teacher, student, batch, seed=seed, base=base)
     with (
-        evaluating(teacher),
+        evaluating(panel),
         tapped(student, matches.student_paths) as ours,
         tapped(teacher, matches.teacher_paths) as theirs,
     ):
 
         def loss(inputs: Mapping[str, Tensor], logits: Tensor, labels: Tensor | None) -> Tensor:
             with torch.no_grad():
-                answers = logits_of(teacher, inputs)
+                answers = logits_of(panel, inputs)
             value = mixed(lambda: soft(logits, answers, labels), logits, labels, settings.soft_weight)
             return value + matches(ours, theirs, labels) if settings.features else value
 

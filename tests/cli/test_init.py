@@ -17,6 +17,7 @@ from edgekit.recipe import (
     FeatureMatch,
     InputSpec,
     ModelSpec,
+    OtherTeacher,
     Quantization,
     Recipe,
     Teacher,
@@ -61,6 +62,9 @@ def test_it_parses_with_every_setting_on(tmp_path, everything):
     assert load(tmp_path).teacher.train.head.classes == 10
 
 
+LISTS = {"features": FeatureMatch, "teachers": OtherTeacher}
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_every_key_is_there_with_its_default(everything, table):
     raw = parse_toml(everything, "template")
@@ -71,8 +75,9 @@ def test_every_key_is_there_with_its_default(everything, table):
         default = field.get_default(call_default_factory=True, validated_data={})
         if default is None or default is PydanticUndefined or isinstance(default, BaseModel):
             continue
-        if name == "features":  # a list of tables cannot be shown empty: one shows what there is
-            assert FeatureMatch.model_validate(raw[name][0]).weight == FeatureMatch.model_fields["weight"].default
+        if name in LISTS:  # a list of tables cannot be shown empty: one shows every key
+            assert set(raw[name][0]) == set(LISTS[name].model_fields)
+            assert LISTS[name].model_validate(raw[name][0])
             continue
         value = tuple(raw[name]) if isinstance(default, tuple) else raw[name]
         assert value == default, f"{table}.{name}"

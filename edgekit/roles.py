@@ -1,0 +1,50 @@
+"""Which part a recipe's models can play."""
+
+from __future__ import annotations
+
+from edgekit.errors import SpecError
+from edgekit.models import is_onnx
+from edgekit.recipe import Recipe
+
+
+def check_roles(recipe: Recipe) -> None:
+    """Refuses a recipe whose models cannot play their parts, before anything is loaded.
+
+    Raises:
+        SpecError: An ``.onnx`` file is to be trained or to teach by its layers, or a teacher would have random weights.
+    """
+    teacher, student = recipe.teacher, recipe.student
+    if student is not None and is_onnx(student.model):
+        raise SpecError("student.model is an .onnx file, which cannot be trained", fix="give a torch factory")
+    if is_onnx(teacher.model):
+        if student is not None and recipe.distillation.features:
+            raise SpecError(
+                "an .onnx teacher shows no layers, only its outputs",
+                found=f"teacher.model = {teacher.model!r} and [[distillation.features]]",
+                fix="remove distillation.features, or give the teacher as a torch factory",
+            )
+        if teacher.args or teacher.weights or teacher.train:
+            raise SpecError(
+                "an .onnx model takes no args, weights or training",
+                found=f"teacher.model = {teacher.model!r}",
+                fix="remove them, or give a torch factory",
+            )
+    elif teacher.weights is None and teacher.train is None and recipe.data is not None:
+        raise SpecError(
+            "the teacher has neither weights nor training",
+            found=f"teacher.model = {teacher.model!r} alone: its weights would be random",
+            allowed="teacher.weights = FILE (--weights FILE), or a [teacher.train] table",
+            fix='add one of the two; where the factory itself loads trained weights, say weights = "factory"',
+        )
+    for i, other in enumerate(recipe.distillation.teachers):
+        if other.weights is None and not is_onnx(other.model):
+            raise SpecError(
+                f"distillation.teachers[{i}] has no weights, so it would teach at random",
+                found=f"model = {other.model!r} alone",
+                allowed='weights = FILE, an .onnx file, or weights = "factory" where it loads them itself',
+                fix="give its weights",
+            )
+    if recipe.data is None and (student is not None or teacher.train is not None):
+        raise SpecError(
+            "training needs data", found="no [data] in the recipe", allowed="data.train = …", fix="add a [data] table"
+        )
