@@ -63,12 +63,9 @@ class Course:
     @property
     def steered(self) -> bool:
         """Whether a schedule follows the gap."""
-        found = (
-            self.settings.schedules.temperature,
-            self.settings.schedules.soft_weight,
-            self.settings.schedules.features,
-        )
-        return any(schedule is not None and schedule.kind == "gap" for schedule in found)
+        found = self.settings.schedules
+        each = (found.temperature, found.soft_weight, found.features)
+        return any(schedule is not None and schedule.kind == "gap" for schedule in each)
 
     def see(self, student_logits: Tensor, teacher_logits: Tensor) -> None:
         """Takes in the top classes of one batch."""

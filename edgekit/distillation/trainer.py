@@ -29,8 +29,8 @@ from edgekit.progress import Progress, silent
 from edgekit.recipe import Training
 
 Loss = Callable[[Mapping[str, Tensor], Tensor, "Tensor | None", float], Tensor]
-"""From a batch's inputs by name, its logits ``[n, classes]``, its labels ``[n]`` (or None) and the share of the steps that
-are done, 0 to 1, to a scalar."""
+"""From a batch's inputs by name, its logits ``[n, classes]``, its labels ``[n]`` (or None) and the share of the steps
+that are done, 0 to 1, to a scalar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
