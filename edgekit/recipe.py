@@ -118,6 +118,41 @@ class OtherTeacher(ModelSpec):
     share: NonNegativeFloat = 1.0
 
 
+class Schedule(Strict):
+    """How a value goes from what it is given as to ``end`` while a student learns.
+
+    Attributes:
+        end: Where it goes.
+        kind: ``linear`` and ``cosine`` go with the steps; ``gap`` goes as far as the student's top class is the
+            teacher's, on a running mean of training batches.
+    """
+
+    end: NonNegativeFloat
+    kind: Literal["linear", "cosine", "gap"] = "linear"
+
+
+class Schedules(Strict):
+    """What changes while a student learns; None: nothing.
+
+    Attributes:
+        temperature: Of the soft loss.
+        soft_weight: Share of the soft loss.
+        features: A factor of all that is matched between layers, which begins at 1.
+    """
+
+    temperature: Schedule | None = None
+    soft_weight: Schedule | None = None
+    features: Schedule | None = None
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Schedules:
+        if self.temperature is not None and self.temperature.end <= 0:
+            raise ValueError("temperature.end above 0")
+        if self.soft_weight is not None and self.soft_weight.end > 1:
+            raise ValueError("soft_weight.end of at most 1")
+        return self
+
+
 class Distillation(Training):
     """What a student learns from: the teacher's logits, the labels, and the teacher's layers.
 
@@ -130,6 +165,7 @@ class Distillation(Training):
         features: What is matched between layers, added to the rest.
         teachers: More teachers, all with weights.
         teacher_share: The share of the recipe's own teacher in what they teach together.
+        schedules: What of it changes while the student learns.
         combine: How their answers become one: ``mean`` (geometric), or ``confidence``: the surer one counts more.
     """
 
@@ -142,6 +178,7 @@ class Distillation(Training):
     teachers: Annotated[tuple[OtherTeacher, ...], Field(strict=False)] = ()
     teacher_share: NonNegativeFloat = 1.0
     combine: Literal["mean", "confidence"] = "mean"
+    schedules: Schedules = Schedules()
 
 
 class Teacher(ModelSpec):

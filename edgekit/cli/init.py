@@ -52,6 +52,8 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #soft = "soft_targets"            # what matches the logits: "soft_targets", "decoupled", "dist" or "module:attr"
 #soft_args = {}                   # keyword arguments of that loss
 #standardise = false              # both logits with mean 0 and deviation 1 first
+#teacher_share = 1.0              # of the teacher above, where there are others
+#combine = "mean"                 # how their answers become one; "confidence": the surer one counts more
 #epochs = 10                      # these and the rest: as for the teacher's training
 #batch_size = 64
 #learning_rate = 1e-3
@@ -62,9 +64,14 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #rates = {}
 #head = { module = "fc", classes = 10 }
 
+# What changes while the student learns: each value goes from the one above (features: from 1) to `end`, with the steps
+# ("linear", "cosine") or as far as student and teacher agree ("gap").
+#[distillation.schedules]
+#temperature = { end = 1.0, kind = "linear" }
+#soft_weight = { end = 0.5, kind = "cosine" }
+#features = { end = 0.0, kind = "gap" }
+
 # More teachers, all with weights: what they answer together is what is taught.
-#teacher_share = 1.0              # of the teacher above
-#combine = "mean"                 # or "confidence": the surer one counts more
 #[[distillation.teachers]]
 #model = "model:other"
 #args = {}

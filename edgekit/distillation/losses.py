@@ -14,7 +14,7 @@ from edgekit.distillation.logit_losses import same_logits, standardised
 from edgekit.errors import TrainingError, did_you_mean
 from edgekit.recipe import Distillation
 
-SoftLoss = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
+SoftLoss = Callable[[Tensor, Tensor, "Tensor | None", float], Tensor]
 SOFT_LOSSES = {
     "soft_targets": "edgekit.distillation.losses:soft_targets",
     "decoupled": "edgekit.distillation.logit_losses:decoupled",
@@ -68,7 +68,7 @@ def mixed(soft: Callable[[], Tensor], student_logits: Tensor, labels: Tensor | N
 
 
 def soft_loss(settings: Distillation, base: Path | None) -> SoftLoss:
-    """The loss between logits that a recipe names, with its temperature, arguments and standardisation.
+    """The loss between logits that a recipe names, with its arguments and standardisation.
 
     Args:
         settings: ``soft`` is a key of :data:`SOFT_LOSSES`, or ``module:attr`` of a callable that takes the logits of
@@ -76,7 +76,7 @@ def soft_loss(settings: Distillation, base: Path | None) -> SoftLoss:
         base: The recipe's folder.
 
     Returns:
-        From the logits of student and teacher and the labels (or None) to a scalar.
+        From the logits of student and teacher, the labels (or None) and the temperature to a scalar.
 
     Raises:
         EdgeKitError: The loss cannot be found.
@@ -85,14 +85,17 @@ def soft_loss(settings: Distillation, base: Path | None) -> SoftLoss:
     where = "distillation.soft"
     function: Callable[..., Tensor] = resolve(settings.soft, SOFT_LOSSES, kind="soft loss", base=base, where=where)
     takes = inspect.signature(function).parameters
-    given = dict(settings.soft_args) | ({"temperature": settings.temperature} if "temperature" in takes else {})
-    check_arguments(function, given, f"{where} = {settings.soft!r}")
+    check_arguments(function, settings.soft_args, f"{where} = {settings.soft!r}")
 
-    def loss(student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+    def loss(student: Tensor, teacher: Tensor, labels: Tensor | None, temperature: float) -> Tensor:
         if settings.standardise:
             student, teacher = standardised(student), standardised(teacher)
-        more = {"labels": known(labels, f"soft = {settings.soft!r}")} if "labels" in takes else {}
-        return function(student, teacher, **given, **more)
+        given: dict[str, object] = dict(settings.soft_args)
+        if "temperature" in takes:
+            given["temperature"] = temperature
+        if "labels" in takes:
+            given["labels"] = known(labels, f"soft = {settings.soft!r}")
+        return function(student, teacher, **given)
 
     return loss
 

@@ -17,6 +17,7 @@ from edgekit.distillation.inspection import count_classes
 from edgekit.distillation.losses import mixed, soft_loss
 from edgekit.distillation.matching import make_matches
 from edgekit.distillation.panels import Panel
+from edgekit.distillation.schedules import Course
 from edgekit.distillation.taps import tapped
 from edgekit.distillation.trainer import History, train
 from edgekit.errors import DataError, TrainingError
@@ -82,7 +83,7 @@ def distill(
     if validation.targets is None:
         validation = dataclasses.replace(validation, targets=answers)
 
-    soft = soft_loss(settings, base)
+    soft, course = soft_loss(settings, base), Course(settings=settings)
     batch = to_torch(data.tensors(np.arange(min(_DRY, len(data)))), device_of(student))
     matches = make_matches(settings.features, teacher, student, batch, seed=seed, base=base)
     with (
@@ -91,11 +92,14 @@ def distill(
         tapped(teacher, matches.teacher_paths) as theirs,
     ):
 
-        def loss(inputs: Mapping[str, Tensor], logits: Tensor, labels: Tensor | None) -> Tensor:
+        def loss(inputs: Mapping[str, Tensor], logits: Tensor, labels: Tensor | None, share: float) -> Tensor:
             with torch.no_grad():
                 answers = logits_of(panel, inputs)
-            value = mixed(lambda: soft(logits, answers, labels), logits, labels, settings.soft_weight)
-            return value + matches(ours, theirs, labels) if settings.features else value
+                if course.steered:
+                    course.see(logits, answers)
+            temperature = course.temperature(share)
+            value = mixed(lambda: soft(logits, answers, labels, temperature), logits, labels, course.soft_weight(share))
+            return value + course.features(share) * matches(ours, theirs, labels) if settings.features else value
 
         history = train(
             student, data, validation, settings, seed=seed, loss=loss, beside=matches, progress=progress, name="student"
@@ -114,7 +118,8 @@ def _check_pair(
                 allowed="at least 1 of each",
                 fix="give more training data, or change data.validation",
             )
-    if data.targets is None and settings.soft_weight < 1:
+    until = settings.schedules.soft_weight
+    if data.targets is None and min(settings.soft_weight, until.end if until else 1.0) < 1:
         raise DataError(
             f"{data.name}: the hard loss needs labels and these samples have none",
             found=f"soft_weight = {settings.soft_weight}",

@@ -28,8 +28,9 @@ from edgekit.models import replace_head
 from edgekit.progress import Progress, silent
 from edgekit.recipe import Training
 
-Loss = Callable[[Mapping[str, Tensor], Tensor, "Tensor | None"], Tensor]
-"""From a batch's inputs by name, its logits ``[n, classes]`` and its labels ``[n]`` (or None) to a scalar."""
+Loss = Callable[[Mapping[str, Tensor], Tensor, "Tensor | None", float], Tensor]
+"""From a batch's inputs by name, its logits ``[n, classes]``, its labels ``[n]`` (or None) and the share of the steps
+that are done, 0 to 1, to a scalar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ class _Run:
         return self.batches * self.settings.epochs
 
 
-def cross_entropy(inputs: Mapping[str, Tensor], logits: Tensor, labels: Tensor | None) -> Tensor:
+def cross_entropy(inputs: Mapping[str, Tensor], logits: Tensor, labels: Tensor | None, share: float) -> Tensor:
     """The loss of hard labels; the trainer has checked that there are some."""
     return functional.cross_entropy(logits, labels)
 
@@ -191,20 +192,21 @@ def _epoch(run: _Run, epoch: int, validation: str) -> float:
     total, seen = 0.0, 0
     for batch in range(run.batches):
         indices = order[batch * size : (batch + 1) * size]
-        loss = _step(run, indices, f"{run.name}: epoch {epoch}, batch {batch + 1}")
+        done = ((epoch - 1) * run.batches + batch) / run.steps
+        loss = _step(run, indices, done, f"{run.name}: epoch {epoch}, batch {batch + 1}")
         total, seen = total + loss * len(indices), seen + len(indices)
         note = f"loss {loss:.3f}" + (f", {validation}" if validation else "")
         run.progress(f"train {run.name}", (epoch - 1) * run.batches + batch + 1, run.steps, note)
     return total / seen
 
 
-def _step(run: _Run, indices: Array, where: str) -> float:
+def _step(run: _Run, indices: Array, share: float, where: str) -> float:
     """One batch: forward, backward, update; returns the loss."""
     inputs = to_torch(run.data.tensors(indices), run.device)
     targets = run.data.targets
     labels = None if targets is None else torch.tensor(targets[indices], dtype=torch.int64, device=run.device)
     logits = logits_of(run.module, inputs)
-    value = run.loss(inputs, logits, labels)
+    value = run.loss(inputs, logits, labels, share)
     loss = float(value.detach())
     if not math.isfinite(loss):
         raise _not_finite(where, loss, inputs, logits)

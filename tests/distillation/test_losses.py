@@ -83,16 +83,16 @@ def test_labels_are_needed_only_for_the_hard_part():
 @pytest.mark.parametrize("standardise", [False, True])
 def test_a_recipe_names_the_loss_between_logits(name, standardise):
     student, teacher, labels = logits(0), logits(1), torch.tensor([0, 1, 2, 3, 4, 0])
-    loss = soft_loss(Distillation(soft=name, temperature=2.0, standardise=standardise), None)
+    loss = soft_loss(Distillation(soft=name, standardise=standardise), None)
     pair = (standardised(student), standardised(teacher)) if standardise else (student, teacher)
     direct = {"soft_targets": soft_targets, "dist": dist, "decoupled": lambda s, t, T: decoupled(s, t, labels, T)}
-    assert loss(student, teacher, labels).item() == pytest.approx(direct[name](*pair, 2.0).item())
+    assert loss(student, teacher, labels, 2.0).item() == pytest.approx(direct[name](*pair, 2.0).item())
 
 
 def test_arguments_of_a_loss_are_the_recipes():
     student, teacher, labels = logits(0), logits(1), torch.tensor([0, 1, 2, 3, 4, 0])
-    loss = soft_loss(Distillation(soft="decoupled", temperature=2.0, soft_args={"beta": 0.5}), None)
-    assert loss(student, teacher, labels).item() == pytest.approx(
+    loss = soft_loss(Distillation(soft="decoupled", soft_args={"beta": 0.5}), None)
+    assert loss(student, teacher, labels, 2.0).item() == pytest.approx(
         decoupled(student, teacher, labels, 2.0, beta=0.5).item()
     )
     with pytest.raises(TrainingError, match="has no argument 'gama'") as caught:
@@ -103,13 +103,13 @@ def test_arguments_of_a_loss_are_the_recipes():
 def test_a_loss_that_needs_labels_says_so():
     loss = soft_loss(Distillation(soft="decoupled"), None)
     with pytest.raises(TrainingError, match="this loss needs labels"):
-        loss(logits(0), logits(1), None)
+        loss(logits(0), logits(1), None, 1.0)
 
 
 def test_a_loss_of_the_users_own_lies_beside_the_recipe(tmp_path):
     (tmp_path / "own_soft.py").write_text("def gap(ours, theirs):\n    return (ours - theirs).square().mean()\n")
     loss = soft_loss(Distillation(soft="own_soft:gap"), tmp_path)
-    assert loss(logits(0), logits(1), None).item() == pytest.approx((logits(0) - logits(1)).square().mean().item())
+    assert loss(logits(0), logits(1), None, 1.0).item() == pytest.approx((logits(0) - logits(1)).square().mean().item())
     with pytest.raises(UnknownName, match="unknown soft loss 'soft_target'"):
         soft_loss(Distillation(soft="soft_target"), None)
 

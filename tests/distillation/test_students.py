@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from edgekit.distillation import students
 from edgekit.distillation.forward import forward
 from edgekit.distillation.students import distill
 from edgekit.distillation.trainer import train
 from edgekit.errors import DataError, TrainingError
-from edgekit.recipe import Distillation, Head, Training
+from edgekit.recipe import Distillation, Head, Schedule, Schedules, Training
 
 SETTINGS = Distillation(epochs=8, batch_size=16, learning_rate=0.05)
 
@@ -25,6 +26,26 @@ def teacher(net, blobs):
 
 def agreement(one: nn.Module, other: nn.Module, samples) -> float:
     return float((forward(one, samples)["output"].argmax(1) == forward(other, samples)["output"].argmax(1)).mean())
+
+
+def test_what_changes_with_the_steps_is_seen_by_the_loss(teacher, blobs, net, monkeypatch):
+    """A soft weight that goes from 1 to 0 needs labels, and ends at the labels' own loss."""
+    seen = []
+    original = students.mixed
+
+    def mixed(soft, logits, labels, soft_weight):
+        seen.append(soft_weight)
+        return original(soft, logits, labels, soft_weight)
+
+    monkeypatch.setattr(students, "mixed", mixed)
+    data = blobs(64)
+    settings = SETTINGS.model_copy(update={"soft_weight": 1.0, "schedules": Schedules(soft_weight=Schedule(end=0.0))})
+    distill(teacher, net(8, seed=2), data, data, settings, seed=0)
+    assert seen[0] == 1.0
+    assert 0.0 < seen[-1] < 0.1
+    assert sorted(seen, reverse=True) == seen
+    with pytest.raises(DataError, match="the hard loss needs labels"):
+        distill(teacher, net(8, seed=2), blobs(64, labelled=False), data, settings, seed=0)
 
 
 def test_a_student_learns_from_teacher_and_labels(teacher, net, blobs):
