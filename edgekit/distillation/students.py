@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,18 +72,9 @@ def distill(
     if settings.head is not None:
         replace_head(student, settings.head.module, settings.head.classes, seed)
         settings = settings.model_copy(update={"head": None})
-    for each in (teacher, *others):
-        _check_pair(each, student, data, validation, settings)
-        answers = _answers(each, validation)
-    panel = teacher
-    if others:
-        shares = [settings.teacher_share, *(other.share for other in settings.teachers)]
-        panel = Panel([teacher, *others], shares, settings.combine)
-        answers = _answers(panel, validation)
+    panel, answers = _panel([teacher, *others], student, data, validation, settings)
     if validation.targets is None:
         validation = dataclasses.replace(validation, targets=answers)
-
-    soft, course = soft_loss(settings, base), Course(settings=settings)
     batch = to_torch(data.tensors(np.arange(min(_DRY, len(data)))), device_of(student))
     matches = make_matches(settings.features, teacher, student, batch, seed=seed, base=base)
     with (
@@ -91,20 +82,48 @@ def distill(
         tapped(student, matches.student_paths) as ours,
         tapped(teacher, matches.teacher_paths) as theirs,
     ):
+        from_logits = _logit_loss(panel, settings, base)
 
         def loss(inputs: Mapping[str, Tensor], logits: Tensor, labels: Tensor | None, share: float) -> Tensor:
-            with torch.no_grad():
-                answers = logits_of(panel, inputs)
-                if course.steered:
-                    course.see(logits, answers)
-            temperature = course.temperature(share)
-            value = mixed(lambda: soft(logits, answers, labels, temperature), logits, labels, course.soft_weight(share))
-            return value + course.features(share) * matches(ours, theirs, labels) if settings.features else value
+            value, factor = from_logits(inputs, logits, labels, share)
+            return value + factor * matches(ours, theirs, labels) if settings.features else value
 
         history = train(
             student, data, validation, settings, seed=seed, loss=loss, beside=matches, progress=progress, name="student"
         )
     return student, history
+
+
+def _panel(
+    teachers: Sequence[nn.Module], student: nn.Module, data: Samples, validation: Samples, settings: Distillation
+) -> tuple[nn.Module, Array]:
+    """All teachers as one module, each checked; and its top classes on the validation samples ``[n]``."""
+    for each in teachers:
+        _check_pair(each, student, data, validation, settings)
+        answers = _answers(each, validation)
+    if len(teachers) == 1:
+        return teachers[0], answers
+    shares = [settings.teacher_share, *(other.share for other in settings.teachers)]
+    panel = Panel(teachers, shares, settings.combine)
+    return panel, _answers(panel, validation)
+
+
+def _logit_loss(
+    panel: nn.Module, settings: Distillation, base: Path | None
+) -> Callable[[Mapping[str, Tensor], Tensor, Tensor | None, float], tuple[Tensor, float]]:
+    """The loss of logits and labels, which also runs the teachers; gives the factor of the layers' losses with it."""
+    soft, course = soft_loss(settings, base), Course(settings=settings)
+
+    def loss(inputs: Mapping[str, Tensor], logits: Tensor, labels: Tensor | None, share: float) -> tuple[Tensor, float]:
+        with torch.no_grad():
+            answers = logits_of(panel, inputs)
+            if course.steered:
+                course.see(logits, answers)
+        temperature = course.temperature(share)
+        value = mixed(lambda: soft(logits, answers, labels, temperature), logits, labels, course.soft_weight(share))
+        return value, course.features(share)
+
+    return loss
 
 
 def _check_pair(
