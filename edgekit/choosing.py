@@ -95,12 +95,17 @@ def shown_faster(base: Measured, other: Measured, sides: int = 2) -> bool:
 
 
 def ratio_in_turns(base: Measured, other: Measured, sides: int = 2) -> Ratio | None:
-    """The ratio of medians of two that were measured in the same turns; None with too few turns for an interval."""
+    """The ratio of medians of two that were measured in the same turns; None with too few turns for an interval.
+
+    Where half a dozen sides took too few turns for groups of whole rotations, each round is a value of its own, and
+    rounds are joined until they are not correlated.
+    """
     if base.status != "ok" or other.status != "ok" or min(base.turns, other.turns) == 0:
         return None
     turns = [split_turns(m.application_ms, m.turn_sizes) for m in (base, other)]
     rounds = min(map(len, turns))
-    return compare_in_turns(turns[0][:rounds], turns[1][:rounds], 50.0, sides=sides)
+    pair = (turns[0][:rounds], turns[1][:rounds])
+    return compare_in_turns(*pair, 50.0, sides=sides) or compare_in_turns(*pair, 50.0)
 
 
 def p50_bound_ms(candidate: Candidate) -> float | None:

@@ -5,7 +5,7 @@ import pytest
 
 from edgekit.candidate import Candidate, Plan
 from edgekit.checking import Proof
-from edgekit.choosing import best, p50_bound_ms
+from edgekit.choosing import best, p50_bound_ms, ratio_in_turns, shown_faster
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measured import Measured
 from edgekit.verdict import LimitResult, Verdict
@@ -109,6 +109,23 @@ def test_int8_ships_only_when_it_is_shown_to_be_faster_than_fp32():
     assert best([fp32, faster]) is faster
     assert best([fp32, as_fast]) is fp32
     assert best([as_fast]) is as_fast, "nobody asked for fp32"
+
+
+def first_turns(candidate, count):
+    latencies = candidate.measured.application_ms[: 20 * count]
+    return dataclasses.replace(
+        candidate.measured, application_ms=latencies, engine_ms=latencies, turn_sizes=(20,) * count, turns=count
+    )
+
+
+def test_half_the_time_is_shown_in_few_turns_of_many_sides():
+    """A slow model of which seven plans took 24 turns each: whole rotations would make three groups."""
+    base, half, same = (first_turns(in_turns("int8", FACTORS, ms), 24) for ms in (1.0, 0.5, 1.001))
+    assert ratio_in_turns(base, half, 7).ratio == pytest.approx(0.5, rel=0.05)
+    assert shown_faster(base, half, 7)
+    assert not shown_faster(base, same, 7)
+    assert not shown_faster(same, base, 7)
+    assert ratio_in_turns(first_turns(in_turns("fp32", FACTORS), 9), half, 7) is None
 
 
 def test_what_is_fast_on_a_slow_engine_is_no_gain_over_fp32_of_a_fast_one():
