@@ -18,6 +18,7 @@ from edgekit.backends import load_backend
 from edgekit.bundle import check_replaceable
 from edgekit.candidate import Candidate, Task, try_plans
 from edgekit.catalog import load_profile, load_target
+from edgekit.chains import train_chain
 from edgekit.checking import References, make_references
 from edgekit.choosing import best
 from edgekit.disk import whole
@@ -50,7 +51,6 @@ from edgekit.teaching import (
     onnx_inputs,
     onnx_model,
     run_reference,
-    train_student,
     train_teacher,
 )
 from edgekit.verdict import check_clock
@@ -225,7 +225,7 @@ def train_models(
     teacher = train_teacher(recipe, teacher, data, steps, progress)
     if student is None:
         return data, teacher, teacher
-    return data, teacher, train_student(recipe, student, [teacher, *others], data, base, steps, progress)
+    return data, teacher, train_chain(recipe, student, [teacher, *others], data, base, steps, progress)
 
 
 def _require(package: str) -> None:

@@ -165,6 +165,8 @@ class Distillation(Training):
         features: What is matched between layers, added to the rest.
         teachers: More teachers, all with weights.
         teacher_share: The share of the recipe's own teacher in what they teach together.
+        assistants: Models between teacher and student, large to small: each learns from the one before.
+        generations: How often the student is taught; each time but the first by what it became the time before.
         schedules: What of it changes while the student learns.
         combine: How their answers become one: ``mean`` (geometric), or ``confidence``: the surer one counts more.
     """
@@ -178,6 +180,8 @@ class Distillation(Training):
     teachers: Annotated[tuple[OtherTeacher, ...], Field(strict=False)] = ()
     teacher_share: NonNegativeFloat = 1.0
     combine: Literal["mean", "confidence"] = "mean"
+    assistants: Annotated[tuple[ModelSpec, ...], Field(strict=False)] = ()
+    generations: PositiveInt = 1
     schedules: Schedules = Schedules()
 
 

@@ -44,7 +44,26 @@ def check_roles(recipe: Recipe) -> None:
                 allowed='weights = FILE, an .onnx file, or weights = "factory" where it loads them itself',
                 fix="give its weights",
             )
+    _check_line(recipe)
     if recipe.data is None and (student is not None or teacher.train is not None):
         raise SpecError(
             "training needs data", found="no [data] in the recipe", allowed="data.train = …", fix="add a [data] table"
+        )
+
+
+def _check_line(recipe: Recipe) -> None:
+    """Assistants can be trained, and layers are named of one pair of models only."""
+    settings = recipe.distillation
+    for i, assistant in enumerate(settings.assistants):
+        if is_onnx(assistant.model):
+            raise SpecError(
+                f"distillation.assistants[{i}] is an .onnx file, which cannot be trained", fix="give a torch factory"
+            )
+    between = "assistants" if settings.assistants else "generations" if settings.generations > 1 else None
+    if between is not None and settings.features:
+        raise SpecError(
+            f"distillation.features names layers of the teacher, and with {between} others teach too",
+            found=f"[[distillation.features]] and distillation.{between}",
+            allowed="one of the two",
+            fix="remove one; or distil in two recipes, the second with the first's student as its teacher",
         )

@@ -78,7 +78,7 @@ class Lesson:
     """One training: everything it depends on, and the call that does it.
 
     Attributes:
-        name: ``teacher`` or ``student``.
+        name: ``teacher``, ``student``, ``assistant-1`` …, ``generation-1`` …
         model: What is trained, as it was loaded.
         settings: How.
         seed: Seed of the recipe.
@@ -107,7 +107,7 @@ def load_models(recipe: Recipe, base: Path) -> tuple[TrainedModel, TrainedModel 
         ModelError: One cannot be made, or its weights do not fit.
     """
     teacher = _teaching_model("teacher", recipe.teacher, recipe.seed, base)
-    return teacher, None if recipe.student is None else _torch_model("student", recipe.student, recipe.seed, base)
+    return teacher, None if recipe.student is None else torch_model("student", recipe.student, recipe.seed, base)
 
 
 def load_others(recipe: Recipe, base: Path) -> list[TrainedModel]:
@@ -122,7 +122,7 @@ def load_others(recipe: Recipe, base: Path) -> list[TrainedModel]:
 
 def _teaching_model(role: str, spec: ModelSpec, seed: int, base: Path) -> TrainedModel:
     if not is_onnx(spec.model):
-        return _torch_model(role, spec, seed, base)
+        return torch_model(role, spec, seed, base)
     from edgekit.distillation.onnx_teacher import OnnxTeacher
 
     model = onnx_model(spec, base, where=role)
@@ -130,7 +130,12 @@ def _teaching_model(role: str, spec: ModelSpec, seed: int, base: Path) -> Traine
     return dataclasses.replace(model, module=OnnxTeacher(model.onnx))
 
 
-def _torch_model(role: str, spec: ModelSpec, seed: int, base: Path) -> TrainedModel:
+def torch_model(role: str, spec: ModelSpec, seed: int, base: Path) -> TrainedModel:
+    """Makes a torch model of a recipe.
+
+    Raises:
+        ModelError: It cannot be made, or its weights do not fit.
+    """
     module = load_module(spec, base=base, seed=seed, where=role)
     return TrainedModel(
         name=spec.model,
@@ -168,8 +173,9 @@ def train_student(
     base: Path,
     steps: Path,
     progress: Progress,
+    name: str = "student",
 ) -> TrainedModel:
-    """Distils the student from the recipe's teacher, and the others of :func:`load_others` after it."""
+    """Distils a student from a teacher, and the others after it."""
     from edgekit.distillation.matching import own_losses
     from edgekit.distillation.students import distill
 
@@ -178,11 +184,11 @@ def train_student(
     source, *others = [teacher.module for teacher in teachers if teacher.module is not None]
 
     def fit(target: Module) -> object:
-        learn = partial(distill, seed=recipe.seed, others=others, base=base, progress=progress)
+        learn = partial(distill, seed=recipe.seed, others=others, base=base, progress=progress, name=name)
         return learn(source, target, samples, validation, settings)[1]
 
     lesson = Lesson(
-        name="student",
+        name=name,
         model=student,
         settings=settings,
         seed=recipe.seed,

@@ -36,6 +36,7 @@ LAYERS = [
         "sensitivities",
         "teaching",
         "roles",
+        "chains",
         "shipping",
         "gains",
         "timing",

@@ -42,7 +42,7 @@ def test_a_file_and_its_folder_are_the_same_recipe(recipe, tmp_path):
             GOOD + "[distillation]\ntemprature = 3",
             "unknown key 'distillation.temprature'",
             "temprature",
-            "soft_weight, standardise, teacher_share, teachers, temperature",
+            "standardise, teacher_share, teachers, temperature",
             "did you mean 'temperature'?",
         ),
         (

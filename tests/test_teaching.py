@@ -20,7 +20,7 @@ from edgekit.errors import DataError, ModelError, SpecError, TrainingError
 from edgekit.ingredients import load_data, specs_of
 from edgekit.making import export
 from edgekit.models import load_module, save_weights, state_hash
-from edgekit.pipeline import distill_recipe
+from edgekit.pipeline import distill_recipe, train_models
 from edgekit.progress import silent
 from edgekit.roles import check_roles
 from edgekit.teaching import (
@@ -96,6 +96,22 @@ TORCH = {"model": "nets:teacher"}
             {"teacher": TORCH | {"weights": "w.safetensors"}, "student": TORCH, "distillation": {"teachers": [TORCH]}},
             r"distillation.teachers\[0\] has no weights",
         ),
+        (
+            {
+                "teacher": TORCH | {"weights": "w.safetensors"},
+                "student": TORCH,
+                "distillation": {"features": [HINT], "generations": 2},
+            },
+            "with generations others teach too",
+        ),
+        (
+            {
+                "teacher": TORCH | {"weights": "w.safetensors"},
+                "student": TORCH,
+                "distillation": {"assistants": [ONNX]},
+            },
+            r"distillation.assistants\[0\] is an .onnx file",
+        ),
         ({"teacher": TORCH}, "the teacher has neither weights nor training"),
         ({"teacher": TORCH, "student": TORCH}, "the teacher has neither weights nor training"),
         ({"teacher": TORCH, "student": TORCH, "data": None}, "training needs data"),
@@ -170,6 +186,31 @@ def test_several_teachers_teach_together_and_each_is_part_of_what_is_learnt(proj
     none = torch_recipe(project, distillation=QUICK | {"teachers": [other | {"share": 0.0}], "teacher_share": 0.0})
     with pytest.raises(TrainingError, match="no teacher has a share"):
         taught(none, project, steps)
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"assistants": [{"model": "teaching_nets:student"}]}, ["teacher", "assistant-1", "student"]),
+        ({"generations": 3}, ["teacher", "generation-1", "generation-2", "student"]),
+    ],
+)
+def test_a_student_is_reached_through_others(project, tmp_path, fields, names):
+    recipe, steps = torch_recipe(project, distillation=QUICK | {"epochs": 6} | fields), tmp_path / "steps"
+    seen = []
+
+    def progress(step, done, total, note=""):
+        if step.removeprefix("train ") not in seen:
+            seen.append(step.removeprefix("train "))
+
+    student = train_models(recipe, project, steps, progress)[2]
+    assert seen == names
+    assert {folder.name.rsplit("-", 1)[0] for folder in steps.iterdir()} >= set(names)
+    again = train_models(recipe, project, steps)[2]
+    assert again.training["reused"]
+    assert state_hash(again.module) == state_hash(student.module)
+    direct = train_models(torch_recipe(project), project, steps)[2]
+    assert state_hash(direct.module) != state_hash(student.module), "who taught makes a difference"
 
 
 def test_a_change_of_a_loss_of_the_users_own_teaches_the_student_again(project, tmp_path, calls):

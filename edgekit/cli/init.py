@@ -52,6 +52,7 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #soft = "soft_targets"            # what matches the logits: "soft_targets", "decoupled", "dist" or "module:attr"
 #soft_args = {}                   # keyword arguments of that loss
 #standardise = false              # both logits with mean 0 and deviation 1 first
+#generations = 1                  # how often: each time but the first by what the student became the time before
 #teacher_share = 1.0              # of the teacher above, where there are others
 #combine = "mean"                 # how their answers become one; "confidence": the surer one counts more
 #epochs = 10                      # these and the rest: as for the teacher's training
@@ -77,6 +78,12 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #args = {}
 #weights = "other.safetensors"
 #share = 1.0
+
+# Models between teacher and student, large to small: each learns from the one before.
+#[[distillation.assistants]]
+#model = "model:assistant"
+#args = {}
+#weights = "assistant.safetensors"
 
 # What is matched between layers besides; one table a pair of layers.
 #[[distillation.features]]

@@ -39,6 +39,7 @@ def distill(
     others: Sequence[nn.Module] = (),
     base: Path | None = None,
     progress: Progress = silent,
+    name: str = "student",
 ) -> tuple[nn.Module, History]:
     """Trains a student in place on the teacher's logits, mixed with the labels, and on the teacher's layers.
 
@@ -57,6 +58,7 @@ def distill(
             layers are those of ``teacher``.
         base: The recipe's folder: its modules may hold losses.
         progress: Told of every batch.
+        name: What the student is called in messages.
 
     Returns:
         The student with its best weights, in evaluation mode, and how training went.
@@ -89,7 +91,7 @@ def distill(
             return value + factor * matches(ours, theirs, labels) if settings.features else value
 
         history = train(
-            student, data, validation, settings, seed=seed, loss=loss, beside=matches, progress=progress, name="student"
+            student, data, validation, settings, seed=seed, loss=loss, beside=matches, progress=progress, name=name
         )
     return student, history
 

@@ -62,7 +62,7 @@ def test_it_parses_with_every_setting_on(tmp_path, everything):
     assert load(tmp_path).teacher.train.head.classes == 10
 
 
-LISTS = {"features": FeatureMatch, "teachers": OtherTeacher}
+LISTS = {"assistants": ModelSpec, "features": FeatureMatch, "teachers": OtherTeacher}
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -1,0 +1,40 @@
+"""From the teacher to the student through others: assistants between them, earlier generations of the student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekit.ingredients import Ingredients
+from edgekit.progress import Progress
+from edgekit.recipe import Recipe
+from edgekit.teaching import TrainedModel, torch_model, train_student
+
+
+def train_chain(
+    recipe: Recipe,
+    student: TrainedModel,
+    teachers: Sequence[TrainedModel],
+    data: Ingredients,
+    base: Path,
+    steps: Path,
+    progress: Progress,
+) -> TrainedModel:
+    """Distils the student, through assistants and earlier generations of itself where the recipe has them.
+
+    Assistants: S. Mirzadeh et al., "Improved Knowledge Distillation via Teacher Assistant", AAAI 2020: a student learns
+    less from a teacher that is far ahead of it. Generations: T. Furlanello et al., "Born-Again Neural Networks", ICML
+    2018: each begins anew, from other first weights, and learns from the one before.
+    """
+    assert recipe.student is not None  # there is something to distil
+    settings = recipe.distillation
+    for number, spec in enumerate(settings.assistants, start=1):
+        model = torch_model(f"distillation.assistants[{number - 1}]", spec, recipe.seed, base)
+        link = recipe.model_copy(update={"distillation": settings.model_copy(update={"head": None})})
+        name = f"assistant-{number}"
+        teachers = [train_student(link, model, teachers, data, base, steps, progress, name)]
+    for number in range(1, settings.generations):
+        model = torch_model("student", recipe.student, recipe.seed + number, base)
+        name = f"generation-{number}"
+        teachers = [train_student(recipe, model, teachers, data, base, steps, progress, name)]
+    return train_student(recipe, student, teachers, data, base, steps, progress)
