@@ -52,7 +52,9 @@ def eligible(candidates: Sequence[Candidate]) -> list[Candidate]:
 def collapsed(candidate: Candidate) -> bool:
     """Whether no score is known of it, and its outputs have less than 15 dB against the fp32 model's."""
     proof = candidate.proof
-    return proof is not None and proof.drop is None and proof.reference_db < COLLAPSE_DB
+    if candidate.failure or proof is None or proof.broken:
+        return False
+    return proof.drop is None and proof.reference_db < COLLAPSE_DB
 
 
 def _by_time(candidates: list[Candidate]) -> list[Candidate]:

@@ -16,7 +16,7 @@ from fake_line import (
     write_torch_project,
 )
 
-from edgekit.errors import DataError, ModelError, SpecError, TrainingError
+from edgekit.errors import DataError, ModelError, TrainingError
 from edgekit.ingredients import load_data, specs_of
 from edgekit.making import export
 from edgekit.models import load_module, save_weights, state_hash
@@ -75,70 +75,6 @@ def taught(recipe, project, steps):
 
 
 # ---- roles ----
-
-ONNX = {"model": "model.onnx"}
-HINT = {"loss": "hints", "student": "a", "teacher": "b"}
-TORCH = {"model": "nets:teacher"}
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"teacher": ONNX, "student": {"model": "small.ONNX"}}, "student.model is an .onnx file"),
-        (
-            {"teacher": ONNX, "student": TORCH, "distillation": {"features": [HINT]}},
-            "an .onnx teacher shows no layers, only its outputs",
-        ),
-        ({"teacher": ONNX | {"train": QUICK}}, "an .onnx model takes no args, weights or training"),
-        ({"teacher": ONNX | {"weights": "w.safetensors"}}, "an .onnx model takes no args, weights or training"),
-        ({"teacher": ONNX | {"args": {"depth": 3}}}, "an .onnx model takes no args, weights or training"),
-        (
-            {"teacher": TORCH | {"weights": "w.safetensors"}, "student": TORCH, "distillation": {"teachers": [TORCH]}},
-            r"distillation.teachers\[0\] has no weights",
-        ),
-        (
-            {
-                "teacher": TORCH | {"weights": "w.safetensors"},
-                "student": TORCH,
-                "distillation": {"features": [HINT], "generations": 2},
-            },
-            "with generations others teach too",
-        ),
-        (
-            {
-                "teacher": TORCH | {"weights": "w.safetensors"},
-                "student": TORCH,
-                "distillation": {"assistants": [ONNX]},
-            },
-            r"distillation.assistants\[0\] is an .onnx file",
-        ),
-        ({"teacher": TORCH}, "the teacher has neither weights nor training"),
-        ({"teacher": TORCH, "student": TORCH}, "the teacher has neither weights nor training"),
-        ({"teacher": TORCH, "student": TORCH, "data": None}, "training needs data"),
-        ({"teacher": TORCH | {"train": QUICK}, "data": None}, "training needs data"),
-    ],
-)
-def test_models_that_cannot_play_their_part_are_refused(fields, message):
-    with pytest.raises(SpecError, match=message):
-        check_roles(make_recipe(**fields))
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"teacher": ONNX},
-        {"teacher": ONNX, "data": None},
-        {"teacher": ONNX, "student": TORCH},
-        {"teacher": TORCH, "data": None},  # how fast an architecture is needs no weights
-        {"teacher": TORCH | {"weights": "w.safetensors"}},
-        {"teacher": TORCH | {"weights": "w.safetensors", "train": QUICK}, "student": TORCH},
-        {"teacher": TORCH | {"train": QUICK}},
-    ],
-)
-def test_models_that_can(fields):
-    recipe = make_recipe(**fields)
-    check_roles(recipe)
-    assert recipe.teacher.model == fields["teacher"]["model"]
 
 
 def test_both_models_are_made_before_one_is_trained(project):

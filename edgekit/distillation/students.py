@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,17 @@ from edgekit.data import Samples
 from edgekit.distillation.forward import device_of, evaluating, forward, logits_of, to_torch
 from edgekit.distillation.inspection import count_classes
 from edgekit.distillation.losses import mixed, soft_loss
-from edgekit.distillation.matching import make_matches
+from edgekit.distillation.matching import Matches, make_matches
 from edgekit.distillation.panels import Panel
 from edgekit.distillation.schedules import Course
 from edgekit.distillation.taps import tapped
-from edgekit.distillation.trainer import History, train
+from edgekit.distillation.trainer import History, Loss, train
 from edgekit.errors import DataError, TrainingError
 from edgekit.models import replace_head
 from edgekit.progress import Progress, silent
 from edgekit.recipe import Distillation
 
+LogitLoss = Callable[[Mapping[str, Tensor], Tensor, "Tensor | None", float], tuple[Tensor, float]]
 _DRY = 4  # samples of the run that projectors are sized by
 
 
@@ -79,21 +81,29 @@ def distill(
         validation = dataclasses.replace(validation, targets=answers)
     batch = to_torch(data.tensors(np.arange(min(_DRY, len(data)))), device_of(student))
     matches = make_matches(settings.features, teacher, student, batch, seed=seed, base=base)
+    with _taught(panel, teacher, student, matches, _logit_loss(panel, settings, base)) as loss:
+        history = train(
+            student, data, validation, settings, seed=seed, loss=loss, beside=matches, progress=progress, name=name
+        )
+    return student, history
+
+
+@contextmanager
+def _taught(
+    panel: nn.Module, teacher: nn.Module, student: nn.Module, matches: Matches, from_logits: LogitLoss
+) -> Iterator[Loss]:
+    """The loss of logits and layers, while the layers of both are looked at."""
     with (
         evaluating(panel),
         tapped(student, matches.student_paths) as ours,
         tapped(teacher, matches.teacher_paths) as theirs,
     ):
-        from_logits = _logit_loss(panel, settings, base)
 
         def loss(inputs: Mapping[str, Tensor], logits: Tensor, labels: Tensor | None, share: float) -> Tensor:
             value, factor = from_logits(inputs, logits, labels, share)
-            return value + factor * matches(ours, theirs, labels) if settings.features else value
+            return value + factor * matches(ours, theirs, labels) if matches.student_paths else value
 
-        history = train(
-            student, data, validation, settings, seed=seed, loss=loss, beside=matches, progress=progress, name=name
-        )
-    return student, history
+        yield loss
 
 
 def _panel(
@@ -110,9 +120,7 @@ def _panel(
     return panel, _answers(panel, validation)
 
 
-def _logit_loss(
-    panel: nn.Module, settings: Distillation, base: Path | None
-) -> Callable[[Mapping[str, Tensor], Tensor, Tensor | None, float], tuple[Tensor, float]]:
+def _logit_loss(panel: nn.Module, settings: Distillation, base: Path | None) -> LogitLoss:
     """The loss of logits and labels, which also runs the teachers; gives the factor of the layers' losses with it."""
     soft, course = soft_loss(settings, base), Course(settings=settings)
 
