@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 FP32_FLOOR_DB = 90.0
+OWN_MARGIN_DB = 6.0
 MOST_RATIO = 1.02
 NONE = "-"
 TIMES = "×"  # noqa: RUF001
@@ -32,9 +33,12 @@ def failed(row: dict[str, Any]) -> str | None:
 
 
 def amplifies(row: dict[str, Any]) -> bool:
-    """Whether the network itself, between float32 and float64 in torch, keeps no more than parity asks for."""
+    """Whether the network itself, between float32 and float64 in torch, keeps little more than parity asks for.
+
+    An engine rounds in an order of its own, so torch's error and the engine's add up.
+    """
     own = row.get("own_db")
-    return own is not None and own < FP32_FLOOR_DB
+    return own is not None and own < FP32_FLOOR_DB + OWN_MARGIN_DB
 
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]], note: str) -> None:
