@@ -13,6 +13,8 @@ from edgekit.errors import ExportError
 
 _TORCH = str(Path(torch.__file__).parent)
 _HERE = str(Path(__file__).parent)
+_EXECUTING = "While executing %"  # torch.fx names the node at which running a graph failed
+_TRANSLATING = "translat"
 
 
 def untraceable(module: torch.nn.Module, exc: Exception) -> ExportError:
@@ -37,6 +39,9 @@ def untraceable(module: torch.nn.Module, exc: Exception) -> ExportError:
 def untranslated(program: torch.export.ExportedProgram, exc: Exception, opset: int) -> ExportError:
     """The error of a traced module that ``torch.onnx`` cannot translate."""
     causes = list(_chain(exc))
+    broken = next((cause for cause in causes if _EXECUTING in str(cause) and _TRANSLATING not in str(cause)), None)
+    if broken is not None:
+        return _undecomposed(broken)
     match = re.search(r"target=torch\.ops\.(\w+\.\w+)", "\n".join(map(str, causes)))
     if match is None:
         return ExportError("torch.onnx.export cannot translate the model", found=_first_line(causes[-1]))
@@ -46,6 +51,21 @@ def untranslated(program: torch.export.ExportedProgram, exc: Exception, opset: i
         found=_operator_line(program, operator) or _first_line(causes[-1]),
         allowed=f"operators of ONNX opset {opset}",
         fix="replace the operator in the model, or move it out of the model into pre- or post-processing",
+    )
+
+
+def _undecomposed(cause: BaseException) -> ExportError:
+    """The model was traced, and torch could not run its own decompositions over the trace."""
+    said = str(cause)
+    place = _last_own(_quoted_frames(said))
+    first = next(line.strip() for line in said.partition(_EXECUTING)[0].splitlines()[::-1] if line.strip())
+    first = re.sub(r"^<class '(\w+)'>", r"\1", first)
+    return ExportError(
+        "torch cannot break the traced model down into operators of ONNX",
+        found=first + (f"; {place}" if place else ""),
+        allowed="code that torch decomposes for any batch size",
+        fix="write that line another way (e.g. .contiguous() before .view(), or, for a network of transformers, "
+        'attn_implementation="eager"), or export to .onnx yourself and give the file',
     )
 
 

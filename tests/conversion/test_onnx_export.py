@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from edgekit.conversion import onnx_export
+from edgekit.conversion.export_errors import untranslated
 from edgekit.conversion.onnx_export import to_onnx
 from edgekit.distillation.forward import forward
 from edgekit.errors import EngineError, ExportError, ParityError, TrainingError
@@ -200,6 +201,13 @@ class Dropout(nn.Module):
         return nn.functional.dropout(x, 0.5, training=True)
 
 
+class Amplifies(nn.Module):
+    def forward(self, x):
+        for _ in range(8):
+            x = torch.sin(9 * x)
+        return x
+
+
 class Unused(nn.Module):
     def forward(self, left, right):
         return left + 1
@@ -229,6 +237,7 @@ class Raises(nn.Module):
         (Decomposed, ["x"], ExportError, ["operator prims.bessel_j0 has no ONNX", "# decomposed first"]),
         (FixedBatch, ["x"], ExportError, ["FixedBatch works only with the batch", "a constant, 2"]),
         (Dropout, ["x"], ParityError, ["computes something else", "at output 'output'", "look for randomness"]),
+        (Amplifies, ["x"], ParityError, ["torch's own float32 is", "amplifies rounding, as untrained"]),
         (Unused, ["left", "right"], ExportError, ["input 'right' does not reach any output"]),
         (SameName, ["x"], ExportError, ["an input and an output are both named 'x'"]),
         (Constant, ["x"], EngineError, ["output 'output_1' has no batch axis"]),
@@ -244,6 +253,36 @@ def test_a_failure_is_told_in_terms_of_the_users_code(module, inputs, error, wor
         assert f"{__file__}:{_line_of(words[-1])} in forward" in message
     assert capfd.readouterr() == ("", "")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+class Biased(nn.Module):
+    """As T5: attention with a learned bias for every pair of places."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix, self.bias = nn.Linear(6, 48), nn.Parameter(torch.ones(1, 2, 6, 6))
+
+    def forward(self, x):
+        heads = self.mix(x).reshape(-1, 6, 2, 4).transpose(1, 2)
+        bias = self.bias.expand(x.shape[0], -1, -1, -1)
+        mixed = nn.functional.scaled_dot_product_attention(heads, heads, heads, attn_mask=bias)
+        return mixed.transpose(1, 2).reshape(x.shape[0], -1)  # laid out otherwise
+
+
+def test_attention_with_a_learned_bias_is_exported_and_stays_trainable(tmp_path):
+    module = Biased()
+    to_onnx(module, {"x": rows(3)}, tmp_path)
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_a_trace_that_torch_cannot_decompose_is_told_with_the_line():
+    program = torch.export.export(Biased(), (torch.ones(3, 6),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    with pytest.raises(torch.onnx.OnnxExporterError) as caught:
+        torch.onnx.export(program, (), dynamo=True, verbose=False)
+    message = str(untranslated(program, caught.value, 20))
+    line = _line_of("x.shape[0], -1)  # laid out otherwise")
+    for part in ("cannot break the traced model", "ValueError: Cannot view", f"{__file__}:{line} in forward"):
+        assert part in message
 
 
 def _line_of(text):
