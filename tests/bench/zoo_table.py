@@ -78,7 +78,9 @@ def _summary(rows: Sequence[dict[str, Any]]) -> list[str]:
     shipped = ", ".join(f"{count} {TIMES} {kind}" for kind, count in kinds.most_common())
     refusals = sum("refusal" in row for row in rows)
     failures = sum(failed(row) is not None for row in rows)
-    return [f"{len(rows)} rows, {refusals} refused, {failures} failed; of row and engine ship: {shipped}."]
+    longer = [row["key"] for row in rows if "engines" in row and "max_seconds" not in row]
+    said = f" Measured for up to 20 s at a time instead of 8: {', '.join(longer)}." if longer else ""
+    return [f"{len(rows)} rows, {refusals} refused, {failures} failed; of row and engine ship: {shipped}.{said}"]
 
 
 def _lines(row: dict[str, Any]) -> list[str]:
