@@ -18,7 +18,7 @@ from edgekit.errors import EdgeKitError, ModelError, did_you_mean
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from edgekit.recipe import ModelSpec
+    from edgekit.recipe_training import ModelSpec
 
 TIMM = "timm:"
 __all__ = [

@@ -41,7 +41,8 @@ from edgekit.models import (
     state_hash,
 )
 from edgekit.progress import Progress
-from edgekit.recipe import ModelSpec, Recipe, Training
+from edgekit.recipe import Recipe
+from edgekit.recipe_training import ModelSpec, Training
 from edgekit.runtime import missing
 from edgekit.steps import run_step
 

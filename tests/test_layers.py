@@ -21,7 +21,7 @@ LAYERS = [
     ["runtime"],
     ["profiling"],
     [
-        *["specs", "data", "recipe", "catalog", "models", "metrics", "steps"],
+        *["specs", "data", "recipe", "recipe_training", "recipe_augmentation", "catalog", "models", "metrics", "steps"],
         *["_lookup", "_paths", "_draws", "_readers", "_images", "_weights"],
     ],
     ["quantization"],

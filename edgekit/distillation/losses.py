@@ -12,7 +12,7 @@ from torch.nn import functional
 from edgekit._lookup import resolve
 from edgekit.distillation.logit_losses import same_logits, standardised
 from edgekit.errors import TrainingError, did_you_mean
-from edgekit.recipe import Distillation
+from edgekit.recipe_training import Distillation
 
 SoftLoss = Callable[[Tensor, Tensor, "Tensor | None", float], Tensor]
 SOFT_LOSSES = {

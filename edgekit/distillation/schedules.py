@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from edgekit.recipe import Distillation, Schedule
+from edgekit.recipe_training import Distillation, Schedule
 
 WARMUP_SHARE = 0.05
 GAP_STEP = 0.05  # what one batch counts for in the running gap

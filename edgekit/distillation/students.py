@@ -24,7 +24,7 @@ from edgekit.distillation.trainer import History, Loss, train
 from edgekit.errors import DataError, TrainingError
 from edgekit.models import replace_head
 from edgekit.progress import Progress, silent
-from edgekit.recipe import Distillation
+from edgekit.recipe_training import Distillation
 
 LogitLoss = Callable[[Mapping[str, Tensor], Tensor, "Tensor | None", float], tuple[Tensor, float]]
 _DRY = 4  # samples of the run that projectors are sized by
@@ -54,7 +54,7 @@ def distill(
         student: Tells as many classes apart as the teacher.
         data: Training samples; labels are needed only where ``settings.soft_weight`` is below 1.
         validation: Samples that choose the best epoch, with or without labels.
-        settings: See :class:`edgekit.recipe.Distillation`.
+        settings: See :class:`edgekit.recipe_training.Distillation`.
         seed: One seed, one student.
         others: More teachers, in the order of ``settings.teachers``; what all answer together is what is taught, and
             layers are those of ``teacher``.

@@ -26,7 +26,7 @@ from edgekit.distillation.selection import NOTHING, Score, better
 from edgekit.errors import TrainingError
 from edgekit.models import replace_head
 from edgekit.progress import Progress, silent
-from edgekit.recipe import Training
+from edgekit.recipe_training import Training
 
 Loss = Callable[[Mapping[str, Tensor], Tensor, "Tensor | None", float], Tensor]
 """From a batch's inputs by name, its logits ``[n, classes]``, its labels ``[n]`` (or None) and the share of the steps
@@ -106,7 +106,7 @@ def train(
         module: Its first output must be logits ``[n, classes]``.
         data: Training samples, shuffled anew each epoch.
         validation: Labelled samples that choose the best epoch.
-        settings: See :class:`edgekit.recipe.Training`.
+        settings: See :class:`edgekit.recipe_training.Training`.
         seed: Decides the shuffling, dropout, a new head and random augmentation.
         loss: What is minimised; it must not need labels where the data has none.
         beside: What the loss needs and learns with the module, e.g. projectors; trained in place too.

@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from edgekit.distillation.schedules import Course, scheduled, warmup_cosine
-from edgekit.recipe import Distillation, Schedule, Schedules
+from edgekit.recipe_training import Distillation, Schedule, Schedules
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 100, 1000])

@@ -12,7 +12,7 @@ from edgekit.distillation.forward import forward
 from edgekit.distillation.students import distill
 from edgekit.distillation.trainer import train
 from edgekit.errors import DataError, TrainingError
-from edgekit.recipe import Distillation, Head, Schedule, Schedules, Training
+from edgekit.recipe_training import Distillation, Head, Schedule, Schedules, Training
 
 SETTINGS = Distillation(epochs=8, batch_size=16, learning_rate=0.05)
 

@@ -12,7 +12,7 @@ from edgekit.data import Samples
 from edgekit.distillation.forward import forward
 from edgekit.distillation.trainer import train
 from edgekit.errors import DataError, TrainingError
-from edgekit.recipe import Head, Training
+from edgekit.recipe_training import Head, Training
 
 FAST = Training(epochs=6, batch_size=16, learning_rate=0.02)
 
