@@ -53,6 +53,7 @@ class Ingredients:
         metric_name: Its name.
         labels: Class names.
         parents: Where they came from, for manifests.
+        training: All training samples, in their order, validation samples among them.
     """
 
     train: Samples | None
@@ -65,6 +66,7 @@ class Ingredients:
     metric_name: str | None
     labels: tuple[str, ...]
     parents: tuple[Parent, ...]
+    training: Samples | None = None
 
 
 def load_data(
@@ -84,7 +86,7 @@ def load_data(
     """
     if recipe.data is None:
         return _random(recipe, specs)
-    train = _opened(recipe, base, recipe.data.train, "train", recipe.data.labels, specs or ())
+    train = _opened(recipe, base, recipe.data.train, "data.train", recipe.data.labels, specs or ())
     if whole_queries and specs:
         specs = sized_by(train, specs)
     labels = recipe.data.labels or train.classes
@@ -94,7 +96,7 @@ def load_data(
         test = _unjudged(train, validation, recipe.seed)
         test_sha256 = test.fingerprint()
     else:
-        test = _opened(recipe, base, recipe.data.test, "test", labels or None, specs or ())
+        test = _opened(recipe, base, recipe.data.test, "data.test", labels or None, specs or ())
         check_disjoint(train, test, "training")
         test_sha256 = test.fingerprint()
         parents.append(Parent(kind="data", name="test", sha256=test_sha256))
@@ -114,7 +116,22 @@ def load_data(
         metric_name=recipe.metric if labelled else None,
         labels=labels,
         parents=tuple(parents),
+        training=train,
     )
+
+
+def stage_data(recipe: Recipe, data: Ingredients, spec: str, base: Path, number: int) -> Ingredients:
+    """The same data, with training samples of a stage's own.
+
+    Raises:
+        DataError: They are missing, do not fit the model, or are in the test set.
+    """
+    assert data.train is not None  # there is something to train on
+    own = _opened(recipe, base, spec, f"distillation.stages[{number}].data", data.labels or None, specs_of(data.train))
+    check_disjoint(own, data.test, "training")
+    check_inputs(own, specs_of(data.train))
+    parents = [p for p in data.parents if p.name != "train"]
+    return replace(data, train=own, parents=(*parents, Parent(kind="data", name="train", sha256=own.fingerprint())))
 
 
 def _random(recipe: Recipe, specs: tuple[TensorSpec, ...] | None) -> Ingredients:
@@ -143,7 +160,7 @@ def _random(recipe: Recipe, specs: tuple[TensorSpec, ...] | None) -> Ingredients
 
 
 def _opened(
-    recipe: Recipe, base: Path, spec: str, key: str, labels: tuple[str, ...] | None, specs: Sequence[TensorSpec]
+    recipe: Recipe, base: Path, spec: str, where: str, labels: tuple[str, ...] | None, specs: Sequence[TensorSpec]
 ) -> Samples:
     """One set of the recipe, its single input called as the model calls it, in floats of the model's type."""
     samples = load_samples(
@@ -153,7 +170,7 @@ def _opened(
         # Of several inputs one may be called x, which otherwise means the only one.
         input_name="x" if recipe.input is None and len(specs) > 1 and "x" in {s.name for s in specs} else None,
         labels=labels,
-        where=f"data.{key}",
+        where=where,
         origin=recipe.data.source if recipe.data else None,
     )
     return as_taken(renamed(samples, specs[0].name) if len(specs) == 1 else samples, specs)

@@ -43,6 +43,11 @@ def is_onnx(model: str) -> bool:
     return model.lower().endswith(".onnx")
 
 
+def is_stored(model: str) -> bool:
+    """Whether a recipe's ``model`` is a folder of stored outputs: it ends in a slash."""
+    return model.endswith("/")
+
+
 def load_module(spec: ModelSpec, *, base: Path, seed: int, where: str) -> Module:
     """Makes a module and loads its weights; no code from a weights file runs and nothing is downloaded.
 

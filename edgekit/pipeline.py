@@ -25,6 +25,7 @@ from edgekit.disk import whole
 from edgekit.errors import DataError, EngineMissing, SpecError, did_you_mean
 from edgekit.gains import measure_gains
 from edgekit.ingredients import Ingredients, load_data, parse_shapes, specs_of
+from edgekit.lessons import train_teacher
 from edgekit.making import CALIBRATION_FIX, export, tool_versions
 from edgekit.metrics import paired_drop
 from edgekit.models import is_onnx, save_weights
@@ -42,16 +43,16 @@ from edgekit.roles import check_roles
 from edgekit.runtime import engine_version, missing
 from edgekit.searching import Trial, search
 from edgekit.shipping import Job, Run, exit_code_of, ship, why_it_ships
-from edgekit.steps import locked
+from edgekit.steps import STEPS, locked
 from edgekit.teaching import (
     TrainedModel,
+    bind_stored,
     import_onnx,
     load_models,
     load_others,
     onnx_inputs,
     onnx_model,
     run_reference,
-    train_teacher,
 )
 from edgekit.verdict import check_clock
 
@@ -222,7 +223,8 @@ def train_models(
     teacher, student = load_models(recipe, base)
     others = load_others(recipe, base)
     data = load_data(recipe, base, given)
-    teacher = train_teacher(recipe, teacher, data, steps, progress)
+    bind_stored(teacher, data)
+    teacher = train_teacher(recipe, teacher, data, base, steps, progress)
     if student is None:
         return data, teacher, teacher
     return data, teacher, train_chain(recipe, student, [teacher, *others], data, base, steps, progress)
@@ -248,6 +250,11 @@ def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = s
     """
     if recipe.student is None:
         raise SpecError("the recipe has no student to distil", fix="add a [student] table")
+    from edgekit.distillation.workers import is_main
+
+    if not is_main():  # it trains with the others, and leaves writing to the first
+        train_models(recipe, base, out / STEPS, progress)
+        return []
     with locked(out) as steps:
         data, teacher, student = train_models(recipe, base, steps, progress)
         rows: list[tuple[str, ...]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from edgekit.recipe_augmentation import Adversarial, Augmentation
 from edgekit.specs import Names, Strict
@@ -174,6 +174,11 @@ class Distillation(Training):
         assistants: Models between teacher and student, large to small: each learns from the one before.
         generations: How often the student is taught; each time but the first by what it became the time before.
         schedules: What of it changes while the student learns.
+        peers: Models that learn beside the student, each from the others' answers too.
+        peer_weight: Factor of what peers teach each other.
+        cache: The teacher's answers are kept on disk, where it would give the same ones again.
+        stages: Tables of these settings, one after the other, each with ``data`` (training samples of its own) if it
+            likes; what a stage leaves out is as above.
         combine: How their answers become one: ``mean`` (geometric), or ``confidence``: the surer one counts more.
     """
 
@@ -189,6 +194,28 @@ class Distillation(Training):
     assistants: Annotated[tuple[ModelSpec, ...], Field(strict=False)] = ()
     generations: PositiveInt = 1
     schedules: Schedules = Schedules()
+    peers: Annotated[tuple[ModelSpec, ...], Field(strict=False)] = ()
+    peer_weight: PositiveFloat = 1.0
+    cache: bool = True
+    stages: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _stages_are_settings(self) -> Distillation:
+        for number in range(len(self.stages)):
+            try:
+                self.stage(number)
+            except ValidationError as exc:
+                first = exc.errors()[0]
+                raise ValueError(f"stages[{number}].{'.'.join(map(str, first['loc']))}: {first['msg']}") from exc
+        return self
+
+    def stage(self, number: int) -> Distillation:
+        """The settings of one stage: its own, and these where it is silent; a new head belongs to the first alone."""
+        own = {key: value for key, value in self.stages[number].items() if key != "data"}
+        if "stages" in own:
+            raise ValueError(f"stages[{number}].stages: a stage has none of its own")
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return Distillation(**fields | {"stages": (), "head": None if number else self.head} | own)
 
 
 class Teacher(ModelSpec):

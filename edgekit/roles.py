@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.errors import SpecError
-from edgekit.models import is_onnx
+from edgekit.models import is_onnx, is_stored
 from edgekit.recipe import Recipe
 
 
@@ -16,16 +16,23 @@ def check_roles(recipe: Recipe) -> None:
     teacher, student = recipe.teacher, recipe.student
     if student is not None and is_onnx(student.model):
         raise SpecError("student.model is an .onnx file, which cannot be trained", fix="give a torch factory")
-    if is_onnx(teacher.model):
+    if is_onnx(teacher.model) or is_stored(teacher.model):
+        kind = "an .onnx file" if is_onnx(teacher.model) else "a folder of stored outputs"
         if student is not None and recipe.distillation.features:
             raise SpecError(
-                "an .onnx teacher shows no layers, only its outputs",
+                f"a teacher that is {kind} shows no layers, only its outputs",
                 found=f"teacher.model = {teacher.model!r} and [[distillation.features]]",
                 fix="remove distillation.features, or give the teacher as a torch factory",
             )
+        if student is None and is_stored(teacher.model):
+            raise SpecError(
+                f"{kind} can teach, but not be deployed",
+                found=f"teacher.model = {teacher.model!r} and no [student]",
+                fix="add a [student] table",
+            )
         if teacher.args or teacher.weights or teacher.train:
             raise SpecError(
-                "an .onnx model takes no args, weights or training",
+                f"{kind} takes no args, weights or training",
                 found=f"teacher.model = {teacher.model!r}",
                 fix="remove them, or give a torch factory",
             )
@@ -36,7 +43,15 @@ def check_roles(recipe: Recipe) -> None:
             allowed="teacher.weights = FILE (--weights FILE), or a [teacher.train] table",
             fix='add one of the two; where the factory itself loads trained weights, say weights = "factory"',
         )
+    if is_stored(teacher.model):
+        _check_stored(recipe)
     for i, other in enumerate(recipe.distillation.teachers):
+        if is_stored(other.model):
+            raise SpecError(
+                f"distillation.teachers[{i}] is a folder of stored outputs, which teaches alone",
+                found=f"model = {other.model!r}",
+                fix="store the outputs that all teachers give together",
+            )
         if other.weights is None and not is_onnx(other.model):
             raise SpecError(
                 f"distillation.teachers[{i}] has no weights, so it would teach at random",
@@ -49,6 +64,22 @@ def check_roles(recipe: Recipe) -> None:
         raise SpecError(
             "training needs data", found="no [data] in the recipe", allowed="data.train = …", fix="add a [data] table"
         )
+
+
+def _check_stored(recipe: Recipe) -> None:
+    """Stored outputs are of samples as they are, from one teacher."""
+    settings = recipe.distillation
+    for what, asked in (
+        ("augmentation", settings.augmentation.varies),
+        ("adversarial", settings.adversarial is not None),
+        ("teachers", bool(settings.teachers)),
+    ):
+        if asked:
+            raise SpecError(
+                "a folder of stored outputs answers for samples as they are, and alone",
+                found=f"teacher.model = {recipe.teacher.model!r} and distillation.{what}",
+                fix=f"remove distillation.{what}, or give the teacher itself",
+            )
 
 
 def _check_line(recipe: Recipe) -> None:

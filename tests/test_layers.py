@@ -35,6 +35,7 @@ LAYERS = [
         "references",
         "sensitivities",
         "teaching",
+        "lessons",
         "roles",
         "chains",
         "shipping",

@@ -18,11 +18,11 @@ TORCH = {"model": "nets:teacher"}
         ({"teacher": ONNX, "student": {"model": "small.ONNX"}}, "student.model is an .onnx file"),
         (
             {"teacher": ONNX, "student": TORCH, "distillation": {"features": [HINT]}},
-            "an .onnx teacher shows no layers, only its outputs",
+            "a teacher that is an .onnx file shows no layers",
         ),
-        ({"teacher": ONNX | {"train": QUICK}}, "an .onnx model takes no args, weights or training"),
-        ({"teacher": ONNX | {"weights": "w.safetensors"}}, "an .onnx model takes no args, weights or training"),
-        ({"teacher": ONNX | {"args": {"depth": 3}}}, "an .onnx model takes no args, weights or training"),
+        ({"teacher": ONNX | {"train": QUICK}}, "an .onnx file takes no args, weights or training"),
+        ({"teacher": ONNX | {"weights": "w.safetensors"}}, "an .onnx file takes no args, weights or training"),
+        ({"teacher": ONNX | {"args": {"depth": 3}}}, "an .onnx file takes no args, weights or training"),
         (
             {"teacher": TORCH | {"weights": "w.safetensors"}, "student": TORCH, "distillation": {"teachers": [TORCH]}},
             r"distillation.teachers\[0\] has no weights",

@@ -23,6 +23,7 @@ from edgekit.models import load_module, save_weights, state_hash
 from edgekit.pipeline import distill_recipe, train_models
 from edgekit.progress import silent
 from edgekit.roles import check_roles
+from edgekit.lessons import train_student, train_teacher
 from edgekit.teaching import (
     import_onnx,
     load_models,
@@ -30,8 +31,6 @@ from edgekit.teaching import (
     onnx_inputs,
     onnx_model,
     run_reference,
-    train_student,
-    train_teacher,
 )
 
 QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05}
@@ -68,7 +67,7 @@ def taught(recipe, project, steps):
     check_roles(recipe)
     teacher, student = load_models(recipe, project)
     data = load_data(recipe, project, None)
-    teacher = train_teacher(recipe, teacher, data, steps, silent)
+    teacher = train_teacher(recipe, teacher, data, project, steps, silent)
     return teacher, None if student is None else train_student(
         recipe, student, [teacher, *load_others(recipe, project)], data, project, steps, silent
     )

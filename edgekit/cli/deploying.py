@@ -73,6 +73,7 @@ def deploy(
     from edgekit.reporting.terminal import print_report
 
     yield_cores()
+    alone("deploy")
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
     choices = Choices(targets=targets, engine=engine, profile=profile, precision=precision)
@@ -93,7 +94,9 @@ def distill(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> int:
     """Train the teacher of RECIPE where it asks for it, and distil its student.
 
     Weights go to DIR/teacher.safetensors and DIR/student.safetensors. A later deploy into the same DIR trains nothing
-    again.
+    again. A training that was killed goes on from its last checkpoint. On several GPUs or machines:
+
+    torchrun --nproc_per_node 4 -m edgekit distill RECIPE
     """
     from edgekit.cli._output import print_table, show_progress
     from edgekit.pipeline import distill_recipe
@@ -102,8 +105,12 @@ def distill(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> int:
     yield_cores()
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
+    base = recipe_file(recipe).resolve().parent
+    if int(os.environ.get("RANK", "0")):  # the first process writes and speaks for all
+        distill_recipe(loaded, base, folder)
+        return 0
     with show_progress() as progress:
-        rows = distill_recipe(loaded, recipe_file(recipe).resolve().parent, folder, progress)
+        rows = distill_recipe(loaded, base, folder, progress)
     print_table(("", "model", "parameters", "score", "drop, points"), [row[:5] for row in rows])
     for row in rows:
         click.echo(f"{row[0]}: {row[5]}")
@@ -185,6 +192,22 @@ def ended(report: dict[str, Any]) -> int:
                 raise EdgeKitError(f"nothing ships for {target['target']}: {tried[0]}")
             raise EdgeKitError(f"nothing ships for {target['target']}: every candidate failed", found="\n".join(tried))
     return int(report["exit_code"])
+
+
+def alone(command: str) -> None:
+    """Refuses to measure in several processes at once.
+
+    Raises:
+        EdgeKitError: This is one of several.
+    """
+    from edgekit.errors import EdgeKitError
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise EdgeKitError(
+            f"{command} measures latency, so it runs in one process",
+            found=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
+            fix=f"torchrun … -m edgekit distill RECIPE trains in several; then run edgekit {command} without torchrun",
+        )
 
 
 def yield_cores() -> None:
