@@ -172,6 +172,7 @@ def _opened(
         labels=labels,
         where=where,
         origin=recipe.data.source if recipe.data else None,
+        groups=recipe.data.groups if recipe.data else None,
     )
     return as_taken(renamed(samples, specs[0].name) if len(specs) == 1 else samples, specs)
 

@@ -27,6 +27,8 @@ class DataSpec(Strict):
         calibration: How many samples calibrate a quantised model.
         labels: Class names, in order; None: taken from the data where it has them.
         source: Where the samples can be had, told where they are missing; nothing is downloaded.
+        groups: Array of the ``.npz`` files, or attribute of the Datasets, that says which group (a language, a domain)
+            each sample is of.
     """
 
     train: str
@@ -35,6 +37,7 @@ class DataSpec(Strict):
     calibration: PositiveInt = 300
     labels: Names | None = None
     source: str | None = None
+    groups: str | None = None
 
 
 class InputSpec(Strict):

@@ -17,11 +17,13 @@ class Augmentation(Strict):
     Attributes:
         flip: Half of the images are mirrored, left to right.
         crop: Pixels of zeros around an image, of which a part of the old size is cut at random.
-        erase: Share of the samples in which one rectangle is blanked.
+        erase: Share of the samples in which one rectangle is blanked: set to 0 in the model's tensor.
         noise: Standard deviation of Gaussian noise, in units of the model's tensor.
         mixup: ``alpha`` of the Beta distribution that pairs of samples are blended by; 0: none are.
         cutmix: Likewise for pairs that swap a rectangle; with both, each batch takes one of them.
-        own: ``module:attr`` of a callable of the user's own.
+        own: ``module:attr`` of a callable of the user's own, called before the rest as
+            ``own(inputs, labels, generator)``: inputs by name, labels or None, and the ``torch.Generator`` on the CPU
+            that it must draw from. It returns the inputs, or them and the labels (numbers, or shares of classes).
         views: How many different views of a sample there are; None: a new one each epoch.
     """
 

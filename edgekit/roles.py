@@ -5,13 +5,15 @@ from __future__ import annotations
 from edgekit.errors import SpecError
 from edgekit.models import is_onnx, is_stored
 from edgekit.recipe import Recipe
+from edgekit.recipe_training import Training
 
 
 def check_roles(recipe: Recipe) -> None:
     """Refuses a recipe whose models cannot play their parts, before anything is loaded.
 
     Raises:
-        SpecError: An ``.onnx`` file is to be trained or to teach by its layers, or a teacher would have random weights.
+        SpecError: An ``.onnx`` file is to be trained or to teach by its layers, a teacher would have random weights, or
+            samples cannot be drawn or varied as a training wants them.
     """
     teacher, student = recipe.teacher, recipe.student
     if student is not None and is_onnx(student.model):
@@ -60,6 +62,9 @@ def check_roles(recipe: Recipe) -> None:
                 fix="give its weights",
             )
     _check_line(recipe)
+    _check_samples(recipe, "distillation", recipe.distillation)
+    if teacher.train is not None:
+        _check_samples(recipe, "teacher.train", teacher.train)
     if recipe.data is None and (student is not None or teacher.train is not None):
         raise SpecError(
             "training needs data", found="no [data] in the recipe", allowed="data.train = …", fix="add a [data] table"
@@ -97,4 +102,24 @@ def _check_line(recipe: Recipe) -> None:
             found=f"[[distillation.features]] and distillation.{between}",
             allowed="one of the two",
             fix="remove one; or distil in two recipes, the second with the first's student as its teacher",
+        )
+
+
+def _check_samples(recipe: Recipe, key: str, settings: Training) -> None:
+    """There are groups where they are drawn by, and images where they lie as images are varied."""
+    if settings.group_temperature != 1 and (recipe.data is None or recipe.data.groups is None):
+        raise SpecError(
+            f"{key}.group_temperature draws samples by their group, and the data have no groups",
+            found=f"group_temperature = {settings.group_temperature:g} without data.groups",
+            allowed='data.groups = "NAME" of an array of the .npz files, or of an attribute of the Datasets',
+            fix="name it, or remove group_temperature",
+        )
+    varied = settings.augmentation
+    used = [name for name in ("flip", "crop", "erase", "cutmix") if getattr(varied, name)]
+    if used and recipe.input is not None and recipe.input.model_layout == "NHWC":
+        raise SpecError(
+            f"{key}.augmentation.{used[0]} varies images [n, channels, height, width], and the model takes others",
+            found='input.model_layout = "NHWC"',
+            allowed='"NCHW", or a callable of your own: augmentation.own = "module:attr"',
+            fix=f"remove augmentation.{used[0]}, or vary the images in your own callable",
         )

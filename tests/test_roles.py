@@ -43,6 +43,23 @@ TORCH = {"model": "nets:teacher"}
             },
             r"distillation.assistants\[0\] is an .onnx file",
         ),
+        (
+            {"teacher": ONNX, "student": TORCH, "distillation": {"group_temperature": 5.0}},
+            r"distillation.group_temperature draws samples by their group(.|\n)*group_temperature = 5 without data.groups",
+        ),
+        (
+            {"teacher": TORCH | {"train": QUICK | {"group_temperature": 2.0}}},
+            "teacher.train.group_temperature draws samples by their group",
+        ),
+        (
+            {
+                "teacher": ONNX,
+                "student": TORCH,
+                "input": {"model_layout": "NHWC"},
+                "distillation": {"augmentation": {"crop": 4}},
+            },
+            "distillation.augmentation.crop varies images",
+        ),
         ({"teacher": TORCH}, "the teacher has neither weights nor training"),
         ({"teacher": TORCH, "student": TORCH}, "the teacher has neither weights nor training"),
         ({"teacher": TORCH, "student": TORCH, "data": None}, "training needs data"),
@@ -64,6 +81,16 @@ def test_models_that_cannot_play_their_part_are_refused(fields, message):
         {"teacher": TORCH | {"weights": "w.safetensors"}},
         {"teacher": TORCH | {"weights": "w.safetensors", "train": QUICK}, "student": TORCH},
         {"teacher": TORCH | {"train": QUICK}},
+        {
+            "teacher": TORCH | {"train": QUICK | {"group_temperature": 2.0}},
+            "data": {"train": "train.npz", "groups": "language"},
+        },
+        {
+            "teacher": ONNX,
+            "student": TORCH,
+            "input": {"model_layout": "NHWC"},
+            "distillation": {"augmentation": {"noise": 0.1}},
+        },
     ],
 )
 def test_models_that_can(fields):
