@@ -96,7 +96,7 @@ def test_groups_of_a_dataset(tmp_path, datasets):
 
 def test_groups_that_are_missing(tmp_path, datasets):
     np.savez(tmp_path / "d.npz", x=X, language=LANGUAGES)
-    with pytest.raises(DataError, match=r"d.npz: no array 'langage' (.|\n)*x, language\n(.|\n)*did you mean 'language'"):
+    with pytest.raises(DataError, match=r"no array 'langage' (.|\n)*x, language\n(.|\n)*did you mean 'language'"):
         load("d.npz", tmp_path, groups="langage")
     with pytest.raises(DataError, match=r"Owned: no attribute 'domains' (.|\n)*did you mean 'domain'"):
         load(f"{datasets}:Owned", tmp_path, groups="domains")
