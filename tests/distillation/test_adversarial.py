@@ -207,7 +207,7 @@ class Infinite(nn.Module):
         (
             TwoClasses(),
             {"ids": torch.ones(2, 4, dtype=torch.int64)},
-            r"input that could be moved(.|\n)*int64\[n, 4\]",
+            r"no input that could be moved(.|\n)*int64\[n, 4\]",
         ),
         (Detached(), {"x": torch.ones(2, 4)}, "Detached cannot be attacked: no gradient reaches its inputs"),
         (Infinite(), {"x": torch.ones(2, 4)}, "gradient with respect to input 'x' has NaN or infinity"),
