@@ -37,6 +37,7 @@ LAYERS = [
         "teaching",
         "roles",
         "chains",
+        "keeping",
         "shipping",
         "gains",
         "timing",
