@@ -124,7 +124,7 @@ def under_corruption(
     clean = _accuracies(teacher, student, trial, None, 0)
     found: list[Corrupted] = []
     for kind in trial.kinds:
-        both = []
+        both: list[tuple[float, float]] = []
         for severity in severities:
             progress(STEP, 1 + len(found) * len(severities) + len(both), steps, kind)
             both.append(_accuracies(teacher, student, trial, kind, severity))
@@ -263,7 +263,7 @@ def _blur(batch: Array, spread: Spread, severity: int, rngs: Sequence[np.random.
 
 def _contrast(batch: Array, spread: Spread, severity: int, rngs: Sequence[np.random.Generator]) -> Array:
     """Every channel of a picture is drawn towards its own mean."""
-    mean = batch.mean(axis=(2, 3), keepdims=True)
+    mean: Array = batch.mean(axis=(2, 3), keepdims=True)
     return mean + CONTRAST[severity - 1] * (batch - mean)
 
 
@@ -276,7 +276,7 @@ def _occlusion(batch: Array, spread: Spread, severity: int, rngs: Sequence[np.ra
     """A square somewhere is hidden behind the mean colour."""
     height, width = batch.shape[2:]
     side = max(1, round(OCCLUSION[severity - 1] * min(height, width)))
-    made = batch.copy()
+    made: Array = batch.copy()
     for row, rng in enumerate(rngs):
         top, left = (int(share * (size - side + 1)) for share, size in zip(rng.random(2), (height, width), strict=True))
         made[row, :, top : top + side, left : left + side] = spread.mean[0]

@@ -105,7 +105,7 @@ def score_classes(seen: Answers, labels: Tensor) -> list[ClassScores]:
                 )
             )
             continue
-        probability, own = seen.probabilities[:, i], (labels == i).long()
+        probability, own = seen.probabilities[:, i].contiguous(), (labels == i).long()
         others = int(given[i]) < len(labels)
         precision, recall, f1 = (rounded(rate[i]) for rate in rates)
         found.append(
@@ -171,7 +171,9 @@ def curves_of(seen: Answers, labels: Tensor) -> list[tuple[float, ...] | None]:
         if not 0 < int(own.sum()) < len(labels):
             found.append(None)
             continue
-        precision, recall, _ = binary_precision_recall_curve(seen.probabilities[:, i], own, validate_args=False)
+        precision, recall, _ = binary_precision_recall_curve(
+            seen.probabilities[:, i].contiguous(), own, validate_args=False
+        )
         # Recall falls along the curve; its last point, a precision of 1 at a recall of 0, is no sample's.
         highest = np.maximum.accumulate(precision.numpy()[:-1])
         last = np.searchsorted(-recall.numpy()[:-1], -RECALLS + _ROUNDING, side="right") - 1

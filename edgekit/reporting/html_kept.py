@@ -31,7 +31,6 @@ def kept_view(report: Mapping[str, Any], identity: str) -> dict[str, Any] | None
     mine = f"{identity}-kept"
     known, whole = by_loss(kept), [one for one in kept["classes"] if not one["samples"]]
     confusion = tuple(draw_confusion(kept, narrow=narrow) for narrow in (False, True))
-    tables = [corruption_grid(kept, f"{mine}-corruption"), groups_grid(kept, f"{mine}-groups")]
     folded = [classes_grid(kept, f"{mine}-classes"), samples_grid(kept, f"{mine}-samples")]
     return {
         "identity": mine,
@@ -43,7 +42,8 @@ def kept_view(report: Mapping[str, Any], identity: str) -> dict[str, Any] | None
         "confusion": None if confusion[0] is None else confusion,
         "confused": confused_grid(kept, f"{mine}-confused"),
         "curves": tuple(draw_curves(kept, narrow=narrow) for narrow in (False, True)),
-        "grids": [grid for grid in tables if grid.rows],
+        "groups": groups_grid(kept, f"{mine}-groups"),
+        "corrupted": corruption_grid(kept, f"{mine}-corruption"),
         "folded": [grid for grid in folded if grid.rows],
         "corruption": kept["corruption"],
     }
@@ -96,20 +96,22 @@ def corruption_grid(kept: Kept, identity: str) -> Grid:
     found = kept["corruption"]
     rows: list[list[Cell]] = []
     if found is not None:
-        for one in found["kinds"]:
-            mild = [_steps(one[role]) for role in ("teacher", "student")]
-            means = [one["teacher_mean"], one["student_mean"]]
-            rows.append([Cell(one["kind"], one["kind"]), *map(_rate, means), _change(*means), *mild])
-        for name, key in (("as they are", "clean"), ("mean of all kinds", "mean")):
-            both = [found[f"{role}_{key}"] for role in ("teacher", "student")]
-            blank = figure("", None)
-            rows.append([Cell(name, name), *map(_rate, both), _change(*both), blank, blank])
+        for name, key, one in [
+            ("as they are", "clean", found),
+            *((one["kind"], "mean", one) for one in found["kinds"]),
+            ("mean of all kinds", "mean", found),
+        ]:
+            both = [one[f"{role}_{key}"] for role in ("teacher", "student")]
+            each = [_steps(one.get(role)) for role in ("teacher", "student")]
+            rows.append([Cell(name, name), *map(_rate, both), _change(*both), *each])
     head = [*_sides("corruption"), Head("teacher, mild to severe", True), Head("student, mild to severe", True)]
     return Grid(identity=identity, caption="Accuracy under noise and corruption", head=head, rows=rows)
 
 
-def _steps(values: list[float]) -> Cell:
+def _steps(values: list[float] | None) -> Cell:
     """Accuracy at every severity, sorted by that of the severest."""
+    if values is None:
+        return figure("", None)
     return figure(" · ".join(f"{100 * value:.1f}%" for value in values), values[-1])
 
 

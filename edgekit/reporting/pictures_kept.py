@@ -31,7 +31,7 @@ MINUS = "\N{MINUS SIGN}"
 ARROW = "\N{RIGHTWARDS ARROW}"
 BAR = 8.0
 # The darkest of a cell's colour on which ink still reads.
-PALE = 0.5
+PALE = 0.75
 
 
 def by_loss(kept: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -125,7 +125,7 @@ def draw_confusion(kept: Mapping[str, Any], *, narrow: bool = False) -> Markup |
     if kept["confusion"] is None or len(names) > MOST_CELLS:
         return None
     roles = ("student",) if narrow else ("student", "teacher")
-    width, left, gap = (NARROW, 96.0, 0.0) if narrow else (WIDE, 150.0, 28.0)
+    width, left, gap = (NARROW, 106.0, 0.0) if narrow else (WIDE, 150.0, 28.0)
     wide = min(40.0, (width - left - 4.0 - gap * (len(roles) - 1)) / (len(names) * len(roles)))
     size = (wide, min(30.0, max(15.0, wide)))
     top = 38.0

@@ -28,11 +28,11 @@ def corruption() -> dict[str, Any]:
     kinds = []
     for i, kind in enumerate(("noise", "blur", "contrast", "brightness", "occlusion")):
         teacher, student = ([round(v - 0.07 * i * j, 6) for j in range(3)] for v in (0.9, 0.84))
-        kinds.append({"kind": kind, "teacher": teacher, "student": student,
-                      "teacher_mean": round(sum(teacher) / 3, 6), "student_mean": round(sum(student) / 3, 6)})  # fmt: skip
-    means = [round(sum(one[f"{role}_mean"] for one in kinds) / 5, 6) for role in ("teacher", "student")]
-    return {"samples": 1000, "teacher_clean": 0.951, "student_clean": 0.902, "teacher_mean": means[0],
-            "student_mean": means[1], "kinds": kinds}  # fmt: skip
+        means = {f"{role}_mean": round(sum(v) / 3, 6) for role, v in (("teacher", teacher), ("student", student))}
+        kinds.append({"kind": kind, "teacher": teacher, "student": student} | means)
+    whole = [round(sum(one[f"{role}_mean"] for one in kinds) / 5, 6) for role in ("teacher", "student")]
+    return {"samples": 1000, "teacher_clean": 0.951, "student_clean": 0.902, "teacher_mean": whole[0],
+            "student_mean": whole[1], "kinds": kinds}  # fmt: skip
 
 
 @cache
