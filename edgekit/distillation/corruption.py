@@ -114,8 +114,6 @@ def under_corruption(
         DataError: The samples have no labels.
         TrainingError: A model does not take them, or does not return logits.
     """
-    if samples.targets is None or samples.targets.ndim != 1 or samples.targets.dtype.kind not in "iu":
-        raise DataError(f"{samples.name}: accuracy under corruption needs class labels", found="none")
     trial = _trial(samples, seed)
     if not trial.spreads:
         return None
@@ -150,6 +148,12 @@ def under_corruption(
 
 
 def _trial(samples: Samples, seed: int) -> _Trial:
+    if samples.targets is None or samples.targets.ndim != 1 or samples.targets.dtype.kind not in "iu":
+        raise DataError(
+            f"{samples.name}: accuracy under corruption needs class labels",
+            found="none, or something else",
+            allowed="integers [n]",
+        )
     places = drawn(samples.targets, len(samples), min(MOST_SAMPLES, len(samples)), seed, keep=0)
     few = samples.subset(places)
     images, names = _corruptible(few)

@@ -377,9 +377,9 @@ def hostile_report() -> dict[str, Any]:
 
 
 SHAPES = {
-    "kept": lambda: sample_report(2, kept=kept()),
-    "kept_many": lambda: sample_report(1, kept=kept(120, 6000, grouped=False, empty=2) | {"corruption": None}),
-    "kept_hostile": lambda: sample_report(1, kept=renamed(kept(30, 900), f"{HOSTILE} {'verylongword' * 12}")),
+    "kept": lambda: sample_report(kept=kept()),
+    "kept_many": lambda: sample_report(kept=kept(120, 6000, grouped=False, empty=2) | {"corruption": None}),
+    "kept_hostile": lambda: sample_report(kept=renamed(kept(30, 900), f"{HOSTILE} {'verylongword' * 12}")),
     "passes": sample_report,
     "thirty": lambda: sample_report(30, failed=2),
     "one": lambda: sample_report(1),
