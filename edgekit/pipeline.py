@@ -25,6 +25,7 @@ from edgekit.disk import whole
 from edgekit.errors import DataError, EngineMissing, SpecError, did_you_mean
 from edgekit.gains import measure_gains
 from edgekit.ingredients import Ingredients, load_data, parse_shapes, specs_of
+from edgekit.keeping import keep, kept_of, write_kept
 from edgekit.lessons import train_teacher
 from edgekit.making import CALIBRATION_FIX, export, tool_versions
 from edgekit.metrics import paired_drop
@@ -116,8 +117,9 @@ def deploy(
         check_replaceable(out / (bundle or job.target.name))
     with locked(out) as steps:
         run = make_run(recipe, base, steps, progress)
+        kept = kept_of(run)
         results = [_deploy_target(job, run, out / (bundle or job.target.name)) for job in jobs]
-        report = _report(run, results, command) | {"seconds": round(time.perf_counter() - started, 1)}
+        report = _report(run, results, command) | {"seconds": round(time.perf_counter() - started, 1)} | kept
         _write_report(report, out, f"{bundle}." if bundle else "")
     return report
 
@@ -240,7 +242,7 @@ def _require(package: str) -> None:
 
 
 def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = silent) -> list[tuple[str, ...]]:
-    """Trains teacher and student of a recipe, and writes their weights beside the steps.
+    """Trains teacher and student of a recipe; writes their weights beside the steps, and what the student kept.
 
     Returns:
         Table rows: role, model, parameters, mean score on the test samples, drop from the teacher, weights file.
@@ -258,10 +260,11 @@ def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = s
     with locked(out) as steps:
         data, teacher, student = train_models(recipe, base, steps, progress)
         rows: list[tuple[str, ...]] = []
-        references = None
+        references = kept = None
         if data.metric is not None:
             learned, known = (run_reference(model, None, data.test) for model in (student, teacher))
             references = make_references(learned, known, data.test, data.metric, data.metric_name)
+            kept = keep(teacher, student, (known, learned), data, recipe.seed, steps, progress)
         for role, model in (("teacher", teacher), ("student", student)):
             weights = model.onnx or out / f"{role}.safetensors"
             if model.onnx is None:
@@ -272,6 +275,7 @@ def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = s
             score = percent(None if scores is None else float(np.mean(scores)))
             lost = interval(_drop(references)) if role == "student" and references else ""
             rows.append((role, model.name, count(model.parameters), score, lost, str(weights)))
+        write_kept(kept, out)
     return rows
 
 

@@ -38,6 +38,7 @@ LAYERS = [
         "lessons",
         "roles",
         "chains",
+        "keeping",
         "shipping",
         "gains",
         "timing",
