@@ -5,6 +5,8 @@ from __future__ import annotations
 from edgekit.errors import SpecError
 from edgekit.models import is_onnx
 from edgekit.recipe import Recipe
+from edgekit.recipe_student import StudentSpec
+from edgekit.recipe_training import Teacher
 
 
 def check_roles(recipe: Recipe) -> None:
@@ -14,8 +16,8 @@ def check_roles(recipe: Recipe) -> None:
         SpecError: An ``.onnx`` file is to be trained or to teach by its layers, or a teacher would have random weights.
     """
     teacher, student = recipe.teacher, recipe.student
-    if student is not None and is_onnx(student.model):
-        raise SpecError("student.model is an .onnx file, which cannot be trained", fix="give a torch factory")
+    if student is not None:
+        _check_student(student, teacher)
     if is_onnx(teacher.model):
         if student is not None and recipe.distillation.features:
             raise SpecError(
@@ -48,6 +50,41 @@ def check_roles(recipe: Recipe) -> None:
     if recipe.data is None and (student is not None or teacher.train is not None):
         raise SpecError(
             "training needs data", found="no [data] in the recipe", allowed="data.train = …", fix="add a [data] table"
+        )
+
+
+def _check_student(student: StudentSpec, teacher: Teacher) -> None:
+    """A copy of the teacher is cut somehow and has nothing of its own; another model is not cut."""
+    if is_onnx(student.model):
+        raise SpecError("student.model is an .onnx file, which cannot be trained", fix="give a torch factory")
+    if is_onnx(teacher.model) and (student.is_copy or student.take):
+        raise SpecError(
+            "an .onnx teacher has no layers that a student could begin with",
+            found=f"teacher.model = {teacher.model!r} and "
+            + ("a student that is a copy of it" if student.is_copy else "[student.take]"),
+            fix="give the teacher as a torch factory, or the student as a model of its own",
+        )
+    own = [key for key in ("args", "weights", "take") if getattr(student, key)]
+    if student.is_copy and own:
+        raise SpecError(
+            f"student.{own[0]} is for a student of its own, and this one is a copy of the teacher",
+            found=f"student.{own[0]} = {getattr(student, own[0])!r}",
+            allowed="depth, keep, width, embeddings and initial",
+            fix='remove it, or name the student\'s own model: model = "package.module:factory"',
+        )
+    if student.is_copy and not student.cuts:
+        raise SpecError(
+            "the student is a copy of the teacher of which nothing is cut",
+            allowed='depth, keep, width, embeddings, or initial = "random"',
+            fix="say what is cut, or name the student's own model",
+        )
+    if not student.is_copy and student.cuts:
+        key, value = next(iter(student.cuts.items()))
+        raise SpecError(
+            f"student.{key} is for a copy of the teacher, and this student has a model of its own",
+            found=f"student.model = {student.model!r} and {key} = {value!r}",
+            allowed="args, weights and take",
+            fix=f'remove {key}, or say model = "teacher"',
         )
 
 
