@@ -45,7 +45,8 @@ def begin_student(
     from edgekit.distillation.beginnings import cut_copy
     from edgekit.distillation.forward import to_torch
 
-    assert teacher.module is not None and data.train is not None  # roles see to both
+    assert teacher.module is not None  # roles see to both
+    assert data.train is not None
     inputs = to_torch(data.train.tensors(np.arange(min(2, len(data.train)))), torch.device("cpu"))
     module, notes = cut_copy(teacher.module, spec, inputs, seed)
     cuts = ", ".join(f"{key} {_shown(value)}" for key, value in spec.cuts.items())
@@ -70,7 +71,8 @@ def _taking(recipe: Recipe, student: TrainedModel, teacher: TrainedModel) -> Tra
         return student
     from edgekit.distillation.beginnings import take_weights
 
-    assert student.module is not None and teacher.module is not None  # roles see to both
+    assert student.module is not None  # roles see to both
+    assert teacher.module is not None
     notes = take_weights(student.module, teacher.module, spec.take)
     identity = [student.sha256, state_hash(student.module), spec.take, teacher.sha256]
     return dataclasses.replace(student, sha256=hash_json(identity), notes=tuple(notes))

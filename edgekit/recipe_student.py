@@ -46,5 +46,5 @@ class StudentSpec(ModelSpec):
     @property
     def cuts(self) -> dict[str, object]:
         """What is done to a copy of the teacher, by key."""
-        keys = {"depth": None, "keep": {}, "width": None, "embeddings": None, "initial": "teacher"}
+        keys: dict[str, object] = {"depth": None, "keep": {}, "width": None, "embeddings": None, "initial": "teacher"}
         return {key: getattr(self, key) for key, default in keys.items() if getattr(self, key) != default}

@@ -84,7 +84,7 @@ def refresh(module: nn.Module, seed: int) -> list[str]:
             if reset is not None:
                 reset()
                 continue
-            for name, parameter in part.named_parameters(recurse=False):
+            for name, parameter in reversed(list(part.named_parameters(recurse=False))):
                 if parameter.is_floating_point():
                     parameter.normal_(float(parameter.mean()), float(parameter.std(correction=0)))
                     drawn.append(f"{path}.{name}".lstrip("."))
@@ -98,8 +98,8 @@ def take_weights(student: nn.Module, teacher: nn.Module, pairs: Mapping[str, str
     """Copies weights of a teacher's modules into a student's.
 
     A weight that is larger in the teacher is cut to its leading slice (Z. Xu et al., "Initializing Models with Larger
-    Ones", ICLR 2024: weight selection, consecutive); an embedding table that is wider, to its coordinates in the leading
-    singular directions, which keep the most of it.
+    Ones", ICLR 2024: weight selection, consecutive); an embedding table that is wider, to its coordinates in the
+    leading singular directions, which keep the most of it.
 
     Args:
         student: Changed in place.
@@ -154,7 +154,7 @@ def _take(ours: nn.Module, theirs: nn.Module, path: str, source: str) -> str:
 
 
 def _narrower(ours: nn.Embedding, theirs: nn.Embedding) -> bool:
-    return ours.num_embeddings == theirs.num_embeddings and ours.embedding_dim < theirs.embedding_dim
+    return bool(ours.num_embeddings == theirs.num_embeddings and ours.embedding_dim < theirs.embedding_dim)
 
 
 def _fits(ours: Tensor, theirs: Tensor) -> bool:

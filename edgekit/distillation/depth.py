@@ -133,7 +133,7 @@ def _cut_evenly(
             raise ModelError(
                 f"student.depth leaves nothing of {path}",
                 found=f"depth = {depth:g} of {len(blocks)} blocks",
-                allowed=f"{0.5 / len(blocks):.2g} or more, so that one block stays",
+                allowed=f"{math.ceil(50 / len(blocks)) / 100:g} or more, so that one block stays",
             )
         kept = spread(blocks, fixed, count)
         problem = _try(module, inputs, path, kept, blocks, before)

@@ -52,8 +52,11 @@ def _entered(module: nn.Module) -> Iterator[list[str]]:
     def leave(*_: Any) -> None:
         inside.pop()
 
-    handles = [hook for name, part in module.named_modules() for hook in (part.register_forward_pre_hook(enter(name)),
-                                                                           part.register_forward_hook(leave))]
+    handles = [
+        hook
+        for name, part in module.named_modules()
+        for hook in (part.register_forward_pre_hook(enter(name)), part.register_forward_hook(leave))
+    ]
     try:
         yield inside
     finally:

@@ -38,7 +38,7 @@ def _sizes(part: nn.Module) -> tuple[int, ...]:
 
 def attention_of(module: nn.Module) -> dict[nn.Module, int]:
     """Heads by linear layer, of attention that a user wrote: linear layers in a module that knows of heads."""
-    found = {}
+    found: dict[nn.Module, int] = {}
     for part in module.modules():
         heads = _heads(part)
         layers = [child for child in part.children() if isinstance(child, nn.Linear)]
