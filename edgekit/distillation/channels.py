@@ -65,7 +65,7 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
                 entries.append(fed[name].grad_fn)
         return [output for output in call(model, fed).values() if output.grad_fn is not None]
 
-    with warnings.catch_warnings(), torch.enable_grad(), _closed(module) as recurrent, _told(module):
+    with warnings.catch_warnings(), torch.enable_grad(), _closed(module) as recurrent, told(module):
         warnings.simplefilter("ignore")
         graph = tp.DependencyGraph().build_dependency(module, dict(inputs), forward_fn=forward, verbose=False)
     whole, closed = set(), {}
@@ -87,20 +87,18 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
 
 
 def groups_of(traced: Traced) -> list[Any]:
-    """Every group of channels that go together, with all of them.
-
-    Raises:
-        ModelError: torch_pruning cannot follow the channels through the module.
-    """
-    with _told(traced.graph.model):
-        return list(traced.graph.get_all_groups(root_module_types=(_ConvNd, nn.Linear, nn.Embedding)))
+    """Every group of channels that go together, with all of them."""
+    return list(traced.graph.get_all_groups(root_module_types=(_ConvNd, nn.Linear, nn.Embedding)))
 
 
 @contextmanager
-def _told(module: nn.Module) -> Iterator[None]:
+def told(module: nn.Module) -> Iterator[None]:
+    """Tells whatever torch_pruning runs into as an error of the module."""
     try:
         yield
-    except Exception as exc:  # torch_pruning raises whatever its tracing of the user's module runs into
+    except ModelError:
+        raise
+    except Exception as exc:  # torch_pruning raises many unrelated types; all mean that it does not follow the module
         raise uncut(module, "the channels that go together cannot be traced", exc) from exc
 
 

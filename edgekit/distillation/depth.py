@@ -119,40 +119,58 @@ def _cut_evenly(
         )
     parts = dict(module.named_modules())
     same = keeping_shape(module, [parts[path][i] for path, blocks in lists.items() for i in blocks], inputs)
-    notes, refused = [], []
-    for path in sorted(lists, key=lambda path: -len(path.split(".")) if path else 0):  # stages hold blocks: those first
-        if any(other.startswith(f"{path}." if path else "") for other in done):
+    fixed = {path: {i for i in blocks if parts[path][i] not in same} for path, blocks in lists.items()}
+    notes: list[str] = []
+    refused: dict[str, str] = {}
+    for path in _order(lists, fixed):
+        if path in refused or any(_related(path, other) for other in done):
             continue
-        blocks, children = lists[path], list(parts[path])
-        fixed = {i for i in blocks if children[i] not in same}
-        if len(fixed) == len(blocks):
-            refused.append(f"{path}: each of {len(blocks)} blocks changes the shape")
+        blocks = lists[path]
+        if len(fixed[path]) == len(blocks):
+            refused[path] = f"each of {len(blocks)} blocks changes the shape"
             continue
-        count = math.floor(len(blocks) * depth + 0.5)
-        if not count and not fixed:
+        count, size = math.floor(len(blocks) * depth + 0.5), len(parts[path])
+        kept = spread(blocks, fixed[path], count) or [blocks[0]]
+        problem = _try(module, inputs, path, kept, blocks, before)
+        if problem is not None:
+            refused[path] = problem
+            continue
+        if not count and not fixed[path]:
             raise ModelError(
                 f"student.depth leaves nothing of {path}",
                 found=f"depth = {depth:g} of {len(blocks)} blocks",
                 allowed=f"{math.ceil(50 / len(blocks)) / 100:g} or more, so that one block stays",
             )
-        kept = spread(blocks, fixed, count)
-        problem = _try(module, inputs, path, kept, blocks, before)
-        if problem is not None:
-            refused.append(f"{path}: {problem}")
-            continue
         done.add(path)
         if len(kept) < len(blocks):
-            notes.append(_kept(path, kept, len(children), len(blocks)))
+            notes.append(_kept(path, kept, size, len(blocks)))
         else:
-            refused.append(f"{path}: all of {len(blocks)} blocks are kept")
+            refused[path] = f"all of {len(blocks)} blocks are kept"
     if not notes:
         raise ModelError(
             f"student.depth = {depth:g} drops no block of {type(module).__name__}",
-            found="; ".join(refused) or "every list is in student.keep",
+            found="; ".join(f"{path}: {why}" for path, why in refused.items()) or "every list is in student.keep",
             allowed="a share that drops at least one block",
             fix="a smaller share, or name the blocks with student.keep",
         )
     return notes
+
+
+def _order(lists: Mapping[str, Sequence[int]], fixed: Mapping[str, set[int]]) -> list[str]:
+    """The order in which lists that hold each other are asked: the first that can be cut is.
+
+    After the first, most blocks of a list of blocks keep the shape: they are dropped rather than the layers inside of
+    them. Most stages of a list of stages do not: the blocks inside of them are dropped rather than a whole stage.
+    """
+    outermost = sorted(lists, key=lambda path: len(path.split(".")) if path else 0)
+    plain = [path for path in outermost if 2 * len(fixed[path] - {lists[path][0]}) < len(lists[path]) - 1]
+    return [*plain, *reversed(outermost)]
+
+
+def _related(path: str, other: str) -> bool:
+    """Whether one of two lists is the other one, or inside of it."""
+    short, long = sorted((path, other), key=len)
+    return short in ("", long) or long.startswith(f"{short}.")
 
 
 def _try(

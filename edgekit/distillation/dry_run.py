@@ -32,9 +32,9 @@ def output_shapes(module: nn.Module, inputs: Mapping[str, Tensor], after: str) -
         except TrainingError as exc:
             cause = exc.__cause__
             raise ModelError(
-                f"{type(module).__name__} does not run any more {after}: layer {layers[-1]!r}"
+                f"{type(module).__name__} does not run {after}: layer {layers[-1]!r}"
                 if layers and layers[-1]
-                else f"{type(module).__name__} does not run any more {after}",
+                else f"{type(module).__name__} does not run {after}",
                 found=f"{type(cause).__name__}: {cause}" if cause is not None else exc.problem,
                 allowed="a model whose forward takes its sizes from its layers or tensors, not from written numbers",
                 fix="write the student as a class of its own, and take weights over with [student.take]",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from edgekit.distillation.channels import FIX, Traced, as_parameters, groups_of, trace, uncut
+from edgekit.distillation.channels import FIX, Traced, as_parameters, groups_of, told, trace, uncut
 from edgekit.distillation.dry_run import output_shapes
 from edgekit.distillation.sizes import renew_attention, renew_others, sizes_of
 from edgekit.errors import ModelError
@@ -41,7 +41,8 @@ def cut_width(module: nn.Module, inputs: Mapping[str, Tensor], width: float) -> 
     old = sizes_of(module)
     with as_parameters(module):
         traced = trace(module, inputs)
-        kept_whole = _cut(traced, width)
+        with told(module):
+            kept_whole = _cut(traced, width)
     new = sizes_of(module)
     changed = sum(old[part] != new[part] for part in old)
     if not changed:
@@ -185,16 +186,21 @@ def _of_convolution(part: _ConvNd, takes: bool) -> Tensor:
 def _apply(graph: Any, group: Any) -> None:
     """Cuts what belongs to some channels."""
     if not graph.check_pruning_group(group):
-        raise uncut(graph.model, f"layer {group.items[0].dep.target.name} would lose all its channels")
+        raise uncut(graph.model, f"a layer that goes with {_name(group)} would lose all its channels")
     norms = [(dep.target.module, idxs) for dep, idxs in group.items if isinstance(dep.target.module, nn.LayerNorm)]
     # torch_pruning takes the channels that a LayerNorm keeps in the order of a set.
     group.items[:] = [item for item in group.items if not isinstance(item.dep.target.module, nn.LayerNorm)]
     try:
         group.prune(record_history=False)
-    except Exception as exc:  # as above
-        raise uncut(graph.model, f"at {group.items[0].dep.target.name}", exc) from exc
+    except Exception as exc:  # torch_pruning asserts and raises many unrelated types
+        raise uncut(graph.model, f"the layers that go with {_name(group)} do not fit each other", exc) from exc
     for norm, idxs in norms:
         _cut_norm(norm, set(idxs))
+
+
+def _name(group: Any) -> str:
+    """Path of the layer that a group begins at."""
+    return str(group.items[0].dep.target.name).split(" (", maxsplit=1)[0]
 
 
 def _cut_norm(norm: nn.LayerNorm, dropped: set[int]) -> None:

@@ -59,14 +59,26 @@ def test_lists_by_hand_and_by_share_go_together_and_counts_follow():
     ]
 
 
+class Deep(nn.Sequential):
+    """A block whose own layers are of one class, and keep the shape too."""
+
+    def __init__(self, width):
+        super().__init__(*(Residual(width, width) for _ in range(2)))
+
+
 class Stages(nn.Module):
-    """Stages of one class that hold blocks of one class, and a list that is gone through by number."""
+    """Stages that hold blocks, a list that is gone through by number, and one with more in it than blocks."""
 
     def __init__(self):
         super().__init__()
-        self.stages = nn.ModuleList(nn.Sequential(*(Residual(3, 3) for _ in range(3))) for _ in range(2))
-        self.pair = nn.ModuleList(Residual(3, 3) for _ in range(2))
-        self.mixed = nn.Sequential(nn.Conv2d(3, 3, 1), Residual(3, 3), Residual(3, 3), nn.ReLU())
+        self.stages = nn.ModuleList(
+            [
+                nn.Sequential(*(Deep(3) for _ in range(3))),
+                nn.Sequential(Residual(3, 6, 2), Residual(6, 6)),
+            ]
+        )
+        self.pair = nn.ModuleList(Residual(6, 6) for _ in range(2))
+        self.mixed = nn.Sequential(nn.Conv2d(6, 6, 1), Residual(6, 6), Residual(6, 6), nn.ReLU())
 
     def forward(self, x):
         for stage in self.stages:
@@ -74,12 +86,13 @@ class Stages(nn.Module):
         return self.mixed(self.pair[1](self.pair[0](x))).mean((2, 3))
 
 
-def test_blocks_inside_of_stages_are_dropped_and_not_the_stages():
+def test_blocks_are_dropped_and_neither_stages_nor_layers_of_blocks():
     net, inputs = Stages().eval(), {"input": torch.rand(2, 3, 4, 4)}
-    assert set(block_lists(net)) == {"stages", "stages.0", "stages.1", "pair", "mixed"}
+    lists = {"stages", "stages.0", "stages.1", *(f"stages.0.{i}" for i in range(3)), "pair", "mixed"}
+    assert set(block_lists(net)) == lists
     notes = cut_depth(net, inputs, 0.5, {})
-    assert len(net.stages) == 2
-    assert [len(stage) for stage in net.stages] == [2, 2]
+    assert [len(stage) for stage in net.stages] == [2, 1]
+    assert [len(block) for block in net.stages[0]] == [2, 2]
     assert len(net.pair) == 2, "it is gone through by number"
     assert [type(part).__name__ for part in net.mixed] == ["Conv2d", "Residual", "ReLU"]
     assert "mixed: blocks 1 of 2 kept, and what else is in it (2)" in notes
@@ -104,9 +117,9 @@ def test_what_cannot_be_dropped_is_told(name, depth, keep, message):
 
 
 def test_a_list_that_is_gone_through_by_number_is_told_and_left_whole():
-    net, inputs = Stages().eval(), {"input": torch.rand(2, 3, 4, 4)}
+    net, inputs = Stages().eval(), {"input": torch.rand(2, 6, 4, 4)}
     net.stages, net.mixed = nn.ModuleList(), nn.Identity()
     with pytest.raises(ModelError, match=r"drops no block(.|\n)*pair: IndexError"):
         cut_depth(net, inputs, 0.5, {})
-    with pytest.raises(ModelError, match=r"does not run any more with blocks 0 of pair"):
+    with pytest.raises(ModelError, match=r"does not run with blocks 0 of pair"):
         cut_depth(net, inputs, None, {"pair": [0]})
