@@ -15,6 +15,7 @@ import numpy as np
 from edgekit import __version__
 from edgekit.artifact import Artifact, hash_json, to_json, write_json
 from edgekit.backends import load_backend
+from edgekit.beginning import begin_student, check_beginning
 from edgekit.bundle import check_replaceable
 from edgekit.candidate import Candidate, Task, try_plans
 from edgekit.catalog import load_profile, load_target
@@ -226,9 +227,11 @@ def train_models(
     others = load_others(recipe, base)
     data = load_data(recipe, base, given)
     bind_stored(teacher, data)
+    check_beginning(recipe, student, [teacher, *others], data)
     teacher = train_teacher(recipe, teacher, data, base, steps, progress)
-    if student is None:
+    if recipe.student is None:
         return data, teacher, teacher
+    student = begin_student(recipe, student, teacher, data, recipe.seed)
     return data, teacher, train_chain(recipe, student, [teacher, *others], data, base, steps, progress)
 
 

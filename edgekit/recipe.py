@@ -10,7 +10,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from edgekit.artifact import Preprocessing
 from edgekit.errors import SpecError
-from edgekit.recipe_training import Distillation, ModelSpec, Teacher
+from edgekit.recipe_student import StudentSpec
+from edgekit.recipe_training import Distillation, Teacher
 from edgekit.specs import Names, Strict, parse, parse_toml, read_toml
 
 Floats = Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
@@ -118,7 +119,7 @@ class Recipe(Strict):
     name: str
     seed: NonNegativeInt = 0
     teacher: Teacher
-    student: ModelSpec | None = None
+    student: StudentSpec | None = None
     data: DataSpec | None = None
     input: InputSpec | None = None
     shapes: dict[str, str] = Field(default_factory=dict)

@@ -21,7 +21,8 @@ LAYERS = [
     ["runtime"],
     ["profiling"],
     [
-        *["specs", "data", "recipe", "recipe_training", "recipe_augmentation", "catalog", "models", "metrics", "steps"],
+        *["specs", "data", "recipe", "recipe_training", "recipe_augmentation", "recipe_student", "catalog", "models"],
+        *["metrics", "steps"],
         *["_lookup", "_paths", "_draws", "_groups", "_readers", "_images", "_weights"],
     ],
     ["quantization"],
@@ -39,6 +40,7 @@ LAYERS = [
         "roles",
         "chains",
         "keeping",
+        "beginning",
         "shipping",
         "gains",
         "timing",

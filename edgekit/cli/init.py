@@ -41,9 +41,16 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 
 # The small model that learns from the teacher. Leave it out to deploy the teacher itself.
 #[student]
-#model = "model:student"          # as for the teacher
-#args = {}                        # keyword arguments of the factory
-#weights = "student.safetensors"  # where it starts from; default: fresh
+#model = "teacher"                # a copy of the teacher, cut by the next lines; or a model of its own, as above
+#depth = 0.5                      # share of the blocks that is kept in each list of them, evenly spread; default: all
+#keep = {}                        # or which ones, by number: { "layer1" = [0, 2] }
+#width = 0.5                      # share of the channels that is kept in every layer; default: all
+#embeddings = 64                  # rank that embedding tables are cut to; default: they stay
+#initial = "teacher"              # the copy's weights: the teacher's, or "random"
+#args = {}                        # a model of its own: keyword arguments of the factory
+#weights = "student.safetensors"  # where that starts from; default: fresh
+#take = {}                        # or which weights of the teacher: { "student.path" = "teacher.path" }
+#larger = false                   # whether it may have more parameters than the teacher
 
 # How the student learns: soft targets of the teacher mixed with the labels.
 #[distillation]
