@@ -215,7 +215,8 @@ def _rebuild(module: nn.Module, path: str, kept: Sequence[int]) -> None:
 
 def _kept(path: str, kept: Sequence[int], count: int, blocks: int | None = None) -> str:
     others = f", and what else is in it ({count - blocks})" if blocks is not None and blocks < count else ""
-    return f"{path}: blocks {_listed(kept)} of {blocks or count} kept{others}"
+    word = "block" if len(kept) == 1 else "blocks"
+    return f"{path}: {word} {_listed(kept)} of {blocks or count} kept{others}"
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -54,7 +54,7 @@ def test_lists_by_hand_and_by_share_go_together_and_counts_follow():
     assert (len(net.encoder.layers), net.encoder.num_layers) == (1, 1)
     net, inputs = make_net("resnet")
     assert cut_depth(net, inputs, 0.5, {"layer1": [2]}) == [
-        "layer1: blocks 2 of 4 kept",
+        "layer1: block 2 of 4 kept",
         "layer2: blocks 0, 3 of 4 kept",
     ]
 
@@ -95,7 +95,7 @@ def test_blocks_are_dropped_and_neither_stages_nor_layers_of_blocks():
     assert [len(block) for block in net.stages[0]] == [2, 2]
     assert len(net.pair) == 2, "it is gone through by number"
     assert [type(part).__name__ for part in net.mixed] == ["Conv2d", "Residual", "ReLU"]
-    assert "mixed: blocks 1 of 2 kept, and what else is in it (2)" in notes
+    assert "mixed: block 1 of 2 kept, and what else is in it (2)" in notes
 
 
 @pytest.mark.parametrize(
