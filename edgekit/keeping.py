@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekit import __version__
-from edgekit.artifact import Array, hash_json, read_json, write_json
+from edgekit.artifact import Array, read_json, write_json
 from edgekit.disk import whole
 from edgekit.ingredients import Ingredients
 from edgekit.making import tool_versions
+from edgekit.models import is_stored
 from edgekit.progress import Progress, silent
 from edgekit.shipping import Run
 from edgekit.steps import run_step
@@ -30,9 +31,6 @@ def keep(
     seed: int,
     steps: Path,
     progress: Progress = silent,
-    *,
-    groups: Array | None = None,
-    group_names: Sequence[str] = (),
 ) -> dict[str, Any] | None:
     """Compares a torch student with its teacher on a labelled test set, as they are and under corruption.
 
@@ -44,8 +42,6 @@ def keep(
         seed: Decides the samples that are corrupted, and how.
         steps: Root of the step folders.
         progress: Told of the corruptions.
-        groups: Group numbers of the test samples, integers ``[n]``; None: they have no groups.
-        group_names: Names of the groups.
 
     Returns:
         :class:`edgekit.distillation.kept_tree.Kept` as JSON; None without a student of its own, without a test set of
@@ -58,13 +54,15 @@ def keep(
     if not data.held_out or labels is None or not _are_scores(taught, learned, labels):
         return None
     models = (teacher.module, student.module)
+    groups, group_names = data.test.groups, data.test.group_names
 
     def make(folder: Path) -> None:
         from edgekit.distillation.corruption import under_corruption
         from edgekit.distillation.kept import measure_kept
 
         kept = measure_kept(taught, learned, labels, data.labels, groups=groups, group_names=group_names)
-        corruption = under_corruption(*models, data.test, seed=seed, progress=progress)
+        answers = not is_stored(teacher.name)  # stored outputs know nothing of corrupted samples
+        corruption = under_corruption(*models, data.test, seed=seed, progress=progress) if answers else None
         write_json(folder / KEPT_JSON, dataclasses.replace(kept, corruption=corruption))
 
     key = {
@@ -74,7 +72,6 @@ def keep(
         "student": student.sha256,
         "test": data.test_sha256,
         "labels": data.labels,
-        "groups": None if groups is None else hash_json([groups.tolist(), list(group_names)]),
         "seed": seed,
     }
     found: dict[str, Any] = read_json(run_step(steps, "kept", key, make) / KEPT_JSON)

@@ -7,9 +7,9 @@ import torch
 from fake_line import torch_recipe, write_torch_project
 
 from edgekit import beginning
+from edgekit.distilling import train_models
 from edgekit.errors import ModelError, SpecError, TrainingError
 from edgekit.models import state_hash
-from edgekit.pipeline import train_models
 from edgekit.recipe_training import Training
 
 QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05}

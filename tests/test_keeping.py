@@ -45,12 +45,11 @@ def kept(tmp_path):
         data: Ingredients | None = None,
         outputs: list[dict[str, Array]] | None = None,
         seed: int = 0,
-        **groups: Any,
     ) -> dict[str, Any] | None:
         models = (teacher or go.models[0], student or go.models[1])
         data = data or ingredients()
         found = outputs or [run_reference(one, None, data.test) for one in go.models]
-        return keep(*models, tuple(found), data, seed, tmp_path, lambda *told: go.told.append(told), **groups)
+        return keep(*models, tuple(found), data, seed, tmp_path, lambda *told: go.told.append(told))
 
     go.models = (model(1), model(2))
     go.told = []
@@ -77,7 +76,9 @@ def test_what_it_depends_on_makes_it_anew(kept, tmp_path):
     kept(student=dataclasses.replace(kept.models[1], sha256="8" * 64))
     kept(data=ingredients(test_sha256="7" * 64))
     kept(seed=1)
-    found = kept(groups=np.arange(60) % 2, group_names=("old", "new"))
+    groups = {"groups": np.arange(60) % 2, "group_names": ("old", "new")}
+    grouped = dataclasses.replace(ingredients().test, **groups)
+    found = kept(data=ingredients(test=grouped, test_sha256="6" * 64))
     assert [one["name"] for one in found["groups"]] == ["old", "new"]
     assert len(list(tmp_path.glob("kept-*"))) == 6
 

@@ -37,6 +37,7 @@ LAYERS = [
         "sensitivities",
         "teaching",
         "lessons",
+        "distilling",
         "roles",
         "chains",
         "keeping",

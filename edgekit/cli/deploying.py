@@ -100,8 +100,8 @@ def distill(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> int:
     torchrun --nproc_per_node 4 -m edgekit distill RECIPE
     """
     from edgekit.cli._output import print_table, show_progress
+    from edgekit.distilling import distill_recipe
     from edgekit.keeping import KEPT_JSON, read_kept
-    from edgekit.pipeline import distill_recipe
     from edgekit.recipe import load_recipe, recipe_file
     from edgekit.reporting.kept import kept_table
 
