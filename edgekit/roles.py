@@ -48,6 +48,19 @@ def check_roles(recipe: Recipe) -> None:
         )
     if is_stored(teacher.model):
         _check_stored(recipe)
+    _check_others(recipe)
+    _check_line(recipe)
+    _check_samples(recipe, "distillation", recipe.distillation)
+    if teacher.train is not None:
+        _check_samples(recipe, "teacher.train", teacher.train)
+    if recipe.data is None and (student is not None or teacher.train is not None):
+        raise SpecError(
+            "training needs data", found="no [data] in the recipe", allowed="data.train = …", fix="add a [data] table"
+        )
+
+
+def _check_others(recipe: Recipe) -> None:
+    """Each further teacher is a network with weights of its own."""
     for i, other in enumerate(recipe.distillation.teachers):
         if is_stored(other.model):
             raise SpecError(
@@ -62,14 +75,6 @@ def check_roles(recipe: Recipe) -> None:
                 allowed='weights = FILE, an .onnx file, or weights = "factory" where it loads them itself',
                 fix="give its weights",
             )
-    _check_line(recipe)
-    _check_samples(recipe, "distillation", recipe.distillation)
-    if teacher.train is not None:
-        _check_samples(recipe, "teacher.train", teacher.train)
-    if recipe.data is None and (student is not None or teacher.train is not None):
-        raise SpecError(
-            "training needs data", found="no [data] in the recipe", allowed="data.train = …", fix="add a [data] table"
-        )
 
 
 def _check_stored(recipe: Recipe) -> None:
