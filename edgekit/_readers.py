@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit._groups import no_groups, numbered
 from edgekit._lookup import resolve
 from edgekit.artifact import Array
 from edgekit.errors import DataError, did_you_mean
@@ -28,15 +29,21 @@ class Source:
         fetch: Indices to a raw batch by input name.
         targets: Class labels ``[n]`` as int64, other targets as they are, or None.
         classes: Class names, empty when unknown.
+        groups: Index into ``group_names`` of each sample, int64 ``[n]``; None without groups.
+        group_names: In order.
     """
 
     count: int
     fetch: Callable[[Array], dict[str, Array]]
     targets: Array | None
     classes: tuple[str, ...]
+    groups: Array | None = None
+    group_names: tuple[str, ...] = ()
 
 
-def read_npz(path: Path, *, input_name: str | None, labels: tuple[str, ...] | None, where: str) -> Source:
+def read_npz(
+    path: Path, *, input_name: str | None, labels: tuple[str, ...] | None, where: str, groups: str | None = None
+) -> Source:
     """Reads ``x`` and ``y``, or arrays by input name beside ``y``; nothing is unpickled.
 
     Args:
@@ -44,14 +51,18 @@ def read_npz(path: Path, *, input_name: str | None, labels: tuple[str, ...] | No
         input_name: Name of a single input; None: ``input`` for ``x``, else the array's own name.
         labels: Class names, which bound the labels.
         where: Where the file was named, for messages.
+        groups: Name of the array that says which group each sample is of; it is no input.
 
     Raises:
-        DataError: The file is damaged, empty or mis-shaped, or holds NaN, objects or wrong labels.
+        DataError: The file is damaged, empty or mis-shaped, or holds NaN, objects, wrong labels or no such groups.
     """
     at = f"{where}: {path}"
     arrays = _load_arrays(path, at)
+    if groups is not None and groups not in arrays:
+        raise no_groups(groups, "array", arrays, at)
     target_name = next((name for name in TARGET_NAMES if name in arrays), None)
     targets = None if target_name is None else arrays.pop(target_name)
+    group_of = None if groups is None else targets if groups == target_name else arrays.pop(groups)
     if not arrays:
         raise DataError(
             f"{at}: no samples", found=target_name or "no arrays", allowed="an array 'x', or one a model input"
@@ -62,11 +73,14 @@ def read_npz(path: Path, *, input_name: str | None, labels: tuple[str, ...] | No
     count = _check_arrays(arrays, at)
     if targets is not None:
         targets = check_targets(targets, count, labels or (), at)
+    numbers, names = (None, ()) if group_of is None else numbered(group_of, count, f"{at}: groups {groups!r}")
     return Source(
         count=count,
         fetch=lambda indices: {name: array[indices] for name, array in arrays.items()},
         targets=targets,
         classes=labels or (),
+        groups=numbers,
+        group_names=names,
     )
 
 
@@ -225,7 +239,13 @@ def class_indices(names: Iterable[str], labels: tuple[str, ...] | None, at: str)
 
 
 def read_dataset(
-    spec: str, *, base: Path, input_name: str | None, labels: tuple[str, ...] | None, where: str
+    spec: str,
+    *,
+    base: Path,
+    input_name: str | None,
+    labels: tuple[str, ...] | None,
+    where: str,
+    groups: str | None = None,
 ) -> Source:
     """Reads a torch Dataset, or any object with a length and items, of model tensors.
 
@@ -238,14 +258,16 @@ def read_dataset(
         input_name: Name of a single input.
         labels: Class names; None: the Dataset's own ``classes``.
         where: Where it was named, for messages.
+        groups: Name of its attribute that says which group each sample is of.
 
     Raises:
-        DataError: It has no length, fails, or its items are not model tensors of one shape.
+        DataError: It has no length, fails, its items are not model tensors of one shape, or it has no such groups.
         EdgeKitError: The module or attribute is missing.
     """
     at = f"{where}: {spec}"
     dataset = _open_dataset(resolve(spec, {}, kind="dataset", base=base, where=where), at)
     count = _length(dataset, at)
+    numbers, names = _groups_of(dataset, groups, count, at)
     name = input_name or "input"
     first, _ = _item(dataset, 0, name, at)
     shapes = {key: (array.shape, array.dtype) for key, array in first.items()}
@@ -262,7 +284,23 @@ def read_dataset(
         items = [_item(dataset, int(index), name, at)[0] for index in indices]
         return {key: np.stack([item[key] for item in items]) for key in shapes}
 
-    return Source(count=count, fetch=fetch, targets=_stack_targets(targets, labels, at), classes=labels)
+    return Source(
+        count=count,
+        fetch=fetch,
+        targets=_stack_targets(targets, labels, at),
+        classes=labels,
+        groups=numbers,
+        group_names=names,
+    )
+
+
+def _groups_of(dataset: Any, groups: str | None, count: int, at: str) -> tuple[Array | None, tuple[str, ...]]:
+    if groups is None:
+        return None, ()
+    if not hasattr(dataset, groups):
+        public = [name for name in getattr(dataset, "__dict__", ()) if not name.startswith("_")]
+        raise no_groups(groups, "attribute", public, at)
+    return numbered(getattr(dataset, groups), count, f"{at}: groups {groups!r}")
 
 
 def _open_dataset(found: Any, at: str) -> Any:

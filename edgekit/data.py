@@ -37,6 +37,8 @@ class Samples:
         classes: Class names, empty when unknown.
         preprocessing: From raw samples to model tensors; None: they are model tensors already.
         floats: Type of the floats by input, where a model takes others than float32.
+        groups: Index into ``group_names`` of each sample's group, int64 ``[n]``; None: there are no groups.
+        group_names: Of these samples' groups; another set may have others.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Samples:
     classes: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     floats: Mapping[str, str] = field(default_factory=dict)
+    groups: Array | None = None
+    group_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.count
@@ -71,6 +75,7 @@ class Samples:
             count=len(chosen),
             fetch=lambda among: self.fetch(chosen[among]),
             targets=None if self.targets is None else self.targets[chosen],
+            groups=None if self.groups is None else self.groups[chosen],
         )
 
     def batches(self, size: int) -> Batches:
@@ -87,10 +92,11 @@ class Samples:
         return found
 
     def fingerprint(self) -> str:
-        """Hash of all samples in order, their targets, classes and preprocessing, as 64 hex digits."""
+        """Hash of all samples in order, their targets, classes, preprocessing and groups, as 64 hex digits."""
         targets = None if self.targets is None else _digest({"targets": self.targets}).hex()
         samples = hashlib.sha256(b"".join(self.digests())).hexdigest()
-        return hash_json([samples, targets, self.classes, self.preprocessing])
+        grouped = [] if self.groups is None else [_digest({"groups": self.groups}).hex(), self.group_names]
+        return hash_json([samples, targets, self.classes, self.preprocessing, *grouped])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +132,7 @@ def load_samples(
     labels: tuple[str, ...] | None = None,
     where: str = "data",
     origin: str | None = None,
+    groups: str | None = None,
 ) -> Samples:
     """Opens a set of samples.
 
@@ -139,16 +146,17 @@ def load_samples(
         labels: Class names in order. Give the training set's to the test set, so that both count alike.
         where: Where the set was named, e.g. ``edgekit.toml: data.train``, for messages.
         origin: Where the samples can be had, told where they are missing.
+        groups: The array or the Dataset's attribute that says which group each sample is of.
 
     Raises:
-        DataError: It is missing, empty, mis-shaped, damaged, or holds NaN or wrong labels.
+        DataError: It is missing, empty, mis-shaped, damaged, or holds NaN, wrong labels or no such groups.
     """
     name = input_name or (preprocessing.input if preprocessing else None)
     if _ATTRIBUTE.fullmatch(spec):
-        source = read_dataset(spec, base=base, input_name=name, labels=labels, where=where)
+        source = read_dataset(spec, base=base, input_name=name, labels=labels, where=where, groups=groups)
         preprocessing = None
     else:
-        source = _read_files(spec, base, preprocessing, name, labels, where, origin)
+        source = _read_files(spec, base, preprocessing, name, labels, where, origin, groups)
     if preprocessing is not None:
         preprocessing = _bind(preprocessing, list(source.fetch(np.arange(1))), f"{where}: {spec}", input_name)
     samples = Samples(
@@ -158,6 +166,8 @@ def load_samples(
         targets=source.targets,
         classes=source.classes,
         preprocessing=preprocessing,
+        groups=source.groups,
+        group_names=source.group_names,
     )
     try:
         samples.tensors([0])
@@ -179,6 +189,7 @@ def _read_files(
     labels: tuple[str, ...] | None,
     where: str,
     origin: str | None,
+    groups: str | None,
 ) -> Source:
     hint = f"the samples can be had from {origin}" if origin else None
     text, mark, inner = spec.partition("!")
@@ -190,9 +201,12 @@ def _read_files(
     if mark and not archive:
         raise DataError(f"{where}: {path} is not an archive", found=spec, allowed=f"a path in {', '.join(ARCHIVES)}")
     if path.is_file() and path.suffix == ".npz":
-        return read_npz(path, input_name=name, labels=labels, where=where)
+        return read_npz(path, input_name=name, labels=labels, where=where, groups=groups)
     if not archive and not path.is_dir():
         raise DataError(f"{where}: {path}: not a kind of data that is known", found=path.suffix, allowed=KINDS)
+    if groups is not None:
+        at = f"{where}: {path}: images by class have no groups"
+        raise DataError(at, found=f"data.groups = {groups!r}", allowed="an .npz file, or a Dataset's module:attr")
     from edgekit._images import read_folder, read_tar
 
     image_name = name or "input"

@@ -21,6 +21,7 @@ from edgekit.data import (
     split_validation,
 )
 from edgekit.errors import DataError, SpecError, did_you_mean
+from edgekit.labelling import joined, keep_labels
 from edgekit.metrics import Metric, load_metric
 from edgekit.recipe import DataSpec, Recipe
 from edgekit.runtime.session import fits
@@ -53,6 +54,7 @@ class Ingredients:
         metric_name: Its name.
         labels: Class names.
         parents: Where they came from, for manifests.
+        training: All training samples, in their order, validation samples among them.
     """
 
     train: Samples | None
@@ -65,6 +67,7 @@ class Ingredients:
     metric_name: str | None
     labels: tuple[str, ...]
     parents: tuple[Parent, ...]
+    training: Samples | None = None
 
 
 def load_data(
@@ -84,7 +87,7 @@ def load_data(
     """
     if recipe.data is None:
         return _random(recipe, specs)
-    train = _opened(recipe, base, recipe.data.train, "train", recipe.data.labels, specs or ())
+    train = _opened(recipe, base, recipe.data.train, "data.train", recipe.data.labels, specs or ())
     if whole_queries and specs:
         specs = sized_by(train, specs)
     labels = recipe.data.labels or train.classes
@@ -94,7 +97,7 @@ def load_data(
         test = _unjudged(train, validation, recipe.seed)
         test_sha256 = test.fingerprint()
     else:
-        test = _opened(recipe, base, recipe.data.test, "test", labels or None, specs or ())
+        test = _opened(recipe, base, recipe.data.test, "data.test", labels or None, specs or ())
         check_disjoint(train, test, "training")
         test_sha256 = test.fingerprint()
         parents.append(Parent(kind="data", name="test", sha256=test_sha256))
@@ -102,6 +105,8 @@ def load_data(
     _check_calibration(train, recipe.data)
     for samples in (train, test):
         check_inputs(samples, specs or specs_of(train))
+    kept, more = _partly_labelled(recipe, base, kept, labels, specs)
+    parents += more
     labelled = test.targets is not None
     return Ingredients(
         train=kept,
@@ -114,7 +119,38 @@ def load_data(
         metric_name=recipe.metric if labelled else None,
         labels=labels,
         parents=tuple(parents),
+        training=train,
     )
+
+
+def _partly_labelled(
+    recipe: Recipe, base: Path, train: Samples, labels: tuple[str, ...], specs: tuple[TensorSpec, ...] | None
+) -> tuple[Samples, list[Parent]]:
+    """Training samples of which some have no label: all but a share, and those of ``data.unlabelled``."""
+    assert recipe.data is not None  # there is data
+    parents: list[Parent] = []
+    if recipe.data.labelled is not None:
+        train = keep_labels(train, recipe.data.labelled, recipe.seed)
+    if recipe.data.unlabelled is not None:
+        more = _opened(recipe, base, recipe.data.unlabelled, "data.unlabelled", labels or None, specs or ())
+        check_inputs(more, specs or specs_of(train))
+        parents.append(Parent(kind="data", name="unlabelled", sha256=more.fingerprint()))
+        train = joined(train, more)
+    return train, parents
+
+
+def stage_data(recipe: Recipe, data: Ingredients, spec: str, base: Path, number: int) -> Ingredients:
+    """The same data, with training samples of a stage's own.
+
+    Raises:
+        DataError: They are missing, do not fit the model, or are in the test set.
+    """
+    assert data.train is not None  # there is something to train on
+    own = _opened(recipe, base, spec, f"distillation.stages[{number}].data", data.labels or None, specs_of(data.train))
+    check_disjoint(own, data.test, "training")
+    check_inputs(own, specs_of(data.train))
+    parents = [p for p in data.parents if p.name != "train"]
+    return replace(data, train=own, parents=(*parents, Parent(kind="data", name="train", sha256=own.fingerprint())))
 
 
 def _random(recipe: Recipe, specs: tuple[TensorSpec, ...] | None) -> Ingredients:
@@ -143,7 +179,7 @@ def _random(recipe: Recipe, specs: tuple[TensorSpec, ...] | None) -> Ingredients
 
 
 def _opened(
-    recipe: Recipe, base: Path, spec: str, key: str, labels: tuple[str, ...] | None, specs: Sequence[TensorSpec]
+    recipe: Recipe, base: Path, spec: str, where: str, labels: tuple[str, ...] | None, specs: Sequence[TensorSpec]
 ) -> Samples:
     """One set of the recipe, its single input called as the model calls it, in floats of the model's type."""
     samples = load_samples(
@@ -153,8 +189,9 @@ def _opened(
         # Of several inputs one may be called x, which otherwise means the only one.
         input_name="x" if recipe.input is None and len(specs) > 1 and "x" in {s.name for s in specs} else None,
         labels=labels,
-        where=f"data.{key}",
+        where=where,
         origin=recipe.data.source if recipe.data else None,
+        groups=recipe.data.groups if recipe.data else None,
     )
     return as_taken(renamed(samples, specs[0].name) if len(specs) == 1 else samples, specs)
 

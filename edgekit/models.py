@@ -18,7 +18,7 @@ from edgekit.errors import EdgeKitError, ModelError, did_you_mean
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from edgekit.recipe import ModelSpec
+    from edgekit.recipe_training import ModelSpec
 
 TIMM = "timm:"
 __all__ = [
@@ -41,6 +41,11 @@ SHOWN = 5
 def is_onnx(model: str) -> bool:
     """Whether a recipe's ``model`` is an ONNX file rather than something that makes a module."""
     return model.lower().endswith(".onnx")
+
+
+def is_stored(model: str) -> bool:
+    """Whether a recipe's ``model`` is a folder of stored outputs: it ends in a slash."""
+    return model.endswith("/")
 
 
 def load_module(spec: ModelSpec, *, base: Path, seed: int, where: str) -> Module:

@@ -6,193 +6,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from edgekit.artifact import Preprocessing
 from edgekit.errors import SpecError
+from edgekit.recipe_student import StudentSpec
+from edgekit.recipe_training import Distillation, Teacher
 from edgekit.specs import Names, Strict, parse, parse_toml, read_toml
 
 Floats = Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Head(Strict):
-    """A new classification head: the linear layer at ``module`` is replaced by a fresh one.
-
-    Attributes:
-        module: Module path of the layer, e.g. ``fc``.
-        classes: Outputs of the new layer.
-    """
-
-    module: str
-    classes: PositiveInt
-
-
-class Training(Strict):
-    """How a module is trained, or fine-tuned.
-
-    Attributes:
-        epochs: Most passes over the training data.
-        batch_size: Samples a step.
-        learning_rate: Peak rate; cosine decay to zero after a short linear warm-up.
-        weight_decay: Decoupled weight decay.
-        optimizer: ``adamw`` or ``sgd`` (momentum 0.9).
-        patience: Stop after so many epochs without a better validation score; None: never.
-        freeze: Module paths whose parameters stay as they are.
-        rates: Factor of the learning rate by module path.
-        head: A new head, put on before training.
-    """
-
-    epochs: PositiveInt = 10
-    batch_size: PositiveInt = 64
-    learning_rate: PositiveFloat = 1e-3
-    weight_decay: NonNegativeFloat = 0.01
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    patience: PositiveInt | None = None
-    freeze: Names = ()
-    rates: dict[str, NonNegativeFloat] = Field(default_factory=dict)
-    head: Head | None = None
-
-
-class ModelSpec(Strict):
-    """Where a model comes from.
-
-    Attributes:
-        model: ``package.module:factory``, ``timm:NAME`` or a path to an ``.onnx`` file.
-        args: Keyword arguments of the factory.
-        weights: ``.safetensors``, or ``.pt`` read with weights only, relative to the recipe; or ``factory`` where the
-            factory itself gives the module trained weights.
-    """
-
-    model: str
-    args: dict[str, Any] = Field(default_factory=dict)
-    weights: str | None = None
-
-    @property
-    def weights_file(self) -> str | None:
-        """The file of weights; None where there is none to read."""
-        return None if self.weights == "factory" else self.weights
-
-
-def _as_list(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-Layers = Annotated[Names, BeforeValidator(_as_list), Field(min_length=1)]
-
-
-class FeatureMatch(Strict):
-    """Features of the student's layers that are matched with those of the teacher's.
-
-    Attributes:
-        loss: ``hints``, ``attention_transfer``, ``similarity``, ``relational``, ``contrastive``, ``review``, or
-            ``module:attr`` of a callable that gives a scalar of the student's and the teacher's feature.
-        student: Module path in the student, e.g. ``layer2``; for ``review`` several, shallow to deep.
-        teacher: Module path in the teacher; as many.
-        weight: Factor of the loss.
-        args: Keyword arguments of the loss.
-    """
-
-    loss: str
-    student: Layers
-    teacher: Layers
-    weight: PositiveFloat = 1.0
-    args: dict[str, Any] = Field(default_factory=dict)
-
-
-class OtherTeacher(ModelSpec):
-    """One more teacher, beside the recipe's.
-
-    Attributes:
-        share: Of what is taught, beside ``distillation.teacher_share`` and the other ones'.
-    """
-
-    share: NonNegativeFloat = 1.0
-
-
-class Schedule(Strict):
-    """How a value goes from what it is given as to ``end`` while a student learns.
-
-    Attributes:
-        end: Where it goes.
-        kind: ``linear`` and ``cosine`` go with the steps; ``gap`` goes as far as the student's top class is the
-            teacher's, on a running mean of training batches.
-    """
-
-    end: NonNegativeFloat
-    kind: Literal["linear", "cosine", "gap"] = "linear"
-
-
-class Schedules(Strict):
-    """What changes while a student learns; None: nothing.
-
-    Attributes:
-        temperature: Of the soft loss.
-        soft_weight: Share of the soft loss.
-        features: A factor of all that is matched between layers, which begins at 1.
-    """
-
-    temperature: Schedule | None = None
-    soft_weight: Schedule | None = None
-    features: Schedule | None = None
-
-    @model_validator(mode="after")
-    def _in_range(self) -> Schedules:
-        if self.temperature is not None and self.temperature.end <= 0:
-            raise ValueError("temperature.end above 0")
-        if self.soft_weight is not None and self.soft_weight.end > 1:
-            raise ValueError("soft_weight.end of at most 1")
-        return self
-
-
-class Distillation(Training):
-    """What a student learns from: the teacher's logits, the labels, and the teacher's layers.
-
-    Attributes:
-        temperature: Softens both sets of logits; the soft loss is scaled by its square.
-        soft_weight: Share of the soft loss, 0 to 1; the rest is the cross-entropy with the labels.
-        soft: What the logits are matched by: ``soft_targets``, ``decoupled``, ``dist``, or ``module:attr``.
-        soft_args: Keyword arguments of that loss.
-        standardise: Logits of both are standardised first (Sun et al. 2024).
-        features: What is matched between layers, added to the rest.
-        teachers: More teachers, all with weights.
-        teacher_share: The share of the recipe's own teacher in what they teach together.
-        assistants: Models between teacher and student, large to small: each learns from the one before.
-        generations: How often the student is taught; each time but the first by what it became the time before.
-        schedules: What of it changes while the student learns.
-        combine: How their answers become one: ``mean`` (geometric), or ``confidence``: the surer one counts more.
-    """
-
-    temperature: PositiveFloat = 4.0
-    soft_weight: Annotated[float, Field(ge=0, le=1)] = 0.7
-    soft: str = "soft_targets"
-    soft_args: dict[str, Any] = Field(default_factory=dict)
-    standardise: bool = False
-    features: Annotated[tuple[FeatureMatch, ...], Field(strict=False)] = ()
-    teachers: Annotated[tuple[OtherTeacher, ...], Field(strict=False)] = ()
-    teacher_share: NonNegativeFloat = 1.0
-    combine: Literal["mean", "confidence"] = "mean"
-    assistants: Annotated[tuple[ModelSpec, ...], Field(strict=False)] = ()
-    generations: PositiveInt = 1
-    schedules: Schedules = Schedules()
-
-
-class Teacher(ModelSpec):
-    """The large model.
-
-    Attributes:
-        train: Without weights: how it is trained first. With weights: how it is fine-tuned.
-    """
-
-    train: Training | None = None
 
 
 class DataSpec(Strict):
@@ -204,7 +27,12 @@ class DataSpec(Strict):
         validation: Share of the training samples kept for validation.
         calibration: How many samples calibrate a quantised model.
         labels: Class names, in order; None: taken from the data where it has them.
+        labelled: Share of the training samples whose labels are used, drawn by class; None: all. The others teach by
+            the teacher's answers alone.
+        unlabelled: More training samples, which teach by the teacher's answers alone.
         source: Where the samples can be had, told where they are missing; nothing is downloaded.
+        groups: Array of the ``.npz`` files, or attribute of the Datasets, that says which group (a language, a domain)
+            each sample is of.
     """
 
     train: str
@@ -212,7 +40,10 @@ class DataSpec(Strict):
     validation: Share = 0.1
     calibration: PositiveInt = 300
     labels: Names | None = None
+    labelled: Share | None = None
+    unlabelled: str | None = None
     source: str | None = None
+    groups: str | None = None
 
 
 class InputSpec(Strict):
@@ -293,7 +124,7 @@ class Recipe(Strict):
     name: str
     seed: NonNegativeInt = 0
     teacher: Teacher
-    student: ModelSpec | None = None
+    student: StudentSpec | None = None
     data: DataSpec | None = None
     input: InputSpec | None = None
     shapes: dict[str, str] = Field(default_factory=dict)

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 from edgekit.errors import SpecError
-from edgekit.models import is_onnx
+from edgekit.models import is_onnx, is_stored
 from edgekit.recipe import Recipe
+from edgekit.recipe_student import StudentSpec
+from edgekit.recipe_training import Teacher, Training
 
 
 def check_roles(recipe: Recipe) -> None:
     """Refuses a recipe whose models cannot play their parts, before anything is loaded.
 
     Raises:
-        SpecError: An ``.onnx`` file is to be trained or to teach by its layers, or a teacher would have random weights.
+        SpecError: An ``.onnx`` file is to be trained or to teach by its layers, a teacher would have random weights, or
+            samples cannot be drawn or varied as a training wants them.
     """
     teacher, student = recipe.teacher, recipe.student
-    if student is not None and is_onnx(student.model):
-        raise SpecError("student.model is an .onnx file, which cannot be trained", fix="give a torch factory")
-    if is_onnx(teacher.model):
+    if student is not None:
+        _check_student(student, teacher)
+    if is_onnx(teacher.model) or is_stored(teacher.model):
+        kind = _kind(teacher)
         if student is not None and recipe.distillation.features:
             raise SpecError(
-                "an .onnx teacher shows no layers, only its outputs",
+                f"a teacher that is {kind} shows no layers, only its outputs",
                 found=f"teacher.model = {teacher.model!r} and [[distillation.features]]",
                 fix="remove distillation.features, or give the teacher as a torch factory",
             )
+        if student is None and is_stored(teacher.model):
+            raise SpecError(
+                f"{kind} can teach, but not be deployed",
+                found=f"teacher.model = {teacher.model!r} and no [student]",
+                fix="add a [student] table",
+            )
         if teacher.args or teacher.weights or teacher.train:
             raise SpecError(
-                "an .onnx model takes no args, weights or training",
+                f"{kind} takes no args, weights or training",
                 found=f"teacher.model = {teacher.model!r}",
                 fix="remove them, or give a torch factory",
             )
@@ -36,7 +46,28 @@ def check_roles(recipe: Recipe) -> None:
             allowed="teacher.weights = FILE (--weights FILE), or a [teacher.train] table",
             fix='add one of the two; where the factory itself loads trained weights, say weights = "factory"',
         )
+    if is_stored(teacher.model):
+        _check_stored(recipe)
+    _check_others(recipe)
+    _check_line(recipe)
+    _check_samples(recipe, "distillation", recipe.distillation)
+    if teacher.train is not None:
+        _check_samples(recipe, "teacher.train", teacher.train)
+    if recipe.data is None and (student is not None or teacher.train is not None):
+        raise SpecError(
+            "training needs data", found="no [data] in the recipe", allowed="data.train = …", fix="add a [data] table"
+        )
+
+
+def _check_others(recipe: Recipe) -> None:
+    """Each further teacher is a network with weights of its own."""
     for i, other in enumerate(recipe.distillation.teachers):
+        if is_stored(other.model):
+            raise SpecError(
+                f"distillation.teachers[{i}] is a folder of stored outputs, which teaches alone",
+                found=f"model = {other.model!r}",
+                fix="store the outputs that all teachers give together",
+            )
         if other.weights is None and not is_onnx(other.model):
             raise SpecError(
                 f"distillation.teachers[{i}] has no weights, so it would teach at random",
@@ -44,10 +75,61 @@ def check_roles(recipe: Recipe) -> None:
                 allowed='weights = FILE, an .onnx file, or weights = "factory" where it loads them itself',
                 fix="give its weights",
             )
-    _check_line(recipe)
-    if recipe.data is None and (student is not None or teacher.train is not None):
+
+
+def _check_stored(recipe: Recipe) -> None:
+    """Stored outputs are of samples as they are, from one teacher."""
+    settings = recipe.distillation
+    for what, asked in (
+        ("augmentation", settings.augmentation.varies),
+        ("adversarial", settings.adversarial is not None),
+        ("teachers", bool(settings.teachers)),
+    ):
+        if asked:
+            raise SpecError(
+                "a folder of stored outputs answers for samples as they are, and alone",
+                found=f"teacher.model = {recipe.teacher.model!r} and distillation.{what}",
+                fix=f"remove distillation.{what}, or give the teacher itself",
+            )
+
+
+def _kind(teacher: Teacher) -> str:
+    """What a teacher is that is no torch module."""
+    return "an .onnx file" if is_onnx(teacher.model) else "a folder of stored outputs"
+
+
+def _check_student(student: StudentSpec, teacher: Teacher) -> None:
+    """A copy of the teacher is cut somehow and has nothing of its own; another model is not cut."""
+    if is_onnx(student.model):
+        raise SpecError("student.model is an .onnx file, which cannot be trained", fix="give a torch factory")
+    if (is_onnx(teacher.model) or is_stored(teacher.model)) and (student.is_copy or student.take):
         raise SpecError(
-            "training needs data", found="no [data] in the recipe", allowed="data.train = …", fix="add a [data] table"
+            f"{_kind(teacher)} has no layers that a student could begin with",
+            found=f"teacher.model = {teacher.model!r} and "
+            + ("a student that is a copy of it" if student.is_copy else "[student.take]"),
+            fix="give the teacher as a torch factory, or the student as a model of its own",
+        )
+    own = [key for key in ("args", "weights", "take") if getattr(student, key)]
+    if student.is_copy and own:
+        raise SpecError(
+            f"student.{own[0]} is for a student of its own, and this one is a copy of the teacher",
+            found=f"student.{own[0]} = {getattr(student, own[0])!r}",
+            allowed="depth, keep, width, embeddings and initial",
+            fix='remove it, or name the student\'s own model: model = "package.module:factory"',
+        )
+    if student.is_copy and not student.cuts:
+        raise SpecError(
+            "the student is a copy of the teacher of which nothing is cut",
+            allowed='depth, keep, width, embeddings, or initial = "random"',
+            fix="say what is cut, or name the student's own model",
+        )
+    if not student.is_copy and student.cuts:
+        key, value = next(iter(student.cuts.items()))
+        raise SpecError(
+            f"student.{key} is for a copy of the teacher, and this student has a model of its own",
+            found=f"student.model = {student.model!r} and {key} = {value!r}",
+            allowed="args, weights and take",
+            fix=f'remove {key}, or say model = "teacher"',
         )
 
 
@@ -66,4 +148,24 @@ def _check_line(recipe: Recipe) -> None:
             found=f"[[distillation.features]] and distillation.{between}",
             allowed="one of the two",
             fix="remove one; or distil in two recipes, the second with the first's student as its teacher",
+        )
+
+
+def _check_samples(recipe: Recipe, key: str, settings: Training) -> None:
+    """There are groups where they are drawn by, and images where they lie as images are varied."""
+    if settings.group_temperature != 1 and (recipe.data is None or recipe.data.groups is None):
+        raise SpecError(
+            f"{key}.group_temperature draws samples by their group, and the data have no groups",
+            found=f"group_temperature = {settings.group_temperature:g} without data.groups",
+            allowed='data.groups = "NAME" of an array of the .npz files, or of an attribute of the Datasets',
+            fix="name it, or remove group_temperature",
+        )
+    varied = settings.augmentation
+    used = [name for name in ("flip", "crop", "erase", "cutmix") if getattr(varied, name)]
+    if used and recipe.input is not None and recipe.input.model_layout == "NHWC":
+        raise SpecError(
+            f"{key}.augmentation.{used[0]} varies images [n, channels, height, width], and the model takes others",
+            found='input.model_layout = "NHWC"',
+            allowed='"NCHW", or a callable of your own: augmentation.own = "module:attr"',
+            fix=f"remove augmentation.{used[0]}, or vary the images in your own callable",
         )

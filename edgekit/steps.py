@@ -38,7 +38,7 @@ def run_step(root: Path, name: str, key: Any, make: Callable[[Path], None]) -> P
     Raises:
         DiskFull: The disk is full, whatever the step itself made of that; nothing of the step is left.
     """
-    folder = root / f"{name}-{hash_json(key)[:16]}"
+    folder = step_folder(root, name, key)
     if folder.is_dir():
         return folder
     partial = root / f"{PARTIAL}{folder.name}"
@@ -47,6 +47,11 @@ def run_step(root: Path, name: str, key: Any, make: Callable[[Path], None]) -> P
         write_json(partial / KEY_FILE, key)
         os.replace(partial, folder)
     return folder
+
+
+def step_folder(root: Path, name: str, key: Any) -> Path:
+    """Where a step's folder is, whether it was made or not."""
+    return root / f"{name}-{hash_json(key)[:16]}"
 
 
 def replace_folder(new: Path, final: Path) -> None:

@@ -1,4 +1,4 @@
-"""A recipe's models: made and checked before any work, then trained, each training a resumable step."""
+"""A recipe's models, made and checked before any work; files from elsewhere are taken in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,30 +17,18 @@ from edgekit.artifact import (
     Array,
     Artifact,
     TensorSpec,
+    hash_files,
     hash_json,
     load_artifact,
-    read_json,
     save_artifact,
-    write_json,
 )
 from edgekit.data import Samples
-from edgekit.errors import DataError, EngineError, EngineMissing, ModelError
+from edgekit.errors import EngineError, EngineMissing, ModelError
 from edgekit.ingredients import Ingredients, shaped
 from edgekit.making import tool_versions
-from edgekit.models import (
-    class_sources,
-    count_parameters,
-    is_onnx,
-    load_module,
-    load_weights,
-    module_identity,
-    replace_head,
-    save_weights,
-    sources_of,
-    state_hash,
-)
-from edgekit.progress import Progress
-from edgekit.recipe import ModelSpec, Recipe, Training
+from edgekit.models import class_sources, count_parameters, is_onnx, is_stored, load_module, module_identity
+from edgekit.recipe import Recipe
+from edgekit.recipe_training import ModelSpec
 from edgekit.runtime import missing
 from edgekit.steps import run_step
 
@@ -63,6 +50,7 @@ class TrainedModel:
         sha256: Identity.
         parameters: Count; None for an ``.onnx`` file.
         training: How it was trained, as JSON; None when it was not.
+        notes: How it began, where it was made of another.
     """
 
     name: str
@@ -71,43 +59,26 @@ class TrainedModel:
     sha256: str
     parameters: int | None = None
     training: Mapping[str, Any] | None = field(default=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Lesson:
-    """One training: everything it depends on, and the call that does it.
-
-    Attributes:
-        name: ``teacher``, ``student``, ``assistant-1`` …, ``generation-1`` …
-        model: What is trained, as it was loaded.
-        settings: How.
-        seed: Seed of the recipe.
-        data: Hash of the training samples, and the share kept for validation.
-        teacher: Identity of the teacher, or None.
-        losses: Hashes of the files of the user's own losses.
-        fit: Trains a module in place and returns how it went.
-    """
-
-    name: str
-    model: TrainedModel
-    settings: Training
-    seed: int
-    data: tuple[str, float]
-    teacher: str | None
-    losses: tuple[str, ...] = ()
-    fit: Callable[[Module], object]
+    notes: tuple[str, ...] = ()
 
 
 def load_models(recipe: Recipe, base: Path) -> tuple[TrainedModel, TrainedModel | None]:
     """Makes the teacher and the torch student of a recipe, both before either is trained.
 
-    So a mistake in the student is told at once, and what identifies them does not hang on what training imports.
+    So a mistake in the student is told at once, and what identifies them does not hang on what training imports. A
+    student that is a copy of the teacher is None as yet: :func:`edgekit.beginning.begin_student` makes it.
 
     Raises:
         ModelError: One cannot be made, or its weights do not fit.
     """
     teacher = _teaching_model("teacher", recipe.teacher, recipe.seed, base)
-    return teacher, None if recipe.student is None else torch_model("student", recipe.student, recipe.seed, base)
+    return teacher, load_student(recipe, base, recipe.seed)
+
+
+def load_student(recipe: Recipe, base: Path, seed: int) -> TrainedModel | None:
+    """Makes the torch student of a recipe; None where there is none, or it is a copy of the teacher."""
+    spec = recipe.student
+    return None if spec is None or spec.is_copy else torch_model("student", spec, seed, base)
 
 
 def load_others(recipe: Recipe, base: Path) -> list[TrainedModel]:
@@ -121,6 +92,12 @@ def load_others(recipe: Recipe, base: Path) -> list[TrainedModel]:
 
 
 def _teaching_model(role: str, spec: ModelSpec, seed: int, base: Path) -> TrainedModel:
+    if is_stored(spec.model):
+        from edgekit.distillation.outputs import StoredTeacher
+
+        folder = expand_path(spec.model, base=base, where=f"{role}.model", error=ModelError)
+        stored = StoredTeacher(folder)
+        return TrainedModel(name=spec.model, module=stored, sha256=hash_json(hash_files(folder, sorted(stored.files))))
     if not is_onnx(spec.model):
         return torch_model(role, spec, seed, base)
     from edgekit.distillation.onnx_teacher import OnnxTeacher
@@ -128,6 +105,21 @@ def _teaching_model(role: str, spec: ModelSpec, seed: int, base: Path) -> Traine
     model = onnx_model(spec, base, where=role)
     assert model.onnx is not None  # it is a file
     return dataclasses.replace(model, module=OnnxTeacher(model.onnx))
+
+
+def bind_stored(teacher: TrainedModel, data: Ingredients) -> None:
+    """Ties a teacher that is only stored outputs to the samples they are of; any other teacher needs nothing.
+
+    Raises:
+        DataError: There are not as many outputs as samples.
+    """
+    if not is_stored(teacher.name) or data.training is None:
+        return
+    from edgekit.distillation.outputs import STORED, StoredTeacher
+
+    assert isinstance(teacher.module, StoredTeacher)  # as it was loaded
+    for name, samples in zip(STORED, (data.training, data.test), strict=True):
+        teacher.module.bind(name, samples)
 
 
 def torch_model(role: str, spec: ModelSpec, seed: int, base: Path) -> TrainedModel:
@@ -143,108 +135,6 @@ def torch_model(role: str, spec: ModelSpec, seed: int, base: Path) -> TrainedMod
         sha256=hash_json([module_identity(module, spec, base), class_sources(module)]),
         parameters=count_parameters(module),
     )
-
-
-def train_teacher(
-    recipe: Recipe, teacher: TrainedModel, data: Ingredients, steps: Path, progress: Progress
-) -> TrainedModel:
-    """Trains or fine-tunes the teacher where the recipe says so."""
-    settings = recipe.teacher.train
-    if settings is None:
-        return teacher
-    from edgekit.distillation.trainer import train
-
-    samples, validation, identity = _training_data(recipe, data)
-
-    def fit(target: Module) -> object:
-        return train(target, samples, validation, settings, seed=recipe.seed, progress=progress, name="teacher")
-
-    lesson = Lesson(
-        name="teacher", model=teacher, settings=settings, seed=recipe.seed, data=identity, teacher=None, fit=fit
-    )
-    return _learn(lesson, steps)
-
-
-def train_student(
-    recipe: Recipe,
-    student: TrainedModel,
-    teachers: Sequence[TrainedModel],
-    data: Ingredients,
-    base: Path,
-    steps: Path,
-    progress: Progress,
-    name: str = "student",
-) -> TrainedModel:
-    """Distils a student from a teacher, and the others after it."""
-    from edgekit.distillation.matching import own_losses
-    from edgekit.distillation.students import distill
-
-    samples, validation, identity = _training_data(recipe, data)
-    settings = recipe.distillation
-    source, *others = [teacher.module for teacher in teachers if teacher.module is not None]
-
-    def fit(target: Module) -> object:
-        learn = partial(distill, seed=recipe.seed, others=others, base=base, progress=progress, name=name)
-        return learn(source, target, samples, validation, settings)[1]
-
-    lesson = Lesson(
-        name=name,
-        model=student,
-        settings=settings,
-        seed=recipe.seed,
-        data=identity,
-        teacher=hash_json([teacher.sha256 for teacher in teachers]),
-        losses=tuple(sources_of(loss.__module__ for loss in own_losses(settings, base))),
-        fit=fit,
-    )
-    return _learn(lesson, steps)
-
-
-def _learn(lesson: Lesson, steps: Path) -> TrainedModel:
-    """Trains a model as a step: its weights and history lie in the step's folder."""
-    import torch
-
-    module, settings = lesson.model.module, lesson.settings
-    assert module is not None  # only torch models are trained
-    key = {
-        "edgekit": __version__,
-        "tools": tool_versions("torch"),
-        "threads": torch.get_num_threads(),
-        "module": lesson.model.sha256,
-        "settings": settings.model_dump(),
-        "seed": lesson.seed,
-        "data": lesson.data,
-        "teacher": lesson.teacher,
-        "losses": lesson.losses,
-    }
-    fresh = False
-
-    def make(folder: Path) -> None:
-        nonlocal fresh
-        history = lesson.fit(module)
-        save_weights(module, folder / "model.safetensors")
-        write_json(folder / "history.json", history)
-        fresh = True
-
-    folder = run_step(steps, lesson.name, key, make)
-    if not fresh:
-        if settings.head is not None:
-            replace_head(module, settings.head.module, settings.head.classes, lesson.seed)
-        load_weights(module, folder / "model.safetensors", where=lesson.name)
-    module.eval()
-    return dataclasses.replace(
-        lesson.model,
-        sha256=hash_json([lesson.model.sha256, state_hash(module)]),
-        parameters=count_parameters(module),
-        training=read_json(folder / "history.json") | {"reused": not fresh},
-    )
-
-
-def _training_data(recipe: Recipe, data: Ingredients) -> tuple[Samples, Samples, tuple[str, float]]:
-    if data.train is None or data.validation is None or recipe.data is None:
-        raise DataError("training needs data", found="no [data] in the recipe", fix="add data.train")
-    (train,) = (parent.sha256 for parent in data.parents if parent.name == "train")
-    return data.train, data.validation, (train, recipe.data.validation)
 
 
 def onnx_model(spec: ModelSpec, base: Path, where: str = "teacher") -> TrainedModel:
@@ -329,9 +219,9 @@ def import_onnx(model: TrainedModel, steps: Path, sampled: Sequence[TensorSpec])
 def run_reference(model: TrainedModel, artifact: Artifact | None, samples: Samples) -> dict[str, Array]:
     """Outputs of a model on samples: the torch module itself, or an ``.onnx`` file in fp32."""
     if model.module is not None:
-        from edgekit.distillation.forward import forward
+        from edgekit.distillation.outputs import outputs_of
 
-        return forward(model.module, samples)
+        return dict(outputs_of(model.module, samples))
     assert artifact is not None  # a model is a module or an imported file
     return _run_onnx(artifact, samples)
 

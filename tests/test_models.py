@@ -22,7 +22,7 @@ from edgekit.models import (
     save_weights,
     state_hash,
 )
-from edgekit.recipe import ModelSpec
+from edgekit.recipe_training import ModelSpec
 
 NETWORKS = """
 import torch

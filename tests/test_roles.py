@@ -10,6 +10,7 @@ QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05}
 ONNX = {"model": "model.onnx"}
 HINT = {"loss": "hints", "student": "a", "teacher": "b"}
 TORCH = {"model": "nets:teacher"}
+GIVEN = TORCH | {"weights": "w.safetensors"}
 
 
 @pytest.mark.parametrize(
@@ -18,11 +19,11 @@ TORCH = {"model": "nets:teacher"}
         ({"teacher": ONNX, "student": {"model": "small.ONNX"}}, "student.model is an .onnx file"),
         (
             {"teacher": ONNX, "student": TORCH, "distillation": {"features": [HINT]}},
-            "an .onnx teacher shows no layers, only its outputs",
+            "a teacher that is an .onnx file shows no layers",
         ),
-        ({"teacher": ONNX | {"train": QUICK}}, "an .onnx model takes no args, weights or training"),
-        ({"teacher": ONNX | {"weights": "w.safetensors"}}, "an .onnx model takes no args, weights or training"),
-        ({"teacher": ONNX | {"args": {"depth": 3}}}, "an .onnx model takes no args, weights or training"),
+        ({"teacher": ONNX | {"train": QUICK}}, "an .onnx file takes no args, weights or training"),
+        ({"teacher": ONNX | {"weights": "w.safetensors"}}, "an .onnx file takes no args, weights or training"),
+        ({"teacher": ONNX | {"args": {"depth": 3}}}, "an .onnx file takes no args, weights or training"),
         (
             {"teacher": TORCH | {"weights": "w.safetensors"}, "student": TORCH, "distillation": {"teachers": [TORCH]}},
             r"distillation.teachers\[0\] has no weights",
@@ -43,6 +44,40 @@ TORCH = {"model": "nets:teacher"}
             },
             r"distillation.assistants\[0\] is an .onnx file",
         ),
+        (
+            {"teacher": ONNX, "student": TORCH, "distillation": {"group_temperature": 5.0}},
+            r"distillation.group_temperature draws samples by their group(.|\n)*= 5 without data.groups",
+        ),
+        (
+            {"teacher": TORCH | {"train": QUICK | {"group_temperature": 2.0}}},
+            "teacher.train.group_temperature draws samples by their group",
+        ),
+        (
+            {
+                "teacher": ONNX,
+                "student": TORCH,
+                "input": {"model_layout": "NHWC"},
+                "distillation": {"augmentation": {"crop": 4}},
+            },
+            "distillation.augmentation.crop varies images",
+        ),
+        (
+            {"teacher": ONNX, "student": {"depth": 0.5}},
+            "an .onnx file has no layers that a student could begin with",
+        ),
+        (
+            {"teacher": ONNX, "student": TORCH | {"take": {"a": "b"}}},
+            r"teacher.model = 'model.onnx' and \[student.take\]",
+        ),
+        ({"teacher": GIVEN, "student": {"model": "teacher"}}, "a copy of the teacher of which nothing is cut"),
+        ({"teacher": GIVEN, "student": {"larger": True}}, "a copy of the teacher of which nothing is cut"),
+        (
+            {"teacher": GIVEN, "student": {"width": 0.5, "args": {"depth": 3}}},
+            "student.args is for a student of its own",
+        ),
+        ({"teacher": GIVEN, "student": {"width": 0.5, "take": {"a": "b"}}}, "student.take is for a student of its own"),
+        ({"teacher": GIVEN, "student": TORCH | {"width": 0.5}}, "student.width is for a copy of the teacher"),
+        ({"teacher": GIVEN, "student": TORCH | {"initial": "random"}}, "student.initial is for a copy of the teacher"),
         ({"teacher": TORCH}, "the teacher has neither weights nor training"),
         ({"teacher": TORCH, "student": TORCH}, "the teacher has neither weights nor training"),
         ({"teacher": TORCH, "student": TORCH, "data": None}, "training needs data"),
@@ -64,6 +99,16 @@ def test_models_that_cannot_play_their_part_are_refused(fields, message):
         {"teacher": TORCH | {"weights": "w.safetensors"}},
         {"teacher": TORCH | {"weights": "w.safetensors", "train": QUICK}, "student": TORCH},
         {"teacher": TORCH | {"train": QUICK}},
+        {
+            "teacher": TORCH | {"train": QUICK | {"group_temperature": 2.0}},
+            "data": {"train": "train.npz", "groups": "language"},
+        },
+        {
+            "teacher": ONNX,
+            "student": TORCH,
+            "input": {"model_layout": "NHWC"},
+            "distillation": {"augmentation": {"noise": 0.1}},
+        },
     ],
 )
 def test_models_that_can(fields):

@@ -73,6 +73,7 @@ def deploy(
     from edgekit.reporting.terminal import print_report
 
     yield_cores()
+    alone("deploy")
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
     choices = Choices(targets=targets, engine=engine, profile=profile, precision=precision)
@@ -92,21 +93,37 @@ def deploy(
 def distill(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> int:
     """Train the teacher of RECIPE where it asks for it, and distil its student.
 
-    Weights go to DIR/teacher.safetensors and DIR/student.safetensors. A later deploy into the same DIR trains nothing
-    again.
+    Weights go to DIR/teacher.safetensors and DIR/student.safetensors; where there is a labelled test set, what the
+    student kept of its teacher, class by class, goes to DIR/kept.json. A later deploy into the same DIR trains nothing
+    again. A training that was killed goes on from its last checkpoint. On several GPUs or machines:
+
+    torchrun --nproc_per_node 4 -m edgekit distill RECIPE
     """
     from edgekit.cli._output import print_table, show_progress
-    from edgekit.pipeline import distill_recipe
+    from edgekit.distilling import distill_recipe
+    from edgekit.keeping import KEPT_JSON, read_kept
     from edgekit.recipe import load_recipe, recipe_file
+    from edgekit.reporting.kept import kept_table
 
     yield_cores()
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
+    base = recipe_file(recipe).resolve().parent
+    if int(os.environ.get("RANK", "0")):  # the first process writes and speaks for all
+        distill_recipe(loaded, base, folder)
+        return 0
     with show_progress() as progress:
-        rows = distill_recipe(loaded, recipe_file(recipe).resolve().parent, folder, progress)
+        rows = distill_recipe(loaded, base, folder, progress)
     print_table(("", "model", "parameters", "score", "drop, points"), [row[:5] for row in rows])
+    kept = read_kept(folder)
+    if kept is not None:
+        header, lines = kept_table(kept)
+        print_table(header, [tuple(line) for line in lines])
     for row in rows:
-        click.echo(f"{row[0]}: {row[5]}")
+        for text in row[5:]:
+            click.echo(f"{row[0]}: {text}")
+    if kept is not None:
+        click.echo(f"kept: {folder / KEPT_JSON}")
     out_option = f" --out {shlex.quote(str(out))}" if out else ""
     click.echo(f"next: edgekit deploy {shlex.quote(str(recipe))}{out_option}")
     return 0
@@ -185,6 +202,22 @@ def ended(report: dict[str, Any]) -> int:
                 raise EdgeKitError(f"nothing ships for {target['target']}: {tried[0]}")
             raise EdgeKitError(f"nothing ships for {target['target']}: every candidate failed", found="\n".join(tried))
     return int(report["exit_code"])
+
+
+def alone(command: str) -> None:
+    """Refuses to measure in several processes at once.
+
+    Raises:
+        EdgeKitError: This is one of several.
+    """
+    from edgekit.errors import EdgeKitError
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise EdgeKitError(
+            f"{command} measures latency, so it runs in one process",
+            found=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
+            fix=f"torchrun … -m edgekit distill RECIPE trains in several; then run edgekit {command} without torchrun",
+        )
 
 
 def yield_cores() -> None:

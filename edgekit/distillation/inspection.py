@@ -31,7 +31,7 @@ def inspect_samples(module: nn.Module, data: Samples, validation: Samples, *, la
         module: What is trained.
         data: Training samples.
         validation: Validation samples; always labelled.
-        labelled: Whether the loss needs the training samples' labels too.
+        labelled: Whether the loss needs the training samples' labels too; where it does not, -1 stands for no label.
 
     Raises:
         DataError: One of them is empty, lacks labels, or has a label that is no class of the module.
@@ -48,11 +48,11 @@ def inspect_samples(module: nn.Module, data: Samples, validation: Samples, *, la
         )
     classes = count_classes(module, data)
     if labelled or data.targets is not None:
-        _check_labels(data, classes)
-    _check_labels(validation, classes)
+        _check_labels(data, classes, unlabelled=not labelled)
+    _check_labels(validation, classes, unlabelled=False)
 
 
-def _check_labels(samples: Samples, classes: int) -> None:
+def _check_labels(samples: Samples, classes: int, *, unlabelled: bool) -> None:
     if samples.targets is None:
         raise DataError(
             f"{samples.name}: these samples have no labels",
@@ -66,39 +66,48 @@ def _check_labels(samples: Samples, classes: int) -> None:
             found=f"{labels.dtype}{list(labels.shape)} for {len(samples)} samples",
             allowed=f"integers [{len(samples)}]",
         )
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    wrong = np.flatnonzero((labels < (-1 if unlabelled else 0)) | (labels >= classes))
     if len(wrong):
         raise DataError(
             f"{samples.name}: a label is not one of the model's classes",
             found=f"label {labels[wrong[0]]} at sample {wrong[0]} ({len(wrong)} such labels)",
-            allowed=f"0 to {classes - 1}, for {classes} outputs",
+            allowed=f"0 to {classes - 1}, for {classes} outputs" + ("; -1 for no label" if unlabelled else ""),
             fix="mend the labels, or give the model a head with more classes",
         )
 
 
-def count_batches(module: nn.Module, count: int, batch_size: int) -> int:
+def count_batches(module: nn.Module, count: int, batch_size: int, processes: int = 1) -> int:
     """How many batches an epoch has.
 
-    A last batch of one sample is left out where a BatchNorm in training mode would take its statistics from it; the
-    shuffle leaves another sample out each epoch.
+    A last batch that leaves a process without a sample is left out, or with one sample where a BatchNorm in training
+    mode would take its statistics from it; the shuffle leaves other samples out each epoch.
 
     Args:
         module: In the mode it is trained in.
         count: Training samples.
-        batch_size: Samples a batch.
+        batch_size: Samples a batch, of all processes together.
+        processes: How many share each batch.
 
     Raises:
-        TrainingError: Every batch has one sample and a BatchNorm is being trained.
+        TrainingError: No batch is large enough for every process, or a BatchNorm would see single samples.
     """
-    batches = math.ceil(count / batch_size)
     norms = (part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
-    if not any(norm.training for norm in norms):
-        return batches
-    if min(count, batch_size) == 1:
+    normed = any(norm.training for norm in norms)
+    fewest = processes * (2 if normed else 1)
+    if min(count, batch_size) >= fewest:
+        return count // batch_size + (count % batch_size >= fewest)
+    if processes > 1:
+        raise TrainingError(
+            "there are too few samples in a batch for every process",
+            found=f"{count} training samples in batches of {batch_size}, on {processes} processes",
+            allowed=f"batches of at least {fewest}",
+            fix="raise batch_size, which is that of all processes together, or start fewer",
+        )
+    if normed:
         raise TrainingError(
             f"{type(module).__name__} has BatchNorms, which cannot learn from batches of one sample",
             found=f"{count} training samples in batches of {batch_size}",
             allowed="at least 2 samples a batch",
             fix="raise batch_size, or freeze the modules with BatchNorms",
         )
-    return batches - 1 if count % batch_size == 1 else batches
+    return math.ceil(count / batch_size)

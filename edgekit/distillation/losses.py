@@ -12,7 +12,7 @@ from torch.nn import functional
 from edgekit._lookup import resolve
 from edgekit.distillation.logit_losses import same_logits, standardised
 from edgekit.errors import TrainingError, did_you_mean
-from edgekit.recipe import Distillation
+from edgekit.recipe_training import Distillation
 
 SoftLoss = Callable[[Tensor, Tensor, "Tensor | None", float], Tensor]
 SOFT_LOSSES = {
@@ -52,19 +52,28 @@ def mixed(soft: Callable[[], Tensor], student_logits: Tensor, labels: Tensor | N
     Args:
         soft: Gives the soft loss; not called where its weight is 0.
         student_logits: ``[n, classes]``.
-        labels: Class numbers ``[n]``; None only where ``soft_weight`` is 1.
+        labels: Classes ``[n]``, -1 where a sample has none, or shares of classes ``[n, classes]``; None only where
+            ``soft_weight`` is 1.
         soft_weight: Share of the soft loss, 0 to 1.
 
     Returns:
-        A scalar: ``soft_weight · soft + (1 - soft_weight) · hard``.
+        A scalar: ``soft_weight · soft + (1 - soft_weight) · hard``; the hard loss is the mean over labelled samples.
 
     Raises:
         TrainingError: There are no labels for a hard loss.
     """
     if soft_weight == 1:
         return soft()
-    hard = functional.cross_entropy(student_logits, known(labels, f"soft_weight = {soft_weight}"))
+    hard = _hard(student_logits, known(labels, f"soft_weight = {soft_weight}"))
     return hard if soft_weight == 0 else soft_weight * soft() + (1 - soft_weight) * hard
+
+
+def _hard(logits: Tensor, labels: Tensor) -> Tensor:
+    if labels.ndim == 1 and bool((labels < 0).any()):
+        return functional.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / max(
+            1, int((labels >= 0).sum())
+        )
+    return functional.cross_entropy(logits, labels)
 
 
 def soft_loss(settings: Distillation, base: Path | None) -> SoftLoss:
@@ -94,7 +103,7 @@ def soft_loss(settings: Distillation, base: Path | None) -> SoftLoss:
         if "temperature" in takes:
             given["temperature"] = temperature
         if "labels" in takes:
-            given["labels"] = known(labels, f"soft = {settings.soft!r}")
+            given["labels"] = _classes(known(labels, f"soft = {settings.soft!r}"), f"soft = {settings.soft!r}")
         return function(student, teacher, **given)
 
     return loss
@@ -114,6 +123,18 @@ def known(labels: Tensor | None, what: str) -> Tensor:
             found=what,
             allowed="soft_weight = 1.0 and a loss without labels, for samples without labels",
             fix="set distillation.soft_weight = 1.0, or give labelled training data",
+        )
+    return labels
+
+
+def _classes(labels: Tensor, what: str) -> Tensor:
+    """Labels that name one class of every sample."""
+    if labels.ndim != 1 or bool((labels < 0).any()):
+        raise TrainingError(
+            "this loss needs one class of every sample",
+            found=f"{what}, with " + ("mixed samples" if labels.ndim != 1 else "samples that have no label"),
+            allowed="soft_targets or dist",
+            fix="remove mixup and cutmix and give every label, or choose another soft loss",
         )
     return labels
 

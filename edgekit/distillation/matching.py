@@ -14,7 +14,7 @@ from edgekit.distillation.losses import check_arguments
 from edgekit.distillation.projectors import Embedding, Projector, Review, Shape
 from edgekit.distillation.taps import feature_shapes
 from edgekit.errors import TrainingError
-from edgekit.recipe import Distillation, FeatureMatch
+from edgekit.recipe_training import Distillation, FeatureMatch
 
 _HERE = "edgekit.distillation.feature_losses"
 FEATURE_LOSSES = {

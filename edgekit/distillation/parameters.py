@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from edgekit.errors import TrainingError, did_you_mean
-from edgekit.recipe import Training
+from edgekit.recipe_training import Training
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 

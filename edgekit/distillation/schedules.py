@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from edgekit.recipe import Distillation, Schedule
+from edgekit.recipe_training import Distillation, Schedule, Training
 
-WARMUP_SHARE = 0.05
 GAP_STEP = 0.05  # what one batch counts for in the running gap
 
 
-def warmup_cosine(step: int, steps: int) -> float:
-    """Linear warm-up over the first twentieth of the steps, then half a cosine to zero.
+def rate_factor(step: int, steps: int, settings: Training) -> float:
+    """What the learning rate is multiplied by: a linear warm-up, then half a cosine to zero, or a constant.
 
     The cosine is that of Loshchilov and Hutter, "SGDR", 2017, without restarts.
 
     Args:
         step: The step about to be taken, from 0.
         steps: Steps of the whole run.
+        settings: Their ``warmup`` and ``schedule``.
 
     Returns:
-        A factor above 0 and at most 1; 0 once all steps are taken.
+        A factor above 0 and at most 1; of the cosine 0 once all steps are taken.
     """
-    if step >= steps:
-        return 0.0
-    warmup = math.ceil(WARMUP_SHARE * steps)
+    warmup = math.ceil(settings.warmup * steps)
     if step < warmup:
         return (step + 1) / warmup
+    if settings.schedule == "constant":
+        return 1.0
+    if step >= steps:
+        return 0.0
     return (1 + math.cos(math.pi * (step - warmup + 1) / (steps - warmup + 1))) / 2
 
 
@@ -48,17 +50,24 @@ def scheduled(start: float, schedule: Schedule | None, share: float, gap: float)
     return start + (schedule.end - start) * way
 
 
-@dataclass(slots=True, kw_only=True)
-class Course:
-    """The values of a recipe's schedules as training goes on.
+class Course(nn.Module):
+    """The values of a recipe's schedules as training goes on; a module, so that checkpoints keep where it stands.
 
-    Attributes:
+    Args:
         settings: The recipe's.
-        gap: Running share of samples whose top class is not the teacher's; 1 before the first batch.
     """
 
-    settings: Distillation
-    gap: float = field(default=1.0, init=False)
+    running: Tensor
+
+    def __init__(self, settings: Distillation) -> None:
+        super().__init__()
+        self.settings = settings
+        self.register_buffer("running", torch.ones((), dtype=torch.float32))
+
+    @property
+    def gap(self) -> float:
+        """Running share of samples whose top class is not the teacher's; 1 before the first batch."""
+        return float(self.running)
 
     @property
     def steered(self) -> bool:
@@ -69,17 +78,20 @@ class Course:
 
     def see(self, student_logits: Tensor, teacher_logits: Tensor) -> None:
         """Takes in the top classes of one batch."""
-        differ = (student_logits.argmax(1) != teacher_logits.argmax(1)).double().mean().item()
-        self.gap += GAP_STEP * (differ - self.gap)
+        differ = (student_logits.argmax(1) != teacher_logits.argmax(1)).float().mean()
+        self.running += GAP_STEP * (differ - self.running)
 
     def temperature(self, share: float) -> float:
         """Temperature of the soft loss when ``share`` of the steps are done."""
-        return scheduled(self.settings.temperature, self.settings.schedules.temperature, share, self.gap)
+        return self._now(self.settings.temperature, self.settings.schedules.temperature, share)
 
     def soft_weight(self, share: float) -> float:
         """Share of the soft loss then."""
-        return scheduled(self.settings.soft_weight, self.settings.schedules.soft_weight, share, self.gap)
+        return self._now(self.settings.soft_weight, self.settings.schedules.soft_weight, share)
 
     def features(self, share: float) -> float:
         """Factor of what is matched between layers then."""
-        return scheduled(1.0, self.settings.schedules.features, share, self.gap)
+        return self._now(1.0, self.settings.schedules.features, share)
+
+    def _now(self, start: float, schedule: Schedule | None, share: float) -> float:
+        return scheduled(start, schedule, share, self.gap if self.steered else 1.0)

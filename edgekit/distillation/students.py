@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from edgekit.artifact import Array
 from edgekit.data import Samples
-from edgekit.distillation.forward import device_of, evaluating, forward, logits_of, to_torch
+from edgekit.distillation.augmentation import View, make_view
+from edgekit.distillation.forward import device_of, evaluating, to_torch
 from edgekit.distillation.inspection import count_classes
-from edgekit.distillation.losses import mixed, soft_loss
-from edgekit.distillation.matching import Matches, make_matches
+from edgekit.distillation.matching import make_matches
+from edgekit.distillation.outputs import Answers, StoredTeacher, asked, outputs_of, stored_answers
 from edgekit.distillation.panels import Panel
-from edgekit.distillation.schedules import Course
 from edgekit.distillation.taps import tapped
-from edgekit.distillation.trainer import History, Loss, train
+from edgekit.distillation.taught import Cohort, Teaching
+from edgekit.distillation.trainer import NOWHERE, History, Keeping, train
+from edgekit.distillation.workers import placed, start_processes
 from edgekit.errors import DataError, TrainingError
 from edgekit.models import replace_head
 from edgekit.progress import Progress, silent
-from edgekit.recipe import Distillation
+from edgekit.recipe_training import Distillation, Training
 
-LogitLoss = Callable[[Mapping[str, Tensor], Tensor, "Tensor | None", float], tuple[Tensor, float]]
 _DRY = 4  # samples of the run that projectors are sized by
 
 
@@ -39,101 +39,125 @@ def distill(
     *,
     seed: int,
     others: Sequence[nn.Module] = (),
+    peers: Sequence[nn.Module] = (),
+    answers: Answers | None = None,
     base: Path | None = None,
+    keeping: Keeping = NOWHERE,
     progress: Progress = silent,
     name: str = "student",
 ) -> tuple[nn.Module, History]:
     """Trains a student in place on the teacher's logits, mixed with the labels, and on the teacher's layers.
 
-    Teacher and student see the same view of every sample: the teacher answers each batch anew, so that random
-    augmentation stays consistent (Beyer et al., "Knowledge distillation: A good teacher is patient and consistent",
-    2022). Without labels the student is scored by its agreement with the teacher's top class.
+    Teacher and student see the same view of every sample (Beyer et al., "Knowledge distillation: A good teacher is
+    patient and consistent", 2022). Without labels the student is scored by its agreement with the teacher.
 
     Args:
         teacher: Its weights, gradients and mode stay as they are.
         student: Tells as many classes apart as the teacher.
-        data: Training samples; labels are needed only where ``settings.soft_weight`` is below 1.
+        data: Training samples; a label of -1 is none, and all are none only with ``settings.soft_weight`` of 1.
         validation: Samples that choose the best epoch, with or without labels.
-        settings: See :class:`edgekit.recipe.Distillation`.
+        settings: What the student learns from, and how.
         seed: One seed, one student.
-        others: More teachers, in the order of ``settings.teachers``; what all answer together is what is taught, and
-            layers are those of ``teacher``.
+        others: More teachers, in the order of ``settings.teachers``; layers are those of ``teacher``.
+        peers: Modules that learn beside the student, and it from them.
+        answers: What the teachers answer, known already; see :func:`edgekit.distillation.outputs.read_outputs`.
         base: The recipe's folder: its modules may hold losses.
+        keeping: Checkpoint and trackers.
         progress: Told of every batch.
         name: What the student is called in messages.
 
     Returns:
-        The student with its best weights, in evaluation mode, and how training went.
+        The student with its best weights, and how training went.
 
     Raises:
         DataError: Samples or labels are missing, or a label is no class of the student.
         EdgeKitError: A loss cannot be found.
-        TrainingError: The models or their layers do not fit each other or the data, the teacher is no better than
-            guessing, or training fails (see :func:`edgekit.distillation.trainer.train`).
+        TrainingError: The models do not fit each other or the data, the teacher only guesses, or training fails.
     """
     if teacher is student:
         raise TrainingError("teacher and student are the same module", fix="load the student separately")
     if settings.head is not None:
         replace_head(student, settings.head.module, settings.head.classes, seed)
         settings = settings.model_copy(update={"head": None})
-    panel, answers = _panel([teacher, *others], student, data, validation, settings)
-    if validation.targets is None:
-        validation = dataclasses.replace(validation, targets=answers)
+    panel = make_panel([teacher, *others], settings)
+    with placed(start_processes(), panel, student):
+        validation = _checked([teacher, *others], panel, student, data, validation, settings)
+        if isinstance(teacher, StoredTeacher):
+            answers = stored_answers(teacher, data)
+        teaching = _teaching(answers or asked(panel), teacher, student, data, settings, seed, base)
+        view = view_of(settings, student, data, seed=seed, base=base)
+        with _taught(panel, teacher, student, teaching):
+            loss = Cohort(teaching, peers, settings.peer_weight) if peers else teaching
+            fit = partial(train, student, data, validation, settings, seed=seed, loss=loss, view=view, name=name)
+            return student, fit(keeping=keeping, progress=progress)
+
+
+def _teaching(
+    answers: Answers,
+    teacher: nn.Module,
+    student: nn.Module,
+    data: Samples,
+    settings: Distillation,
+    seed: int,
+    base: Path | None,
+) -> Teaching:
+    """The student's loss, with projectors sized by a dry run."""
     batch = to_torch(data.tensors(np.arange(min(_DRY, len(data)))), device_of(student))
     matches = make_matches(settings.features, teacher, student, batch, seed=seed, base=base)
-    with _taught(panel, teacher, student, matches, _logit_loss(panel, settings, base)) as loss:
-        history = train(
-            student, data, validation, settings, seed=seed, loss=loss, beside=matches, progress=progress, name=name
-        )
-    return student, history
+    return Teaching(answers, settings, matches, base)
+
+
+def view_of(settings: Training, module: nn.Module, data: Samples, *, seed: int, base: Path | None) -> View | None:
+    """The recipe's augmentation; None where it has none.
+
+    Raises:
+        EdgeKitError: The user's own cannot be found.
+    """
+    if not settings.augmentation.varies:
+        return None
+    return make_view(settings.augmentation, seed=seed, classes=count_classes(module, data), base=base)
+
+
+def make_panel(teachers: Sequence[nn.Module], settings: Distillation) -> nn.Module:
+    """All teachers as one module.
+
+    Raises:
+        TrainingError: None has a share.
+    """
+    if len(teachers) == 1:
+        return teachers[0]
+    shares = [settings.teacher_share, *(other.share for other in settings.teachers)]
+    return Panel(teachers, shares, settings.combine)
 
 
 @contextmanager
-def _taught(
-    panel: nn.Module, teacher: nn.Module, student: nn.Module, matches: Matches, from_logits: LogitLoss
-) -> Iterator[Loss]:
-    """The loss of logits and layers, while the layers of both are looked at."""
+def _taught(panel: nn.Module, teacher: nn.Module, student: nn.Module, teaching: Teaching) -> Iterator[None]:
+    """The teachers in evaluation mode, and the layers of both looked at."""
+    matches = teaching.matches
     with (
         evaluating(panel),
-        tapped(student, matches.student_paths) as ours,
-        tapped(teacher, matches.teacher_paths) as theirs,
+        tapped(student, matches.student_paths) as teaching.ours,
+        tapped(teacher, matches.teacher_paths) as teaching.theirs,
     ):
-
-        def loss(inputs: Mapping[str, Tensor], logits: Tensor, labels: Tensor | None, share: float) -> Tensor:
-            value, factor = from_logits(inputs, logits, labels, share)
-            return value + factor * matches(ours, theirs, labels) if matches.student_paths else value
-
-        yield loss
+        yield
 
 
-def _panel(
-    teachers: Sequence[nn.Module], student: nn.Module, data: Samples, validation: Samples, settings: Distillation
-) -> tuple[nn.Module, Array]:
-    """All teachers as one module, each checked; and its top classes on the validation samples ``[n]``."""
+def _checked(
+    teachers: Sequence[nn.Module],
+    panel: nn.Module,
+    student: nn.Module,
+    data: Samples,
+    validation: Samples,
+    settings: Distillation,
+) -> Samples:
+    """Refuses teachers that do not fit the student or have nothing to teach; gives labelled validation samples."""
     for each in teachers:
         _check_pair(each, student, data, validation, settings)
-        answers = _answers(each, validation)
-    if len(teachers) == 1:
-        return teachers[0], answers
-    shares = [settings.teacher_share, *(other.share for other in settings.teachers)]
-    panel = Panel(teachers, shares, settings.combine)
-    return panel, _answers(panel, validation)
-
-
-def _logit_loss(panel: nn.Module, settings: Distillation, base: Path | None) -> LogitLoss:
-    """The loss of logits and labels, which also runs the teachers; gives the factor of the layers' losses with it."""
-    soft, course = soft_loss(settings, base), Course(settings=settings)
-
-    def loss(inputs: Mapping[str, Tensor], logits: Tensor, labels: Tensor | None, share: float) -> tuple[Tensor, float]:
-        with torch.no_grad():
-            answers = logits_of(panel, inputs)
-            if course.steered:
-                course.see(logits, answers)
-        temperature = course.temperature(share)
-        value = mixed(lambda: soft(logits, answers, labels, temperature), logits, labels, course.soft_weight(share))
-        return value, course.features(share)
-
-    return loss
+        _check_worth(each, validation)
+    if validation.targets is not None:
+        return validation
+    answers = next(iter(outputs_of(panel, validation).values())).argmax(axis=1).astype(np.int64)
+    return dataclasses.replace(validation, targets=answers)
 
 
 def _check_pair(
@@ -155,34 +179,33 @@ def _check_pair(
             allowed="soft_weight = 1.0 for samples without labels",
             fix="set distillation.soft_weight = 1.0, or give labelled training data",
         )
-    asked, offered = count_classes(teacher, data), count_classes(student, data)
-    if asked != offered:
+    wanted = next(iter(outputs_of(teacher, validation.subset(range(1))).values())).shape[1]
+    offered = count_classes(student, data)
+    if wanted != offered:
         raise TrainingError(
             "teacher and student tell different numbers of classes apart",
-            found=f"teacher {asked}, student {offered}",
+            found=f"teacher {wanted}, student {offered}",
             allowed="the same number of outputs",
-            fix=f"build the student with {asked} classes, or give it a new head with distillation.head",
+            fix=f"build the student with {wanted} classes, or give it a new head with distillation.head",
         )
 
 
-def _answers(teacher: nn.Module, validation: Samples) -> Array:
-    """The teacher's top classes ``[n]``; refuses a teacher that has nothing to teach."""
-    logits = next(iter(forward(teacher, validation).values()))
+def _check_worth(teacher: nn.Module, validation: Samples) -> None:
+    """Refuses a teacher that has nothing to teach."""
+    logits = next(iter(outputs_of(teacher, validation).values()))
     if not np.isfinite(logits).all():
         raise TrainingError(
             "the teacher's outputs have NaN or infinity",
             found=f"{int((~np.isfinite(logits)).any(axis=1).sum())} of {len(validation)} validation samples",
             fix="check the teacher's weights and the data for NaN",
         )
-    answers: Array = logits.argmax(axis=1).astype(np.int64)
-    if validation.targets is not None:
-        accuracy = float((answers == validation.targets).mean())
-        chance = 1 / logits.shape[1]
-        if accuracy < chance:
-            raise TrainingError(
-                "the teacher is worse than guessing, so a student would learn nothing from it",
-                found=f"accuracy {accuracy:.1%} on {len(validation)} validation samples",
-                allowed=f"at least {chance:.1%} ({logits.shape[1]} classes)",
-                fix="train the teacher (teacher.train), or check its weights, the order of the labels and [input]",
-            )
-    return answers
+    if validation.targets is None:
+        return
+    accuracy, chance = float((logits.argmax(axis=1) == validation.targets).mean()), 1 / logits.shape[1]
+    if accuracy < chance:
+        raise TrainingError(
+            "the teacher is worse than guessing, so a student would learn nothing from it",
+            found=f"accuracy {accuracy:.1%} on {len(validation)} validation samples",
+            allowed=f"at least {chance:.1%} ({logits.shape[1]} classes)",
+            fix="train the teacher (teacher.train), or check its weights, the order of the labels and [input]",
+        )

@@ -1,14 +1,14 @@
-"""One trainer for teachers, for fine-tuning and for students."""
+"""One trainer for teachers, for fine-tuning and for students, on one process or many."""
 
 from __future__ import annotations
 
 import copy
 import math
-import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,19 +18,44 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from edgekit.artifact import Array
 from edgekit.data import Samples
-from edgekit.distillation.forward import device_of, forward, logits_of, to_torch
+from edgekit.distillation.adversarial import partly_perturbed
+from edgekit.distillation.averages import Average
+from edgekit.distillation.batch import Batch, Loss, cross_entropy, module_of
+from edgekit.distillation.checkpoints import (
+    Clock,
+    Place,
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+    set_random_state,
+)
+from edgekit.distillation.forward import forward, logits_of, to_torch
 from edgekit.distillation.inspection import count_batches, inspect_samples
 from edgekit.distillation.parameters import frozen, optimizer_for
-from edgekit.distillation.schedules import warmup_cosine
-from edgekit.distillation.selection import NOTHING, Score, better
+from edgekit.distillation.sampling import epoch_order
+from edgekit.distillation.schedules import rate_factor
+from edgekit.distillation.seeding import seeded
+from edgekit.distillation.selection import Score, better
+from edgekit.distillation.workers import (
+    PROJECT,
+    average_statistics,
+    make_accelerator,
+    of_all,
+    own_slice,
+    placed,
+    shared,
+    sum_gradients,
+    total,
+)
 from edgekit.errors import TrainingError
 from edgekit.models import replace_head
 from edgekit.progress import Progress, silent
-from edgekit.recipe import Training
+from edgekit.recipe_training import Training
 
-Loss = Callable[[Mapping[str, Tensor], Tensor, "Tensor | None", float], Tensor]
-"""From a batch's inputs by name, its logits ``[n, classes]``, its labels ``[n]`` (or None) and the share of the steps
-that are done, 0 to 1, to a scalar."""
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from edgekit.distillation.augmentation import View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +67,7 @@ class History:
         best_epoch: The epoch, from 1, whose weights were kept.
         scores: Validation accuracy after each epoch, 0 to 1.
         losses: Mean training loss of each epoch.
-        seconds: Wall-clock time.
+        seconds: Wall-clock time, that of a run that was killed included as far as its last checkpoint.
         stopped_early: Whether patience ended it before the last epoch.
     """
 
@@ -55,33 +80,58 @@ class History:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """Where a training leaves what outlasts its process.
+
+    Attributes:
+        checkpoint: File that a killed training goes on from; None: it begins anew.
+        logs: Folder of the trackers' files; None: none is started.
+    """
+
+    checkpoint: Path | None = None
+    logs: Path | None = None
+
+
+NOWHERE = Keeping()
+"""A training that leaves nothing but its model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
     """What every step of one run needs."""
 
     module: nn.Module
-    beside: nn.Module | None
+    average: Average | None
     frozen_parts: Sequence[nn.Module]
     data: Samples
     validation: Samples
     settings: Training
+    seed: int
     loss: Loss
+    view: View | None
+    keeping: Keeping
     progress: Progress
     name: str
-    device: torch.device
-    optimizer: torch.optim.Optimizer
+    accelerator: Accelerator
+    optimizer: Any
     schedule: LambdaLR
-    shuffle: torch.Generator
     batches: int
 
     @property
-    def steps(self) -> int:
+    def total(self) -> int:
         """Batches of the whole run."""
         return self.batches * self.settings.epochs
 
+    @property
+    def learned(self) -> list[nn.Parameter]:
+        """Every parameter, of the model and of the loss."""
+        beside = module_of(self.loss)
+        return [*self.module.parameters(), *(beside.parameters() if beside is not None else ())]
 
-def cross_entropy(inputs: Mapping[str, Tensor], logits: Tensor, labels: Tensor | None, share: float) -> Tensor:
-    """The loss of hard labels; the trainer has checked that there are some."""
-    return functional.cross_entropy(logits, labels)
+    @property
+    def scored(self) -> nn.Module:
+        """What is scored and kept: the model, or the running mean of its weights."""
+        return self.module if self.average is None else self.average.module
 
 
 def train(
@@ -92,7 +142,8 @@ def train(
     *,
     seed: int,
     loss: Loss = cross_entropy,
-    beside: nn.Module | None = None,
+    view: View | None = None,
+    keeping: Keeping = NOWHERE,
     progress: Progress = silent,
     name: str = "teacher",
 ) -> History:
@@ -100,78 +151,84 @@ def train(
 
     The best are those of the highest validation accuracy; among accuracies that the validation samples cannot tell
     apart, those of the lowest cross-entropy (see :func:`edgekit.distillation.selection.better`).
-    The same seed, number of threads and machine give bit-identical weights; the caller's random state stays.
+    On a CPU the same seed, number of threads and machine give bit-identical weights, also where a killed run goes on
+    from its checkpoint; the caller's random state stays.
 
     Args:
         module: Its first output must be logits ``[n, classes]``.
         data: Training samples, shuffled anew each epoch.
         validation: Labelled samples that choose the best epoch.
-        settings: See :class:`edgekit.recipe.Training`.
+        settings: See :class:`edgekit.recipe_training.Training`; ``batch_size`` is that of all processes together.
         seed: Decides the shuffling, dropout, a new head and random augmentation.
         loss: What is minimised; it must not need labels where the data has none.
-        beside: What the loss needs and learns with the module, e.g. projectors; trained in place too.
+        view: Varies each batch; see :func:`edgekit.distillation.augmentation.make_view`.
+        keeping: Checkpoint and trackers.
         progress: Told of every batch, with the last loss and validation accuracy.
         name: What the module is called in messages.
 
     Raises:
         DataError: Samples are missing, or a label is missing or no class of the module.
-        TrainingError: Settings name no module, the module does not fit the data, or the loss is not finite; the best
-            weights until then are loaded.
+        TrainingError: Settings name no module or something that is not here, the module does not fit the data, or the
+            loss is not finite; the best weights until then are loaded, and the last checkpoint stays.
     """
     if settings.head is not None:
         replace_head(module, settings.head.module, settings.head.classes, seed)
     inspect_samples(module, data, validation, labelled=loss is cross_entropy)
-    with _seeded(seed), frozen(module, settings.freeze) as frozen_parts:
+    accelerator = make_accelerator(settings, keeping.logs)
+    beside = module_of(loss)
+    with (
+        seeded(seed + accelerator.process_index),
+        placed(accelerator.device, module, beside),
+        frozen(module, settings.freeze) as frozen_parts,
+    ):
         _learn(module, beside, frozen_parts)
-        batches = count_batches(module, len(data), settings.batch_size)
-        steps = batches * settings.epochs
+        batches = count_batches(module, len(data), settings.batch_size, accelerator.num_processes)
+        steps = math.ceil(batches / settings.accumulate) * settings.epochs
         optimizer = optimizer_for(module, settings, beside)
+        schedule = LambdaLR(optimizer, lambda step: rate_factor(step, steps, settings))
+        average = None if settings.ema is None else Average(module, settings.ema)
         run = _Run(
-            module=module,
-            beside=beside,
-            frozen_parts=frozen_parts,
-            data=data,
-            validation=validation,
-            settings=settings,
-            loss=loss,
-            progress=progress,
-            name=name,
-            device=device_of(module),
-            optimizer=optimizer,
-            schedule=LambdaLR(optimizer, lambda step: warmup_cosine(step, steps)),
-            shuffle=torch.Generator().manual_seed(seed),
+            module=module, average=average, frozen_parts=frozen_parts, data=data, validation=validation,
+            settings=settings, seed=seed, loss=loss, view=view, keeping=keeping, progress=progress, name=name,
+            accelerator=accelerator, optimizer=accelerator.prepare_optimizer(optimizer), schedule=schedule,
             batches=batches,
-        )
+        )  # fmt: skip
         return _fit(run)
 
 
 def _fit(run: _Run) -> History:
     """All epochs; whatever happens, the best weights until then are loaded at the end."""
-    started = time.perf_counter()
-    best, kept = copy.deepcopy(run.module.state_dict()), NOTHING
-    scores: list[float] = []
-    losses: list[float] = []
+    place = _resumed(run) or Place(best=copy.deepcopy(run.module.state_dict()))
+    settings = run.settings
+    if settings.trackers and run.keeping.logs is not None:
+        run.accelerator.init_trackers(PROJECT, {"name": run.name, "seed": run.seed, "epochs": settings.epochs})
+    began = time.perf_counter() - place.seconds
     try:
-        for epoch in range(1, run.settings.epochs + 1):
-            losses.append(_epoch(run, epoch, f"validation {scores[-1]:.1%}" if scores else ""))
-            score = _score(run, epoch)
-            scores.append(score.accuracy)
-            kept = better(score, kept, max(scores), len(run.validation))
-            if kept is score:
-                best = copy.deepcopy(run.module.state_dict())
-            elif run.settings.patience is not None and epoch - kept.epoch >= run.settings.patience:
+        while place.epoch <= settings.epochs:
+            _epoch(run, place, began)
+            score = shared(_score(run, place.epoch), run.accelerator)
+            place.scores.append(score.accuracy)
+            run.accelerator.log({f"{run.name}/validation": score.accuracy}, step=place.epoch * run.batches)
+            place.kept = better(score, place.kept, max(place.scores), len(run.validation))
+            if place.kept is score:
+                place.best = copy.deepcopy(run.scored.state_dict())
+            elif settings.patience is not None and place.epoch - place.kept.epoch >= settings.patience:
                 break
+            place.epoch, place.batch, place.loss, place.seen = place.epoch + 1, 0, 0.0, 0
+            _save(run, place, began)
     finally:
-        run.module.load_state_dict(best)
+        run.module.load_state_dict(place.best)
         run.module.eval()
-    run.progress(f"train {run.name}", run.steps, run.steps, f"validation {kept.accuracy:.1%}")
+    if run.accelerator.trackers:
+        run.accelerator.end_training()
+    run.progress(f"train {run.name}", run.total, run.total, f"validation {place.kept.accuracy:.1%}")
     return History(
-        epochs=len(scores),
-        best_epoch=kept.epoch,
-        scores=tuple(scores),
-        losses=tuple(losses),
-        seconds=time.perf_counter() - started,
-        stopped_early=len(scores) < run.settings.epochs,
+        epochs=len(place.scores),
+        best_epoch=place.kept.epoch,
+        scores=tuple(place.scores),
+        losses=tuple(place.losses),
+        seconds=time.perf_counter() - began,
+        stopped_early=len(place.scores) < settings.epochs,
     )
 
 
@@ -184,40 +241,79 @@ def _learn(module: nn.Module, beside: nn.Module | None, frozen_parts: Sequence[n
         part.eval()
 
 
-def _epoch(run: _Run, epoch: int, validation: str) -> float:
-    """One pass over the training data; returns the mean loss of a sample."""
-    _learn(run.module, run.beside, run.frozen_parts)
-    order = torch.randperm(len(run.data), generator=run.shuffle).numpy()
-    size = run.settings.batch_size
-    total, seen = 0.0, 0
-    for batch in range(run.batches):
-        indices = order[batch * size : (batch + 1) * size]
-        done = ((epoch - 1) * run.batches + batch) / run.steps
-        loss = _step(run, indices, done, f"{run.name}: epoch {epoch}, batch {batch + 1}")
-        total, seen = total + loss * len(indices), seen + len(indices)
-        note = f"loss {loss:.3f}" + (f", {validation}" if validation else "")
-        run.progress(f"train {run.name}", (epoch - 1) * run.batches + batch + 1, run.steps, note)
-    return total / seen
+def _epoch(run: _Run, place: Place, began: float) -> None:
+    """One pass over the training data, or what is left of it; notes the mean loss of a sample."""
+    _learn(run.module, module_of(run.loss), run.frozen_parts)
+    settings, clock = run.settings, Clock()
+    order = epoch_order(
+        len(run.data),
+        seed=run.seed,
+        epoch=place.epoch,
+        groups=run.data.groups,
+        temperature=settings.group_temperature,
+    )
+    validation = f", validation {place.scores[-1]:.1%}" if place.scores else ""
+    while place.batch < run.batches:
+        until = min(place.batch + settings.accumulate, run.batches)
+        parts = [order[b * settings.batch_size : (b + 1) * settings.batch_size] for b in range(place.batch, until)]
+        loss, count = _step(run, place, parts)
+        place.batch, place.loss, place.seen = until, place.loss + loss * count, place.seen + count
+        done = (place.epoch - 1) * run.batches + until
+        run.accelerator.log({f"{run.name}/loss": loss, f"{run.name}/rate": run.schedule.get_last_lr()[0]}, step=done)
+        run.progress(f"train {run.name}", done, run.total, f"loss {loss:.3f}{validation}")
+        if place.batch < run.batches and shared(clock.due(), run.accelerator):
+            _save(run, place, began)
+    average_statistics(run.module, run.accelerator)
+    place.losses.append(place.loss / place.seen)
 
 
-def _step(run: _Run, indices: Array, share: float, where: str) -> float:
-    """One batch: forward, backward, update; returns the loss."""
-    inputs = to_torch(run.data.tensors(indices), run.device)
-    targets = run.data.targets
-    labels = None if targets is None else torch.tensor(targets[indices], dtype=torch.int64, device=run.device)
-    logits = logits_of(run.module, inputs)
-    value = run.loss(inputs, logits, labels, share)
-    loss = float(value.detach())
-    if not math.isfinite(loss):
-        raise _not_finite(where, loss, inputs, logits)
+def _step(run: _Run, place: Place, parts: Sequence[Array]) -> tuple[float, int]:
+    """One update from one batch, or from several whose gradients are summed; gives the mean loss and the samples."""
+    accelerator, summed, count = run.accelerator, 0.0, sum(map(len, parts))
     run.optimizer.zero_grad()
-    value.backward()
+    for number, whole in enumerate(parts):
+        own = own_slice(whole, accelerator)
+        batch = _batch(run, place, own, ((place.epoch - 1) * run.batches + place.batch + number) / run.total)
+        with accelerator.autocast():
+            logits = logits_of(run.module, batch.inputs)
+            value = run.loss(batch, logits) * (len(own) / count)
+        loss = float(value.detach())
+        if not math.isfinite(loss):
+            where = f"{run.name}: epoch {place.epoch}, batch {place.batch + number + 1}"
+            raise _not_finite(where, loss, batch.inputs, logits, run.keeping.checkpoint)
+        accelerator.backward(value)
+        summed += loss
+    sum_gradients(run.learned, accelerator)
+    if run.settings.clip_norm is not None:
+        accelerator.clip_grad_norm_(run.learned, run.settings.clip_norm)
     run.optimizer.step()
-    run.schedule.step()
-    return loss
+    if not accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradients overflowed
+        run.schedule.step()
+        if run.average is not None:
+            run.average.update(run.module)
+    return total([summed], accelerator)[0], count
 
 
-def _not_finite(where: str, loss: float, inputs: Mapping[str, Tensor], logits: Tensor) -> TrainingError:
+def _batch(run: _Run, place: Place, indices: Array, share: float) -> Batch:
+    """The samples at ``indices`` as the augmentation and the attack leave them."""
+    device = run.accelerator.device
+    inputs = to_torch(run.data.tensors(indices), device)
+    targets, view = run.data.targets, place.epoch - 1
+    labels = None if targets is None else torch.tensor(targets[indices], dtype=torch.int64, device=device)
+    if run.settings.augmentation.views is not None:
+        view %= run.settings.augmentation.views
+    if run.view is not None:
+        inputs, labels = run.view(inputs, labels, indices, view)
+    if run.settings.adversarial is not None:
+        drawn = np.random.SeedSequence([run.seed, place.epoch, *indices.tolist()]).generate_state(1)
+        generator = torch.Generator().manual_seed(int(drawn[0]))
+        inputs = partly_perturbed(run.module, inputs, labels, run.settings.adversarial, generator=generator)
+    return Batch(inputs=inputs, labels=labels, indices=indices, view=view, share=share)
+
+
+def _not_finite(
+    where: str, loss: float, inputs: Mapping[str, Tensor], logits: Tensor, checkpoint: Path | None
+) -> TrainingError:
     dirty = [name for name, tensor in inputs.items() if not torch.isfinite(tensor).all()]
     if dirty:
         found, fix = f"input {dirty[0]!r} has NaN or infinity in this batch", "mend the data"
@@ -225,11 +321,13 @@ def _not_finite(where: str, loss: float, inputs: Mapping[str, Tensor], logits: T
         found, fix = "the module's outputs have NaN or infinity", "lower learning_rate, and check the weights"
     else:
         found, fix = "the outputs are finite, the loss is not", "lower learning_rate, and check the teacher's outputs"
+    if checkpoint is not None and checkpoint.exists():
+        found += f"; the last good state is kept in {checkpoint.name}"
     return TrainingError(f"{where}: the loss is {loss}", found=found, allowed="a finite loss", fix=fix)
 
 
 def _score(run: _Run, epoch: int) -> Score:
-    logits = torch.from_numpy(next(iter(forward(run.module, run.validation).values())))
+    logits = torch.from_numpy(next(iter(forward(run.scored, run.validation).values())))
     if not torch.isfinite(logits).all():
         raise TrainingError(
             f"{run.name}: epoch {epoch}: the outputs on the validation samples have NaN or infinity",
@@ -241,16 +339,41 @@ def _score(run: _Run, epoch: int) -> Score:
     return Score(epoch=epoch, accuracy=accuracy, cross_entropy=cross)
 
 
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seeds torch, numpy and random (augmentation may use any of them) while the block runs."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+def _save(run: _Run, place: Place, began: float) -> None:
+    """Writes a checkpoint; every process hands in the state of its generators."""
+    path = run.keeping.checkpoint
+    if path is None:
+        return
+    place.seconds = time.perf_counter() - began
+    generators = of_all(random_state(), run.accelerator)
+    if run.accelerator.is_main_process:
+        save_checkpoint(path, place, generators, _stateful(run))
+
+
+def _resumed(run: _Run) -> Place | None:
+    """Takes up a run where its checkpoint left it; None where there is none."""
+    path = run.keeping.checkpoint
+    if path is None or not path.exists():
+        return None
+    place, generators = load_checkpoint(path, _stateful(run))
+    if len(generators) != run.accelerator.num_processes:
+        raise TrainingError(
+            f"{path}: the checkpoint is of a run on another number of processes",
+            found=f"{len(generators)}, and now {run.accelerator.num_processes}",
+            fix="start as many, or remove the file to begin anew",
+        )
+    set_random_state(generators[run.accelerator.process_index])
+    return place
+
+
+def _stateful(run: _Run) -> dict[str, Any]:
+    """What of a run has a state of its own, by the name it has in a checkpoint."""
+    parts = {
+        "module": run.module,
+        "loss": module_of(run.loss),
+        "average": run.average,
+        "optimizer": run.optimizer,
+        "schedule": run.schedule,
+        "scaler": run.accelerator.scaler,
+    }
+    return {name: part for name, part in parts.items() if part is not None}

@@ -7,7 +7,7 @@ from torch.nn import functional
 from edgekit.distillation.logit_losses import decoupled, dist, standardised
 from edgekit.distillation.losses import mixed, soft_loss, soft_targets
 from edgekit.errors import TrainingError, UnknownName
-from edgekit.recipe import Distillation
+from edgekit.recipe_training import Distillation
 
 
 def logits(seed: int, n: int = 6, classes: int = 5) -> torch.Tensor:

@@ -14,7 +14,7 @@ from edgekit.distillation.projectors import Embedding, Projector, Review
 from edgekit.distillation.students import distill
 from edgekit.distillation.taps import feature_shapes, tapped
 from edgekit.errors import EdgeKitError, TrainingError
-from edgekit.recipe import Distillation, FeatureMatch
+from edgekit.recipe_training import Distillation, FeatureMatch
 
 
 class Net(nn.Module):

@@ -13,7 +13,7 @@ from edgekit.distillation.onnx_teacher import OnnxTeacher
 from edgekit.distillation.students import distill
 from edgekit.distillation.trainer import train
 from edgekit.errors import TrainingError
-from edgekit.recipe import Distillation, Training
+from edgekit.recipe_training import Distillation, Training
 
 
 @pytest.fixture(scope="module")

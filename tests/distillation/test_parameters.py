@@ -6,7 +6,7 @@ from torch import nn
 
 from edgekit.distillation.parameters import frozen, optimizer_for
 from edgekit.errors import TrainingError
-from edgekit.recipe import Training
+from edgekit.recipe_training import Training
 
 
 def group_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict:

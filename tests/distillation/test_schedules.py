@@ -5,29 +5,36 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from edgekit.distillation.schedules import Course, scheduled, warmup_cosine
-from edgekit.recipe import Distillation, Schedule, Schedules
+from edgekit.distillation.schedules import Course, rate_factor, scheduled
+from edgekit.recipe_training import Distillation, Schedule, Schedules, Training
+
+COSINE = Training()
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 100, 1000])
 def test_rises_to_the_peak_once_then_falls_and_never_reaches_zero_before_the_end(steps):
-    factors = [warmup_cosine(step, steps) for step in range(steps)]
+    factors = [rate_factor(step, steps, COSINE) for step in range(steps)]
     top = factors.index(max(factors))
     assert max(factors) == 1.0
     assert factors[: top + 1] == sorted(factors[: top + 1])
     assert factors[top:] == sorted(factors[top:], reverse=True)
     assert min(factors) > 0
-    assert warmup_cosine(steps, steps) == 0
+    assert rate_factor(steps, steps, COSINE) == 0
 
 
 def test_warm_up_takes_a_twentieth_and_is_linear():
-    assert [warmup_cosine(step, 100) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert warmup_cosine(5, 100) < 1.0
+    assert [rate_factor(step, 100, COSINE) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rate_factor(5, 100, COSINE) < 1.0
 
 
 def test_cosine_is_half_way_down_in_the_middle_of_the_decay():
-    assert warmup_cosine(5 + 95 // 2, 100) == pytest.approx(0.5, abs=0.01)
-    assert warmup_cosine(99, 100) == pytest.approx(0.0, abs=0.001)
+    assert rate_factor(5 + 95 // 2, 100, COSINE) == pytest.approx(0.5, abs=0.01)
+    assert rate_factor(99, 100, COSINE) == pytest.approx(0.0, abs=0.001)
+
+
+def test_a_constant_rate_rises_and_stays():
+    settings = Training(schedule="constant", warmup=0.1)
+    assert [rate_factor(step, 40, settings) for step in (0, 1, 3, 4, 39)] == [0.25, 0.5, 1.0, 1.0, 1.0]
 
 
 def test_a_value_without_a_schedule_stays():
@@ -72,7 +79,7 @@ def test_each_schedule_is_of_its_own_value():
         soft_weight=1.0,
         schedules=Schedules(soft_weight=Schedule(end=0.5), features=Schedule(end=0.0)),
     )
-    course = Course(settings=settings)
+    course = Course(settings)
     assert not course.steered
     assert (course.temperature(0.5), course.soft_weight(0.5), course.features(0.5)) == (4.0, 0.75, 0.5)
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.distillation import students
+from edgekit.distillation import taught
 from edgekit.distillation.forward import forward
 from edgekit.distillation.students import distill
 from edgekit.distillation.trainer import train
 from edgekit.errors import DataError, TrainingError
-from edgekit.recipe import Distillation, Head, Schedule, Schedules, Training
+from edgekit.recipe_training import Distillation, Head, Schedule, Schedules, Training
 
 SETTINGS = Distillation(epochs=8, batch_size=16, learning_rate=0.05)
 
@@ -31,13 +31,13 @@ def agreement(one: nn.Module, other: nn.Module, samples) -> float:
 def test_what_changes_with_the_steps_is_seen_by_the_loss(teacher, blobs, net, monkeypatch):
     """A soft weight that goes from 1 to 0 needs labels, and ends at the labels' own loss."""
     seen = []
-    original = students.mixed
+    original = taught.mixed
 
     def mixed(soft, logits, labels, soft_weight):
         seen.append(soft_weight)
         return original(soft, logits, labels, soft_weight)
 
-    monkeypatch.setattr(students, "mixed", mixed)
+    monkeypatch.setattr(taught, "mixed", mixed)
     data = blobs(64)
     settings = SETTINGS.model_copy(update={"soft_weight": 1.0, "schedules": Schedules(soft_weight=Schedule(end=0.0))})
     distill(teacher, net(8, seed=2), data, data, settings, seed=0)

@@ -12,7 +12,7 @@ from edgekit.data import Samples
 from edgekit.distillation.forward import forward
 from edgekit.distillation.trainer import train
 from edgekit.errors import DataError, TrainingError
-from edgekit.recipe import Head, Training
+from edgekit.recipe_training import Head, Training
 
 FAST = Training(epochs=6, batch_size=16, learning_rate=0.02)
 
@@ -77,9 +77,9 @@ def test_the_best_epoch_is_kept(net, blobs):
     """After two epochs other labels are taught, so later weights are worse."""
     module, steps = net(), []
 
-    def loss(inputs, logits, labels, share):
+    def loss(batch, logits):
         steps.append(1)
-        return torch.nn.functional.cross_entropy(logits, labels if len(steps) <= 16 else (labels + 1) % 3)
+        return torch.nn.functional.cross_entropy(logits, batch.labels if len(steps) <= 16 else (batch.labels + 1) % 3)
 
     validation = blobs(60, seed=1)
     settings = FAST.model_copy(update={"epochs": 8, "learning_rate": 0.05})
@@ -93,7 +93,7 @@ def test_the_best_epoch_is_kept(net, blobs):
 def test_patience_ends_a_run_that_gets_no_better(net, blobs):
     settings = FAST.model_copy(update={"epochs": 50, "patience": 3})
 
-    def loss(inputs, logits, labels, share):
+    def loss(batch, logits):
         return logits.sum() * 0.0  # nothing is learnt
 
     module = nn.Sequential(nn.Linear(4, 3))
@@ -159,9 +159,9 @@ def test_a_loss_that_is_not_finite_stops_at_its_batch_with_the_best_weights(net,
     module, steps = net(), []
     kept = {}
 
-    def loss(inputs, logits, labels, share):
+    def loss(batch, logits):
         steps.append(1)
-        value = torch.nn.functional.cross_entropy(logits, labels)
+        value = torch.nn.functional.cross_entropy(logits, batch.labels)
         return value * float("nan") if len(steps) == 6 else value
 
     def progress(step, done, total, note=""):
