@@ -16,7 +16,7 @@ WINDOW = SIDE * SIDE  # samples of a frame: 32 ms
 HOP = WINDOW // 2
 BINS = WINDOW // 2  # frequencies of a spectrum, from 0 to just below 4 kHz
 LOWEST_HZ = 60.0
-FLOOR = 1e-8  # power that is added to every band, so that silence has a logarithm
+FLOOR = 1e-8  # of power, in every band: what silence counts as
 MOST_SHIFT = RATE // 10
 MOST_GAIN_DB = 6.0
 
@@ -40,7 +40,7 @@ def mel_filters(bands: int) -> Tensor:
 
 
 class LogMel(nn.Module):
-    """The logarithm of the power in mel bands, of frames of 32 ms that overlap by half.
+    """The logarithm of the power in mel bands above a floor, of frames of 32 ms that overlap by half; silence is 0.
 
     It exports to plain matrix products: a Fourier transform of 256 samples is two of 16 with a turn of phases between
     (Cooley and Tukey, "An algorithm for the machine calculation of complex Fourier series", 1965). Sample ``16 a + b``
@@ -64,21 +64,21 @@ class LogMel(nn.Module):
             "cos": fine.cos(),
             "sin": fine.sin(),
             "columns": torch.cat([torch.cat([cos, -sin], dim=1), torch.cat([sin, cos], dim=1)]),
-            "filters": mel_filters(bands) / WINDOW,
+            "filters": mel_filters(bands) / (WINDOW * FLOOR),
         }
         for name, value in constants.items():  # fixed: they are no weights, and are in no file of weights
             self.register_buffer(name, value.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sound ``[n, samples]`` in -1 … 1 to log power ``[n, 1, frames, bands]``."""
-        return torch.log(self.power(x) @ self.filters + FLOOR)[:, None]
+        """Sound ``[n, samples]`` in -1 … 1 to log power ``[n, 1, frames, bands]``, 0 or more."""
+        return torch.log(self.power(x) @ self.filters + 1)[:, None]
 
     def power(self, x: Tensor) -> Tensor:
         """Sound ``[n, samples]`` to the power ``[n, frames, 128]`` of the frequencies 0, 31.25, 62.5 … Hz."""
         missing = -x.shape[1] % HOP
-        halves = functional.pad(x, (missing // 2, missing - missing // 2)).reshape(len(x), -1, HOP)
+        halves = functional.pad(x, (missing // 2, missing - missing // 2)).reshape(x.shape[0], -1, HOP)
         frames = torch.cat([halves[:, :-1], halves[:, 1:]], dim=2)
-        blocks = (frames * self.window).reshape(len(x), -1, SIDE, SIDE)  # sample 16 a + b at [a, b]
+        blocks = (frames * self.window).reshape(x.shape[0], -1, SIDE, SIDE)  # sample 16 a + b at [a, b]
         real, imaginary = (self.rows @ blocks).chunk(2, dim=2)  # [k2, b]
         turned = [real * self.cos + imaginary * self.sin, imaginary * self.cos - real * self.sin]
         real, imaginary = (torch.cat(turned, dim=3) @ self.columns).chunk(2, dim=3)  # [k2, k1]
@@ -121,7 +121,7 @@ class Net(nn.Module):
     def __init__(self, *, bands: int, stem_stride: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.front = LogMel(bands)
-        self.norm = nn.BatchNorm2d(1)  # brings log power, -18 … 4, to what convolutions like
+        self.norm = nn.BatchNorm2d(1)  # brings log power, 0 … 20, to what convolutions like
         self.stem = nn.Sequential(convolution(1, widths[0], stride=stem_stride), nn.ReLU())
         channels = [widths[0], *widths]
         strides = [1 if stem_stride == 2 else 2, *[2] * (len(widths) - 1)]

@@ -110,14 +110,23 @@ def test_a_shortcut_takes_every_second_pixel_and_fills_channels_with_zeros():
     assert not y[:, [0, 3]].any()
 
 
-# The pads and strides of option A are not for every engine's int8 a matter of course.
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_the_student_is_the_same_on_an_engine_and_runs_in_int8_there(engine, student, pictures, tmp_path):
-    data = load_data(load_recipe(FOLDER, pictures), FOLDER, None)
+@pytest.fixture(scope="module")
+def data(pictures):
+    return load_data(load_recipe(FOLDER, pictures), FOLDER, None)
+
+
+@pytest.fixture(scope="module")
+def fp32(student, data, tmp_path_factory):
+    """The untrained student as ONNX, with BatchNorms that have seen pictures."""
     student.train()
     with torch.no_grad():
         student(torch.from_numpy(data.calibration.tensors(range(100))["input"]))
-    fp32 = export(student.eval(), data.test, tmp_path / "export")
+    return export(student.eval(), data.test, tmp_path_factory.mktemp("export"))
+
+
+# Not every dialect's pads and strides of option A load in every engine.
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_the_student_is_the_same_on_an_engine_and_runs_in_int8_there(engine, student, fp32, data, tmp_path):
     samples = data.test.tensors(range(32))
     with torch.no_grad():
         expected = student(torch.from_numpy(samples["input"])).numpy()

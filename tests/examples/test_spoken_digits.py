@@ -75,7 +75,7 @@ def tones(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def sounds(tmp_path_factory) -> list[str]:
     """Overrides that give made-up sounds with the shapes and dtypes of the real set."""
     folder, given = tmp_path_factory.mktemp("sounds"), []
-    for seed, (part, count) in enumerate((("train", 300), ("test", 90))):
+    for seed, (part, count) in enumerate((("train", 200), ("test", 60))):
         x, y = tones(count, seed)
         np.savez(folder / f"{part}.npz", x=x, y=y, speaker=np.resize(SPEAKERS, count))
         given.append(f"data.{part}={folder / part}.npz")
@@ -90,10 +90,12 @@ def data(sounds):
 @pytest.fixture(scope="module")
 def fp32(student, data, tmp_path_factory):
     """The untrained student as ONNX, with BatchNorms that have heard sounds."""
+    for part in student.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.momentum = 1.0
     student.train()
     with torch.no_grad():
-        for _ in range(20):
-            student(torch.from_numpy(data.calibration.tensors(range(200))["input"]))
+        student(torch.from_numpy(data.calibration.tensors(range(64))["input"]))
     return export(student.eval(), data.test, tmp_path_factory.mktemp("export"))
 
 
@@ -134,14 +136,14 @@ def test_mel_filters_are_triangles_that_add_up_to_one(front):
     np.testing.assert_allclose(filters[inside].sum(axis=1), 1)
 
 
-def test_a_tone_is_loudest_in_the_band_it_lies_in_and_silence_is_the_floor(front):
+def test_a_tone_is_loudest_in_the_band_it_lies_in_and_silence_is_zero(front):
     with importable(FOLDER):
-        from spoken_digits import FLOOR, mel_filters
+        from spoken_digits import mel_filters
     tone = torch.sin(2 * torch.pi * 1000 * torch.arange(RATE) / RATE)[None]
     bands = front(torch.cat([tone, 0 * tone]))
     assert bands.shape == (2, 1, 62, 32)
     assert (bands[0, 0, 5:-5].argmax(dim=1) == mel_filters(32)[32].argmax()).all()  # bin 32 of 31.25 Hz
-    torch.testing.assert_close(bands[1], torch.full((1, 62, 32), float(np.log(FLOOR))))
+    assert not bands[1].any()
 
 
 def test_both_models_take_a_second_of_sound_and_the_student_is_an_eighth(student):
@@ -150,7 +152,7 @@ def test_both_models_take_a_second_of_sound_and_the_student_is_an_eighth(student
         with torch.no_grad():
             assert model(torch.zeros(3, RATE)).shape == (3, 10)
         assert not any(name.startswith("front") for name in model.state_dict())
-    assert 8 * count_parameters(student) <= count_parameters(teacher) <= 350_000
+    assert 7.9 < count_parameters(teacher) / count_parameters(student) < 8.1
 
 
 def test_training_hears_clips_moved_and_louder_or_quieter():
@@ -174,7 +176,7 @@ def test_training_hears_clips_moved_and_louder_or_quieter():
 
 def test_raw_sounds_become_tensors_and_every_clip_has_a_speaker(data):
     assert data.train is not None
-    assert (len(data.train), len(data.validation), len(data.test)) == (270, 30, 90)
+    assert (len(data.train), len(data.validation), len(data.test)) == (180, 20, 60)
     (x,) = data.test.tensors(range(8)).values()
     (raw,) = data.test.raw(range(8)).values()
     assert raw.dtype == np.int16
@@ -184,23 +186,19 @@ def test_raw_sounds_become_tensors_and_every_clip_has_a_speaker(data):
     assert len(data.labels) == 10
 
 
-def test_what_stays_in_float_are_the_products_of_the_front_end(fp32):
-    named = load_recipe(FOLDER).quantization.float_nodes
+def test_what_stays_in_float_is_all_that_the_front_end_computes(fp32):
     nodes = onnx.load(fp32.path).graph.node
-    products = [node.name for node in nodes if node.op_type == "MatMul"]
-    assert list(named) == products
-    first = next(i for i, node in enumerate(nodes) if node.op_type == "Conv")
-    assert all(node.op_type != "MatMul" for node in nodes[first:])
+    end = next(i for i, node in enumerate(nodes) if node.op_type == "Log")
+    computing = [node.name for node in nodes[:end] if node.op_type in ("MatMul", "Mul", "Add", "Sub", "Pow")]
+    assert list(load_recipe(FOLDER).quantization.float_nodes) == computing
+    assert all(node.op_type not in ("MatMul", "Mul", "Sub", "Pow") for node in nodes[end:])
 
 
-# What the front end takes of all compute nodes: three products of 14.
-@pytest.mark.parametrize(("engine", "least"), [("onnxruntime", 0.75), ("openvino", 0.75)])
-def test_the_student_is_the_same_on_an_engine_and_its_network_runs_in_int8(
-    engine, least, student, fp32, data, tmp_path
-):
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_the_student_is_the_same_on_an_engine_and_its_network_runs_in_int8(engine, student, fp32, data, tmp_path):
     with torch.no_grad():
-        expected = student(torch.from_numpy(data.test.tensors(range(64))["input"])).numpy()
-    samples = data.test.tensors(range(64))
+        expected = student(torch.from_numpy(data.test.tensors(range(60))["input"])).numpy()
+    samples = data.test.tensors(range(60))
     backend, local = load_backend(engine), load_target("local")
     found, share, _ = outputs(fp32, engine, samples, tmp_path / "fp32")
     assert snr_db(expected, found["output"]) > 90
@@ -209,8 +207,8 @@ def test_the_student_is_the_same_on_an_engine_and_its_network_runs_in_int8(
     plan = Plan(engine=engine, precision="int8", method="minmax", scheme=backend.scheme(local), float_groups=floats)
     int8 = backend.quantize(fp32, data.calibration.batches(16), plan, tmp_path / "quantised")
     found, share, size = outputs(int8, engine, samples, tmp_path / "int8")
-    assert snr_db(expected, found["output"]) > 15
-    assert share >= least
+    assert snr_db(expected, found["output"]) > 20
+    assert share == pytest.approx(10 / 13)  # all but the three products of the front end
     if engine == "onnxruntime":
         assert size <= 100_000
 
@@ -227,17 +225,17 @@ def outputs(artifact, engine, samples, out) -> tuple[dict[str, np.ndarray], floa
 
 
 def test_a_short_run_on_made_up_sounds(sounds, tmp_path):
-    short = {"epochs": 6, "batch_size": 30}
+    short = {"epochs": 6, "batch_size": 20}
     settings = [f"{table}.{key}={value}" for table in ("teacher.train", "distillation") for key, value in short.items()]
     options = [
-        word for override in [*sounds, *settings, "teacher.args.widths=[16, 24, 40]"] for word in ("--set", override)
+        word for override in [*sounds, *settings, "teacher.args.widths=[16, 24]"] for word in ("--set", override)
     ]
     done = edgekit("deploy", FOLDER, "--out", tmp_path / "out", *FAST, *options)
     assert done.exit_code in (NOT_MEASURED, LIMIT_MISSED), done.output
     report = read_json(tmp_path / "out" / "report.json")
     (candidate,) = report["targets"][0]["candidates"]
     assert candidate["failure"] is None
-    assert candidate["proof"]["samples"] == 90
+    assert candidate["proof"]["samples"] == 60
     assert candidate["proof"]["artifact"] > 0.4  # of ten classes
     assert report["models"]["student"]["training"]["epochs"] == 6
 
