@@ -25,7 +25,7 @@ def train_chain(
 
     Assistants: S. Mirzadeh et al., "Improved Knowledge Distillation via Teacher Assistant", AAAI 2020: a student learns
     less from a teacher that is far ahead of it. Generations: T. Furlanello et al., "Born-Again Neural Networks", ICML
-    2018: each begins anew, from other first weights, and learns from the one before. Stages go on with the same weights.
+    2018: each begins anew, from other first weights, and learns from the one before. Stages go on with the weights.
     """
     assert recipe.student is not None  # there is something to distil
     settings = recipe.distillation

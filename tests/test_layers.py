@@ -22,7 +22,7 @@ LAYERS = [
     ["profiling"],
     [
         *["specs", "data", "recipe", "recipe_training", "recipe_augmentation", "catalog", "models", "metrics", "steps"],
-        *["_lookup", "_paths", "_draws", "_readers", "_images", "_weights"],
+        *["_lookup", "_paths", "_draws", "_groups", "_readers", "_images", "_weights"],
     ],
     ["quantization"],
     ["backends", "conversion", "distillation", "pruning"],

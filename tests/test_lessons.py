@@ -48,9 +48,9 @@ def test_a_training_killed_with_9_goes_on_to_the_same_weights(project):
 
 def test_two_processes_train_one_student(project):
     out = project / "two"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
-        + ["-m", "edgekit", "distill", str(project), "--out", str(out)],
+        [*torchrun, "-m", "edgekit", "distill", str(project), "--out", str(out)],
         capture_output=True,
         text=True,
         env=process_environment(),

@@ -45,7 +45,7 @@ TORCH = {"model": "nets:teacher"}
         ),
         (
             {"teacher": ONNX, "student": TORCH, "distillation": {"group_temperature": 5.0}},
-            r"distillation.group_temperature draws samples by their group(.|\n)*group_temperature = 5 without data.groups",
+            r"distillation.group_temperature draws samples by their group(.|\n)*= 5 without data.groups",
         ),
         (
             {"teacher": TORCH | {"train": QUICK | {"group_temperature": 2.0}}},

@@ -18,12 +18,12 @@ from fake_line import (
 
 from edgekit.errors import DataError, ModelError, TrainingError
 from edgekit.ingredients import load_data, specs_of
+from edgekit.lessons import train_student, train_teacher
 from edgekit.making import export
 from edgekit.models import load_module, save_weights, state_hash
 from edgekit.pipeline import distill_recipe, train_models
 from edgekit.progress import silent
 from edgekit.roles import check_roles
-from edgekit.lessons import train_student, train_teacher
 from edgekit.teaching import (
     import_onnx,
     load_models,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ def perturbed(
     points = {name: inputs[name].detach() for name in floats}
     if not once and generator is not None:
         points = {name: point + _start(point, settings.epsilon, generator) for name, point in points.items()}
-    with evaluating(module), torch.enable_grad(), _differentiable(module):
+    with _attackable(module):
         if loss is None:
             labels = _all_labelled(module, inputs, labels)
         for _ in range(1 if once else settings.steps):
@@ -198,10 +198,9 @@ def _slopes(
 
 
 @contextmanager
-def _differentiable(module: nn.Module) -> Iterator[None]:
-    """Without cuDNN where it could give no gradient: it has none for recurrent layers in evaluation mode."""
-    if device_of(module).type != "cuda" or not any(isinstance(part, nn.RNNBase) for part in module.modules()):
-        yield
-        return
-    with torch.backends.cudnn.flags(enabled=False):
+def _attackable(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode with gradients; without cuDNN for recurrent layers, of which it has none in that mode."""
+    recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
+    stopped = recurrent and device_of(module).type == "cuda"
+    with evaluating(module), torch.enable_grad(), torch.backends.cudnn.flags(False) if stopped else nullcontext():
         yield

@@ -93,7 +93,7 @@ def crop(images: Tensor, pixels: int, draws: Draws) -> Tensor:
     Raises:
         TrainingError: An image could be moved out of sight.
     """
-    count, channels, height, width = images.shape
+    height, width = images.shape[2:]
     if pixels >= min(height, width):
         raise TrainingError(
             "augmentation.crop: an image could be moved out of sight",
@@ -101,14 +101,10 @@ def crop(images: Tensor, pixels: int, draws: Draws) -> Tensor:
             allowed=f"at most {min(height, width) - 1}",
             fix="lower augmentation.crop; an eighth of the image is usual",
         )
-    starts = _on((draws.uniforms("crop", 2) * (2 * pixels + 1)).astype(np.int64), images)
-    rows, columns = (
-        starts[:, axis, None] + torch.arange(size, device=images.device) for axis, size in ((0, height), (1, width))
-    )
-    samples = torch.arange(count, device=images.device)[:, None, None, None]
-    planes = torch.arange(channels, device=images.device)[:, None, None]
-    padded = functional.pad(images, (pixels, pixels, pixels, pixels))
-    return padded[samples, planes, rows[:, None, :, None], columns[:, None, None, :]]
+    tops, lefts = (draws.uniforms("crop", 2) * (2 * pixels + 1)).astype(np.int64).T
+    windows = functional.pad(images, (pixels,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    samples = torch.arange(len(images), device=images.device)
+    return windows[samples, :, _on(tops, images), _on(lefts, images)]
 
 
 def erase(images: Tensor, share: float, draws: Draws) -> Tensor:

@@ -12,9 +12,9 @@ from torch.optim.swa_utils import AveragedModel
 class Average:
     """Exponential moving average of parameters and running statistics.
 
-    B. Polyak, A. Juditsky, "Acceleration of stochastic approximation by averaging", 1992; with the decay of A. Tarvainen,
-    H. Valpola, "Mean teachers are better role models", 2017: at step ``t`` at most ``(1 + t) / (10 + t)``, so that a
-    short run is not held back by where it began.
+    B. Polyak, A. Juditsky, "Acceleration of stochastic approximation by averaging", 1992; with the decay of
+    A. Tarvainen, H. Valpola, "Mean teachers are better role models", 2017: at step ``t`` at most
+    ``(1 + t) / (10 + t)``, so that a short run is not held back by where it began.
 
     Args:
         module: What is averaged, as it begins.
@@ -43,7 +43,8 @@ class Average:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return self._averaged.state_dict()
+        state: dict[str, Any] = self._averaged.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what :meth:`state_dict` gave."""

@@ -64,7 +64,8 @@ class Clock:
 
 def random_state() -> dict[str, Any]:
     """The state of every generator that training may draw from, as tensors and plain numbers."""
-    kind, keys, place, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]  # a tuple, if legacy
+    drawn: Any = np.random.get_state(legacy=True)
+    kind, keys, place, has_gauss, cached = drawn
     return {
         "torch": torch.get_rng_state(),
         "devices": [torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())],
@@ -99,7 +100,7 @@ def save_checkpoint(
         DiskFull: There is no room for it.
     """
     state = {
-        "place": dataclasses.asdict(place) | {"kept": dataclasses.astuple(place.kept)},
+        "place": dataclasses.asdict(place),
         "random": list(generators),
         **{name: part.state_dict() for name, part in parts.items()},
     }
@@ -121,8 +122,8 @@ def load_checkpoint(path: Path, parts: Mapping[str, Any]) -> tuple[Place, list[d
         for name, part in parts.items():
             part.load_state_dict(state[name])
         known = state["place"]
-        return Place(**known | {"kept": Score(*known["kept"])}), state["random"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as exc:
+        return Place(**known | {"kept": Score(**known["kept"])}), state["random"]
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError) as exc:
         raise TrainingError(
             f"{path}: the checkpoint of an earlier run is damaged",
             found=f"{type(exc).__name__}: {exc}".splitlines()[0][:200],

@@ -50,7 +50,8 @@ def group_probabilities(sizes: Array, temperature: float) -> Array:
     """In proportion to ``sizes ** (1 / temperature)``, summing to 1."""
     logs = np.log(sizes) / temperature
     weights: Array = np.exp(logs - logs.max())
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
 
 
 def accuracy_by_group(answers: Array, labels: Array, groups: Array, names: Sequence[str]) -> dict[str, float]:

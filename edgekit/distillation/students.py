@@ -20,7 +20,7 @@ from edgekit.distillation.outputs import Answers, StoredTeacher, asked, outputs_
 from edgekit.distillation.panels import Panel
 from edgekit.distillation.taps import tapped
 from edgekit.distillation.taught import Cohort, Teaching
-from edgekit.distillation.trainer import History, Keeping, train
+from edgekit.distillation.trainer import NOWHERE, History, Keeping, train
 from edgekit.distillation.workers import placed, start_processes
 from edgekit.errors import DataError, TrainingError
 from edgekit.models import replace_head
@@ -42,7 +42,7 @@ def distill(
     peers: Sequence[nn.Module] = (),
     answers: Answers | None = None,
     base: Path | None = None,
-    keeping: Keeping = Keeping(),
+    keeping: Keeping = NOWHERE,
     progress: Progress = silent,
     name: str = "student",
 ) -> tuple[nn.Module, History]:

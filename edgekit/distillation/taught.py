@@ -87,9 +87,6 @@ class Cohort(nn.Module):
         everyone = [logits, *(logits_of(peer, batch.inputs) for peer in self.peers)]
         alone = [own, *(self.teaching.of_logits(batch, each, answers) for each in everyone[1:])]
         mutual = [
-            soft_targets(each, other.detach(), 1.0)
-            for each in everyone
-            for other in everyone
-            if other is not each
+            soft_targets(each, other.detach(), 1.0) for each in everyone for other in everyone if other is not each
         ]
         return torch.stack(alone).sum() + self.weight * torch.stack(mutual).sum() / len(self.peers)

@@ -92,6 +92,10 @@ class Keeping:
     logs: Path | None = None
 
 
+NOWHERE = Keeping()
+"""A training that leaves nothing but its model."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
     """What every step of one run needs."""
@@ -139,7 +143,7 @@ def train(
     seed: int,
     loss: Loss = cross_entropy,
     view: View | None = None,
-    keeping: Keeping = Keeping(),
+    keeping: Keeping = NOWHERE,
     progress: Progress = silent,
     name: str = "teacher",
 ) -> History:

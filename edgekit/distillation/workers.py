@@ -52,7 +52,7 @@ def make_accelerator(settings: Training, logs: Path | None) -> Accelerator:
         accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),
             mixed_precision=settings.mixed_precision,
-            log_with=trackers,  # type: ignore[arg-type]  # names are allowed
+            log_with=trackers or None,
             project_dir=logs,
         )
     except ValueError as exc:
@@ -109,7 +109,8 @@ def is_main() -> bool:
 
 def own_slice(indices: Array, accelerator: Accelerator) -> Array:
     """This process's part of a batch; the parts differ by one sample at most."""
-    return np.array_split(indices, accelerator.num_processes)[accelerator.process_index]
+    own: Array = np.array_split(indices, accelerator.num_processes)[accelerator.process_index]
+    return own
 
 
 def shared(value: Any, accelerator: Accelerator | None = None) -> Any:

@@ -204,7 +204,11 @@ class Infinite(nn.Module):
 @pytest.mark.parametrize(
     ("module", "inputs", "match"),
     [
-        (TwoClasses(), {"ids": torch.ones(2, 4, dtype=torch.int64)}, r"no input that could be moved(.|\n)*int64\[n, 4\]"),
+        (
+            TwoClasses(),
+            {"ids": torch.ones(2, 4, dtype=torch.int64)},
+            r"no input that could be moved(.|\n)*int64\[n, 4\]",
+        ),
         (Detached(), {"x": torch.ones(2, 4)}, "Detached cannot be attacked: no gradient reaches its inputs"),
         (Infinite(), {"x": torch.ones(2, 4)}, "gradient with respect to input 'x' has NaN or infinity"),
     ],

@@ -139,7 +139,7 @@ def test_one_rectangle_is_blanked_in_that_share_of_the_images():
 def test_rectangles_fit_long_images():
     images = pixels(200, 1, 4, 200)
     blanked = (erase(images, 1.0, draws(200)) == 0).flatten(1).float().mean(1)
-    assert 0.01 < blanked.min()
+    assert blanked.min() > 0.01
     assert blanked.mean() == pytest.approx(0.21, abs=0.03)
 
 

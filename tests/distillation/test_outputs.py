@@ -129,7 +129,7 @@ def test_a_folder_that_does_not_fit_is_told(tmp_path, blobs):
     with pytest.raises(DataError, match="with NaN or infinity"):
         StoredTeacher(tmp_path)
     (tmp_path / "train.npy").write_bytes(b"no array")
-    with pytest.raises(DataError, match="not a .npy file of numbers"):
+    with pytest.raises(DataError, match=r"not a \.npy file of numbers"):
         StoredTeacher(tmp_path)
     np.save(tmp_path / "train.npy", np.zeros((3, 2), np.float32))
     with pytest.raises(DataError, match=r"(?s)not as many outputs as samples.*3 rows, 4 samples"):

@@ -67,9 +67,9 @@ def test_too_few_groups():
 
 def test_accuracy_by_group():
     answers = np.array([0, 1, 1, 0, 2, 2])
-    labels = np.array([0, 1, 0, -1, 2, 0])
+    labels = np.array([0, 0, 1, -1, 2, 0])
     groups = np.array([0, 0, 1, 1, 3, 3])
-    expected = {"de": 1.0, "en": 0.0, "fr": 0.5}
+    expected = {"de": 0.5, "en": 1.0, "fr": 0.5}
     names = ("de", "en", "none", "fr")
     assert accuracy_by_group(answers, labels, groups, names) == expected
     assert accuracy_by_group(np.eye(3)[answers], labels, groups, names) == expected

@@ -64,8 +64,9 @@ def test_labels_on_some_samples_help_beyond_the_teacher(net, blobs):
     test = blobs(60, seed=2)
     found = forward(student, test)["output"].argmax(1)
     blind = forward(teacher, test)["output"].argmax(1)
-    assert (blind == test.targets).mean() < 0.75
-    assert (found == test.targets)[test.targets == 2].mean() > 0.9
+    third = test.targets == 2
+    assert not (blind == test.targets)[third].any()
+    assert (found == test.targets)[third].mean() > 0.75
 
 
 def test_peers_teach_each_other_as_in_deep_mutual_learning(net):
@@ -87,7 +88,7 @@ def test_a_cohort_learns_together(net, blobs):
     train(teacher, blobs(90), blobs(30, seed=1), Training(epochs=6, batch_size=16, learning_rate=0.02), seed=0)
     before = peer.head.weight.clone()
     settings = Distillation(epochs=6, batch_size=16, learning_rate=0.05)
-    student, history = distill(teacher, net(6), blobs(90), blobs(30, seed=1), settings, seed=0, peers=[peer])
+    _, history = distill(teacher, net(6), blobs(90), blobs(30, seed=1), settings, seed=0, peers=[peer])
     assert history.scores[-1] > 0.95
     assert not torch.equal(peer.head.weight, before)
     assert float((forward(peer, blobs(60, seed=2))["output"].argmax(1) == blobs(60, seed=2).targets).mean()) > 0.9

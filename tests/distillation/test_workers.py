@@ -51,7 +51,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def torchrun(*command: str) -> subprocess.CompletedProcess[str]:
-    return run("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", *command)
+    return run("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *command)
 
 
 def test_two_processes_give_the_loss_curve_of_one(tmp_path):
