@@ -16,7 +16,7 @@ WINDOW = SIDE * SIDE  # samples of a frame: 32 ms
 HOP = WINDOW // 2
 BINS = WINDOW // 2  # frequencies of a spectrum, from 0 to just below 4 kHz
 LOWEST_HZ = 60.0
-FLOOR = 1e-8  # of power, in every band: what silence counts as
+FLOOR = 1e-6  # of power, in every band: what silence counts as
 MOST_SHIFT = RATE // 10
 MOST_GAIN_DB = 6.0
 
@@ -121,7 +121,7 @@ class Net(nn.Module):
     def __init__(self, *, bands: int, stem_stride: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.front = LogMel(bands)
-        self.norm = nn.BatchNorm2d(1)  # brings log power, 0 … 20, to what convolutions like
+        self.norm = nn.BatchNorm2d(1)  # brings log power, 0 … 15, to what convolutions like
         self.stem = nn.Sequential(convolution(1, widths[0], stride=stem_stride), nn.ReLU())
         channels = [widths[0], *widths]
         strides = [1 if stem_stride == 2 else 2, *[2] * (len(widths) - 1)]
