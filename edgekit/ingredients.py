@@ -21,6 +21,7 @@ from edgekit.data import (
     split_validation,
 )
 from edgekit.errors import DataError, SpecError, did_you_mean
+from edgekit.labelling import joined, keep_labels
 from edgekit.metrics import Metric, load_metric
 from edgekit.recipe import DataSpec, Recipe
 from edgekit.runtime.session import fits
@@ -104,6 +105,8 @@ def load_data(
     _check_calibration(train, recipe.data)
     for samples in (train, test):
         check_inputs(samples, specs or specs_of(train))
+    kept, more = _partly_labelled(recipe, base, kept, labels, specs)
+    parents += more
     labelled = test.targets is not None
     return Ingredients(
         train=kept,
@@ -118,6 +121,22 @@ def load_data(
         parents=tuple(parents),
         training=train,
     )
+
+
+def _partly_labelled(
+    recipe: Recipe, base: Path, train: Samples, labels: tuple[str, ...], specs: tuple[TensorSpec, ...] | None
+) -> tuple[Samples, list[Parent]]:
+    """Training samples of which some have no label: all but a share, and those of ``data.unlabelled``."""
+    assert recipe.data is not None  # there is data
+    parents: list[Parent] = []
+    if recipe.data.labelled is not None:
+        train = keep_labels(train, recipe.data.labelled, recipe.seed)
+    if recipe.data.unlabelled is not None:
+        more = _opened(recipe, base, recipe.data.unlabelled, "data.unlabelled", labels or None, specs or ())
+        check_inputs(more, specs or specs_of(train))
+        parents.append(Parent(kind="data", name="unlabelled", sha256=more.fingerprint()))
+        train = joined(train, more)
+    return train, parents
 
 
 def stage_data(recipe: Recipe, data: Ingredients, spec: str, base: Path, number: int) -> Ingredients:

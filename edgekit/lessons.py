@@ -15,6 +15,7 @@ from edgekit.artifact import hash_json, read_json, write_json
 from edgekit.data import Samples
 from edgekit.errors import DataError
 from edgekit.ingredients import Ingredients
+from edgekit.labelling import only_labelled
 from edgekit.making import tool_versions
 from edgekit.models import (
     count_parameters,
@@ -49,7 +50,7 @@ class Lesson:
         model: What is trained, as it was loaded.
         settings: How.
         seed: Seed of the recipe.
-        data: Hash of the training samples, and the share kept for validation.
+        data: Hashes of the training samples, the share kept for validation, the share of labels used.
         teacher: Identity of the teacher, or None.
         own_code: Hashes of the files of the user's own losses and augmentation.
         fit: Trains a module in place and returns how it went.
@@ -59,7 +60,7 @@ class Lesson:
     model: TrainedModel
     settings: Training
     seed: int
-    data: tuple[str, float]
+    data: tuple[object, ...]
     teacher: str | None
     own_code: tuple[str, ...] = ()
     fit: Callable[[Module, Keeping], object]
@@ -76,6 +77,7 @@ def train_teacher(
     from edgekit.distillation.trainer import train
 
     samples, validation, identity = _training_data(recipe, data)
+    samples = only_labelled(samples)
 
     def fit(target: Module, keeping: Keeping) -> object:
         view = view_of(settings, target, samples, seed=recipe.seed, base=base)
@@ -275,8 +277,8 @@ def _own_code(settings: Training, base: Path) -> tuple[str, ...]:
     return tuple(sources_of(part.__module__ for part in own))
 
 
-def _training_data(recipe: Recipe, data: Ingredients) -> tuple[Samples, Samples, tuple[str, float]]:
+def _training_data(recipe: Recipe, data: Ingredients) -> tuple[Samples, Samples, tuple[object, ...]]:
     if data.train is None or data.validation is None or recipe.data is None:
         raise DataError("training needs data", found="no [data] in the recipe", fix="add data.train")
-    (train,) = (parent.sha256 for parent in data.parents if parent.name == "train")
-    return data.train, data.validation, (train, recipe.data.validation)
+    sources = [parent.sha256 for parent in data.parents if parent.name in ("train", "unlabelled")]
+    return data.train, data.validation, (*sources, recipe.data.validation, recipe.data.labelled)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import importlib.util
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from edgekit import __version__
 from edgekit.artifact import Artifact, hash_json, to_json, write_json
@@ -18,17 +15,14 @@ from edgekit.backends import load_backend
 from edgekit.bundle import check_replaceable
 from edgekit.candidate import Candidate, Task, try_plans
 from edgekit.catalog import load_profile, load_target
-from edgekit.chains import train_chain
-from edgekit.checking import References, make_references
 from edgekit.choosing import best
 from edgekit.disk import whole
+from edgekit.distilling import train_models
 from edgekit.errors import DataError, EngineMissing, SpecError, did_you_mean
 from edgekit.gains import measure_gains
-from edgekit.ingredients import Ingredients, load_data, parse_shapes, specs_of
-from edgekit.lessons import train_teacher
+from edgekit.ingredients import Ingredients, specs_of
+from edgekit.keeping import kept_of
 from edgekit.making import CALIBRATION_FIX, export, tool_versions
-from edgekit.metrics import paired_drop
-from edgekit.models import is_onnx, save_weights
 from edgekit.planning import check_names, check_precision, plans_for
 from edgekit.profiling.host import this_host
 from edgekit.progress import Progress, silent
@@ -38,21 +32,13 @@ from edgekit.reporting.html import to_html
 from edgekit.reporting.markdown import to_markdown
 from edgekit.reporting.model import REPORT_SCHEMA_VERSION
 from edgekit.reporting.report import REPORT_HTML, REPORT_JSON, REPORT_MD, target_report
-from edgekit.reporting.tables import count, interval, percent
-from edgekit.roles import check_roles
 from edgekit.runtime import engine_version, missing
 from edgekit.searching import Trial, search
 from edgekit.shipping import Job, Run, exit_code_of, ship, why_it_ships
-from edgekit.steps import STEPS, locked
+from edgekit.steps import locked
 from edgekit.teaching import (
     TrainedModel,
-    bind_stored,
     import_onnx,
-    load_models,
-    load_others,
-    onnx_inputs,
-    onnx_model,
-    run_reference,
 )
 from edgekit.verdict import check_clock
 
@@ -116,8 +102,9 @@ def deploy(
         check_replaceable(out / (bundle or job.target.name))
     with locked(out) as steps:
         run = make_run(recipe, base, steps, progress)
+        kept = kept_of(run)
         results = [_deploy_target(job, run, out / (bundle or job.target.name)) for job in jobs]
-        report = _report(run, results, command) | {"seconds": round(time.perf_counter() - started, 1)}
+        report = _report(run, results, command) | {"seconds": round(time.perf_counter() - started, 1)} | kept
         _write_report(report, out, f"{bundle}." if bundle else "")
     return report
 
@@ -200,86 +187,6 @@ def _write_report(report: dict[str, Any], out: Path, prefix: str) -> None:
     for name, text in ((REPORT_MD, to_markdown(report)), (REPORT_HTML, to_html(report))):
         with whole(out / (prefix + name)) as path:
             path.write_text(text, encoding="utf-8")
-
-
-def train_models(
-    recipe: Recipe, base: Path, steps: Path, progress: Progress = silent
-) -> tuple[Ingredients, TrainedModel, TrainedModel]:
-    """Makes teacher and student, opens the data, then trains what is to be trained.
-
-    Returns:
-        The data, the teacher, and the student (the teacher itself where the recipe has no student).
-
-    Raises:
-        EdgeKitError: The recipe's models or data are wrong, or cannot be trained.
-    """
-    check_roles(recipe)
-    _require("onnx" if is_onnx(recipe.teacher.model) and recipe.student is None else "torch")
-    if is_onnx(recipe.teacher.model) and recipe.student is None:
-        teacher = onnx_model(recipe.teacher, base)
-        specs = onnx_inputs(teacher, recipe.shapes)
-        return load_data(recipe, base, specs, whole_queries=True), teacher, teacher
-    given = parse_shapes(recipe.shapes)
-    teacher, student = load_models(recipe, base)
-    others = load_others(recipe, base)
-    data = load_data(recipe, base, given)
-    bind_stored(teacher, data)
-    teacher = train_teacher(recipe, teacher, data, base, steps, progress)
-    if student is None:
-        return data, teacher, teacher
-    return data, teacher, train_chain(recipe, student, [teacher, *others], data, base, steps, progress)
-
-
-def _require(package: str) -> None:
-    """Refuses early, and with the mending command, what would fail at an import of the recipe's own module."""
-    if importlib.util.find_spec(package) is None:
-        raise EngineMissing(
-            f"preparing a model needs {package}, which is not installed here",
-            fix="pip install 'edgekit[compress]' (Python 3.11 or newer); a device that only runs bundles does without",
-        )
-
-
-def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = silent) -> list[tuple[str, ...]]:
-    """Trains teacher and student of a recipe, and writes their weights beside the steps.
-
-    Returns:
-        Table rows: role, model, parameters, mean score on the test samples, drop from the teacher, weights file.
-
-    Raises:
-        SpecError: The recipe has no student.
-    """
-    if recipe.student is None:
-        raise SpecError("the recipe has no student to distil", fix="add a [student] table")
-    from edgekit.distillation.workers import is_main
-
-    if not is_main():  # it trains with the others, and leaves writing to the first
-        train_models(recipe, base, out / STEPS, progress)
-        return []
-    with locked(out) as steps:
-        data, teacher, student = train_models(recipe, base, steps, progress)
-        rows: list[tuple[str, ...]] = []
-        references = None
-        if data.metric is not None:
-            learned, known = (run_reference(model, None, data.test) for model in (student, teacher))
-            references = make_references(learned, known, data.test, data.metric, data.metric_name)
-        for role, model in (("teacher", teacher), ("student", student)):
-            weights = model.onnx or out / f"{role}.safetensors"
-            if model.onnx is None:
-                assert model.module is not None  # a model is a module or a file
-                with whole(weights) as path:
-                    save_weights(model.module, path)
-            scores = getattr(references, f"{role}_score") if references else None
-            score = percent(None if scores is None else float(np.mean(scores)))
-            lost = interval(_drop(references)) if role == "student" and references else ""
-            rows.append((role, model.name, count(model.parameters), score, lost, str(weights)))
-    return rows
-
-
-def _drop(references: References) -> dict[str, Any] | None:
-    teacher, student = references.teacher_score, references.student_score
-    if isinstance(teacher, np.ndarray) and isinstance(student, np.ndarray):
-        return dict(to_json(paired_drop(teacher, student)))
-    return None
 
 
 def worst(codes: Sequence[int]) -> int:

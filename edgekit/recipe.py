@@ -10,7 +10,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from edgekit.artifact import Preprocessing
 from edgekit.errors import SpecError
-from edgekit.recipe_training import Distillation, ModelSpec, Teacher
+from edgekit.recipe_student import StudentSpec
+from edgekit.recipe_training import Distillation, Teacher
 from edgekit.specs import Names, Strict, parse, parse_toml, read_toml
 
 Floats = Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
@@ -26,6 +27,9 @@ class DataSpec(Strict):
         validation: Share of the training samples kept for validation.
         calibration: How many samples calibrate a quantised model.
         labels: Class names, in order; None: taken from the data where it has them.
+        labelled: Share of the training samples whose labels are used, drawn by class; None: all. The others teach by
+            the teacher's answers alone.
+        unlabelled: More training samples, which teach by the teacher's answers alone.
         source: Where the samples can be had, told where they are missing; nothing is downloaded.
         groups: Array of the ``.npz`` files, or attribute of the Datasets, that says which group (a language, a domain)
             each sample is of.
@@ -36,6 +40,8 @@ class DataSpec(Strict):
     validation: Share = 0.1
     calibration: PositiveInt = 300
     labels: Names | None = None
+    labelled: Share | None = None
+    unlabelled: str | None = None
     source: str | None = None
     groups: str | None = None
 
@@ -118,7 +124,7 @@ class Recipe(Strict):
     name: str
     seed: NonNegativeInt = 0
     teacher: Teacher
-    student: ModelSpec | None = None
+    student: StudentSpec | None = None
     data: DataSpec | None = None
     input: InputSpec | None = None
     shapes: dict[str, str] = Field(default_factory=dict)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from edgekit.errors import SpecError
 from edgekit.models import is_onnx, is_stored
 from edgekit.recipe import Recipe
-from edgekit.recipe_training import Training
+from edgekit.recipe_student import StudentSpec
+from edgekit.recipe_training import Teacher, Training
 
 
 def check_roles(recipe: Recipe) -> None:
@@ -16,10 +17,10 @@ def check_roles(recipe: Recipe) -> None:
             samples cannot be drawn or varied as a training wants them.
     """
     teacher, student = recipe.teacher, recipe.student
-    if student is not None and is_onnx(student.model):
-        raise SpecError("student.model is an .onnx file, which cannot be trained", fix="give a torch factory")
+    if student is not None:
+        _check_student(student, teacher)
     if is_onnx(teacher.model) or is_stored(teacher.model):
-        kind = "an .onnx file" if is_onnx(teacher.model) else "a folder of stored outputs"
+        kind = _kind(teacher)
         if student is not None and recipe.distillation.features:
             raise SpecError(
                 f"a teacher that is {kind} shows no layers, only its outputs",
@@ -47,6 +48,19 @@ def check_roles(recipe: Recipe) -> None:
         )
     if is_stored(teacher.model):
         _check_stored(recipe)
+    _check_others(recipe)
+    _check_line(recipe)
+    _check_samples(recipe, "distillation", recipe.distillation)
+    if teacher.train is not None:
+        _check_samples(recipe, "teacher.train", teacher.train)
+    if recipe.data is None and (student is not None or teacher.train is not None):
+        raise SpecError(
+            "training needs data", found="no [data] in the recipe", allowed="data.train = …", fix="add a [data] table"
+        )
+
+
+def _check_others(recipe: Recipe) -> None:
+    """Each further teacher is a network with weights of its own."""
     for i, other in enumerate(recipe.distillation.teachers):
         if is_stored(other.model):
             raise SpecError(
@@ -61,14 +75,6 @@ def check_roles(recipe: Recipe) -> None:
                 allowed='weights = FILE, an .onnx file, or weights = "factory" where it loads them itself',
                 fix="give its weights",
             )
-    _check_line(recipe)
-    _check_samples(recipe, "distillation", recipe.distillation)
-    if teacher.train is not None:
-        _check_samples(recipe, "teacher.train", teacher.train)
-    if recipe.data is None and (student is not None or teacher.train is not None):
-        raise SpecError(
-            "training needs data", found="no [data] in the recipe", allowed="data.train = …", fix="add a [data] table"
-        )
 
 
 def _check_stored(recipe: Recipe) -> None:
@@ -85,6 +91,46 @@ def _check_stored(recipe: Recipe) -> None:
                 found=f"teacher.model = {recipe.teacher.model!r} and distillation.{what}",
                 fix=f"remove distillation.{what}, or give the teacher itself",
             )
+
+
+def _kind(teacher: Teacher) -> str:
+    """What a teacher is that is no torch module."""
+    return "an .onnx file" if is_onnx(teacher.model) else "a folder of stored outputs"
+
+
+def _check_student(student: StudentSpec, teacher: Teacher) -> None:
+    """A copy of the teacher is cut somehow and has nothing of its own; another model is not cut."""
+    if is_onnx(student.model):
+        raise SpecError("student.model is an .onnx file, which cannot be trained", fix="give a torch factory")
+    if (is_onnx(teacher.model) or is_stored(teacher.model)) and (student.is_copy or student.take):
+        raise SpecError(
+            f"{_kind(teacher)} has no layers that a student could begin with",
+            found=f"teacher.model = {teacher.model!r} and "
+            + ("a student that is a copy of it" if student.is_copy else "[student.take]"),
+            fix="give the teacher as a torch factory, or the student as a model of its own",
+        )
+    own = [key for key in ("args", "weights", "take") if getattr(student, key)]
+    if student.is_copy and own:
+        raise SpecError(
+            f"student.{own[0]} is for a student of its own, and this one is a copy of the teacher",
+            found=f"student.{own[0]} = {getattr(student, own[0])!r}",
+            allowed="depth, keep, width, embeddings and initial",
+            fix='remove it, or name the student\'s own model: model = "package.module:factory"',
+        )
+    if student.is_copy and not student.cuts:
+        raise SpecError(
+            "the student is a copy of the teacher of which nothing is cut",
+            allowed='depth, keep, width, embeddings, or initial = "random"',
+            fix="say what is cut, or name the student's own model",
+        )
+    if not student.is_copy and student.cuts:
+        key, value = next(iter(student.cuts.items()))
+        raise SpecError(
+            f"student.{key} is for a copy of the teacher, and this student has a model of its own",
+            found=f"student.model = {student.model!r} and {key} = {value!r}",
+            allowed="args, weights and take",
+            fix=f'remove {key}, or say model = "teacher"',
+        )
 
 
 def _check_line(recipe: Recipe) -> None:

@@ -50,6 +50,7 @@ class TrainedModel:
         sha256: Identity.
         parameters: Count; None for an ``.onnx`` file.
         training: How it was trained, as JSON; None when it was not.
+        notes: How it began, where it was made of another.
     """
 
     name: str
@@ -58,18 +59,26 @@ class TrainedModel:
     sha256: str
     parameters: int | None = None
     training: Mapping[str, Any] | None = field(default=None)
+    notes: tuple[str, ...] = ()
 
 
 def load_models(recipe: Recipe, base: Path) -> tuple[TrainedModel, TrainedModel | None]:
     """Makes the teacher and the torch student of a recipe, both before either is trained.
 
-    So a mistake in the student is told at once, and what identifies them does not hang on what training imports.
+    So a mistake in the student is told at once, and what identifies them does not hang on what training imports. A
+    student that is a copy of the teacher is None as yet: :func:`edgekit.beginning.begin_student` makes it.
 
     Raises:
         ModelError: One cannot be made, or its weights do not fit.
     """
     teacher = _teaching_model("teacher", recipe.teacher, recipe.seed, base)
-    return teacher, None if recipe.student is None else torch_model("student", recipe.student, recipe.seed, base)
+    return teacher, load_student(recipe, base, recipe.seed)
+
+
+def load_student(recipe: Recipe, base: Path, seed: int) -> TrainedModel | None:
+    """Makes the torch student of a recipe; None where there is none, or it is a copy of the teacher."""
+    spec = recipe.student
+    return None if spec is None or spec.is_copy else torch_model("student", spec, seed, base)
 
 
 def load_others(recipe: Recipe, base: Path) -> list[TrainedModel]:

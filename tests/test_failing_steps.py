@@ -18,8 +18,9 @@ from fake_line import (
     write_torch_project,
 )
 
+from edgekit.distilling import distill_recipe
 from edgekit.errors import EdgeKitError
-from edgekit.pipeline import deploy, distill_recipe
+from edgekit.pipeline import deploy
 from edgekit.runtime import verify_bundle
 
 # What is made to fail, and the step folders that must not be there for it to be called.

@@ -56,7 +56,7 @@ def test_a_file_and_its_folder_are_the_same_recipe(recipe, tmp_path):
             GOOD + '[student]\nmodle = "x"',
             "unknown key 'student.modle'",
             "modle",
-            "args, model",
+            "args, depth",
             "did you mean 'model'?",
         ),
         (GOOD + '[data]\ntrian = "x"', "unknown key 'data.trian'", "trian", "test, train", "did you mean 'train'?"),

@@ -10,6 +10,7 @@ QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05}
 ONNX = {"model": "model.onnx"}
 HINT = {"loss": "hints", "student": "a", "teacher": "b"}
 TORCH = {"model": "nets:teacher"}
+GIVEN = TORCH | {"weights": "w.safetensors"}
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,23 @@ TORCH = {"model": "nets:teacher"}
             },
             "distillation.augmentation.crop varies images",
         ),
+        (
+            {"teacher": ONNX, "student": {"depth": 0.5}},
+            "an .onnx file has no layers that a student could begin with",
+        ),
+        (
+            {"teacher": ONNX, "student": TORCH | {"take": {"a": "b"}}},
+            r"teacher.model = 'model.onnx' and \[student.take\]",
+        ),
+        ({"teacher": GIVEN, "student": {"model": "teacher"}}, "a copy of the teacher of which nothing is cut"),
+        ({"teacher": GIVEN, "student": {"larger": True}}, "a copy of the teacher of which nothing is cut"),
+        (
+            {"teacher": GIVEN, "student": {"width": 0.5, "args": {"depth": 3}}},
+            "student.args is for a student of its own",
+        ),
+        ({"teacher": GIVEN, "student": {"width": 0.5, "take": {"a": "b"}}}, "student.take is for a student of its own"),
+        ({"teacher": GIVEN, "student": TORCH | {"width": 0.5}}, "student.width is for a copy of the teacher"),
+        ({"teacher": GIVEN, "student": TORCH | {"initial": "random"}}, "student.initial is for a copy of the teacher"),
         ({"teacher": TORCH}, "the teacher has neither weights nor training"),
         ({"teacher": TORCH, "student": TORCH}, "the teacher has neither weights nor training"),
         ({"teacher": TORCH, "student": TORCH, "data": None}, "training needs data"),

@@ -16,12 +16,12 @@ from fake_line import (
     write_torch_project,
 )
 
+from edgekit.distilling import distill_recipe, train_models
 from edgekit.errors import DataError, ModelError, TrainingError
 from edgekit.ingredients import load_data, specs_of
 from edgekit.lessons import train_student, train_teacher
 from edgekit.making import export
 from edgekit.models import load_module, save_weights, state_hash
-from edgekit.pipeline import distill_recipe, train_models
 from edgekit.progress import silent
 from edgekit.roles import check_roles
 from edgekit.teaching import (
@@ -172,7 +172,7 @@ def test_a_teacher_is_trained_and_a_student_distilled_once(project, tmp_path, ca
         assert model.sha256 == resumed.sha256
         assert not model.module.training
         assert not resumed.module.training
-    assert sorted(p.name.split("-")[0] for p in steps.iterdir()) == ["student", "teacher"]
+    assert sorted(p.name.split("-")[0] for p in steps.iterdir()) == ["outputs", "student", "teacher"]
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,9 @@ def test_the_reference_of_a_module_is_torchs(project, tmp_path):
 
 def test_history_is_kept_beside_the_weights(project, tmp_path):
     taught(torch_recipe(project), project, tmp_path / "steps")
-    for folder in (tmp_path / "steps").iterdir():
+    trained = [*(tmp_path / "steps").glob("teacher-*"), *(tmp_path / "steps").glob("student-*")]
+    assert len(trained) == 2
+    for folder in trained:
         assert sorted(p.name for p in folder.iterdir()) == ["history.json", "model.safetensors", "step.json"]
         assert json.loads((folder / "history.json").read_text())["best_epoch"] in (1, 2)
         assert "torch" in json.loads((folder / "step.json").read_text())["tools"]

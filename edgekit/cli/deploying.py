@@ -93,14 +93,17 @@ def deploy(
 def distill(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> int:
     """Train the teacher of RECIPE where it asks for it, and distil its student.
 
-    Weights go to DIR/teacher.safetensors and DIR/student.safetensors. A later deploy into the same DIR trains nothing
+    Weights go to DIR/teacher.safetensors and DIR/student.safetensors; where there is a labelled test set, what the
+    student kept of its teacher, class by class, goes to DIR/kept.json. A later deploy into the same DIR trains nothing
     again. A training that was killed goes on from its last checkpoint. On several GPUs or machines:
 
     torchrun --nproc_per_node 4 -m edgekit distill RECIPE
     """
     from edgekit.cli._output import print_table, show_progress
-    from edgekit.pipeline import distill_recipe
+    from edgekit.distilling import distill_recipe
+    from edgekit.keeping import KEPT_JSON, read_kept
     from edgekit.recipe import load_recipe, recipe_file
+    from edgekit.reporting.kept import kept_table
 
     yield_cores()
     loaded = load_recipe(recipe, overrides)
@@ -112,8 +115,14 @@ def distill(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> int:
     with show_progress() as progress:
         rows = distill_recipe(loaded, base, folder, progress)
     print_table(("", "model", "parameters", "score", "drop, points"), [row[:5] for row in rows])
+    kept = read_kept(folder)
+    if kept is not None:
+        header, lines = kept_table(kept)
+        print_table(header, [tuple(line) for line in lines])
     for row in rows:
         click.echo(f"{row[0]}: {row[5]}")
+    if kept is not None:
+        click.echo(f"kept: {folder / KEPT_JSON}")
     out_option = f" --out {shlex.quote(str(out))}" if out else ""
     click.echo(f"next: edgekit deploy {shlex.quote(str(recipe))}{out_option}")
     return 0

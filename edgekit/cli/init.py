@@ -31,19 +31,36 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #[teacher.train]
 #epochs = 10                      # most passes over the training data
 #batch_size = 64                  # samples a step
-#learning_rate = 1e-3             # peak rate; short linear warm-up, then cosine decay to zero
+#learning_rate = 1e-3             # peak rate
 #weight_decay = 0.01              # decoupled weight decay
 #optimizer = "adamw"              # "adamw" or "sgd" (momentum 0.9)
 #patience = 3                     # stop after so many epochs without a better validation score; default: never
+#schedule = "cosine"              # of the rate after the warm-up: to zero; or "constant"
+#warmup = 0.05                    # share of the steps over which the rate rises
+#accumulate = 1                   # batches whose gradients make one step
+#clip_norm = 1.0                  # gradients are scaled down to this norm; default: never
+#ema = 0.999                      # decay of a running mean of the weights, which is kept; default: the weights
+#mixed_precision = "no"           # "bf16", or "fp16" on a GPU
+#trackers = []                    # "tensorboard", "mlflow", "wandb": losses and scores as training goes on
+#augmentation = { flip = true, crop = 4 }  # erase, noise, mixup, cutmix, own = "module:attr", views; default: none
+#adversarial = { attack = "fgsm", epsilon = 0.03 }  # or "pgd" with steps and step; share; default: none
+#group_temperature = 1.0          # above 1: small groups of data.groups are drawn more often
 #freeze = []                      # module paths whose parameters stay as they are
 #rates = {}                       # factor of the learning rate by module path
 #head = { module = "fc", classes = 10 }  # a new last layer, put on before training; default: none
 
 # The small model that learns from the teacher. Leave it out to deploy the teacher itself.
 #[student]
-#model = "model:student"          # as for the teacher
-#args = {}                        # keyword arguments of the factory
-#weights = "student.safetensors"  # where it starts from; default: fresh
+#model = "teacher"                # a copy of the teacher, cut by the next lines; or a model of its own, as above
+#depth = 0.5                      # share of the blocks that is kept in each list of them, evenly spread; default: all
+#keep = {}                        # or which ones, by number: { "layer1" = [0, 2] }
+#width = 0.5                      # share of the channels that is kept in every layer; default: all
+#embeddings = 64                  # rank that embedding tables are cut to; default: they stay
+#initial = "teacher"              # the copy's weights: the teacher's, or "random"
+#args = {}                        # a model of its own: keyword arguments of the factory
+#weights = "student.safetensors"  # where that starts from; default: fresh
+#take = {}                        # or which weights of the teacher: { "student.path" = "teacher.path" }
+#larger = false                   # whether it may have more parameters than the teacher
 
 # How the student learns: soft targets of the teacher mixed with the labels.
 #[distillation]
@@ -55,12 +72,26 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #generations = 1                  # how often: each time but the first by what the student became the time before
 #teacher_share = 1.0              # of the teacher above, where there are others
 #combine = "mean"                 # how their answers become one; "confidence": the surer one counts more
+#peers = []                       # models that learn beside the student and from each other: [{ model = "model:peer" }]
+#peer_weight = 1.0                # factor of what they teach each other
+#cache = true                     # the teacher's answers are kept on disk, where it would give the same ones again
+#stages = []                      # tables of these keys, one after the other, and data = "more.npz" for one of its own
 #epochs = 10                      # these and the rest: as for the teacher's training
 #batch_size = 64
 #learning_rate = 1e-3
 #weight_decay = 0.01
 #optimizer = "adamw"
 #patience = 3
+#schedule = "cosine"
+#warmup = 0.05
+#accumulate = 1
+#clip_norm = 1.0
+#ema = 0.999
+#mixed_precision = "no"
+#trackers = []
+#augmentation = { flip = true, crop = 4 }
+#adversarial = { attack = "fgsm", epsilon = 0.03 }
+#group_temperature = 1.0
 #freeze = []
 #rates = {}
 #head = { module = "fc", classes = 10 }
@@ -101,6 +132,9 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #test = "test.npz"                # accuracy is judged on these; default: none, accuracy is not judged
 #validation = 0.1                 # share of the training samples kept for validation
 #calibration = 300                # samples that calibrate a quantised model
+#groups = "language"              # array that says which group a sample is of; default: none
+#labelled = 0.1                   # share of the training samples whose labels are used; default: all
+#unlabelled = "more.npz"          # more training samples, whose labels are not known or not used; default: none
 #labels = ["cat", "dog"]          # class names, in order; default: those of the data, where it has them
 #source = "https://example.org"   # where the samples can be had, told where they are missing; nothing is downloaded
 

@@ -77,10 +77,8 @@ def perturbed(
         for _ in range(1 if once else settings.steps):
             slopes = _slopes(module, {**inputs, **points}, floats, labels, loss or _cross_entropy)
             for name in floats:
-                source = inputs[name].detach()
                 moved = points[name] + step * slopes[name].sign()
-                near = source + (moved - source).clamp(-settings.epsilon, settings.epsilon)
-                points[name] = near.clamp(source.min(), source.max()) if clip else near
+                points[name] = _held(moved, inputs[name].detach(), settings.epsilon, clip)
     return {**inputs, **points}
 
 
@@ -165,6 +163,12 @@ def _start(point: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
     """Evenly within ``epsilon``, on the generator's device first: so CPU and GPU start alike."""
     drawn = torch.rand(point.shape, generator=generator, device=generator.device)
     return ((2 * drawn - 1) * epsilon).to(point)
+
+
+def _held(moved: Tensor, source: Tensor, epsilon: float, clip: bool) -> Tensor:
+    """Within ``epsilon`` of the source, and within its range where that is wanted."""
+    near = source + (moved - source).clamp(-epsilon, epsilon)
+    return near.clamp(source.min(), source.max()) if clip else near
 
 
 def _slopes(

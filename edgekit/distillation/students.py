@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
-from edgekit.artifact import Array
 from edgekit.data import Samples
 from edgekit.distillation.augmentation import View, make_view
 from edgekit.distillation.forward import device_of, evaluating, to_torch
@@ -48,35 +48,31 @@ def distill(
 ) -> tuple[nn.Module, History]:
     """Trains a student in place on the teacher's logits, mixed with the labels, and on the teacher's layers.
 
-    Teacher and student see the same view of every sample: the teacher answers each batch anew, so that random
-    augmentation stays consistent (Beyer et al., "Knowledge distillation: A good teacher is patient and consistent",
-    2022). Without labels the student is scored by its agreement with the teacher's top class.
+    Teacher and student see the same view of every sample (Beyer et al., "Knowledge distillation: A good teacher is
+    patient and consistent", 2022). Without labels the student is scored by its agreement with the teacher.
 
     Args:
         teacher: Its weights, gradients and mode stay as they are.
         student: Tells as many classes apart as the teacher.
-        data: Training samples; labels are needed only where ``settings.soft_weight`` is below 1, and a sample whose
-            label is -1 has none.
+        data: Training samples; a label of -1 is none, and all are none only with ``settings.soft_weight`` of 1.
         validation: Samples that choose the best epoch, with or without labels.
-        settings: See :class:`edgekit.recipe_training.Distillation`.
+        settings: What the student learns from, and how.
         seed: One seed, one student.
-        others: More teachers, in the order of ``settings.teachers``; what all answer together is what is taught, and
-            layers are those of ``teacher``.
+        others: More teachers, in the order of ``settings.teachers``; layers are those of ``teacher``.
         peers: Modules that learn beside the student, and it from them.
-        answers: Gives what the teachers answer, known already; see :func:`edgekit.distillation.outputs.read_outputs`.
+        answers: What the teachers answer, known already; see :func:`edgekit.distillation.outputs.read_outputs`.
         base: The recipe's folder: its modules may hold losses.
         keeping: Checkpoint and trackers.
         progress: Told of every batch.
         name: What the student is called in messages.
 
     Returns:
-        The student with its best weights, in evaluation mode, and how training went.
+        The student with its best weights, and how training went.
 
     Raises:
         DataError: Samples or labels are missing, or a label is no class of the student.
         EdgeKitError: A loss cannot be found.
-        TrainingError: The models or their layers do not fit each other or the data, the teacher is no better than
-            guessing, or training fails (see :func:`edgekit.distillation.trainer.train`).
+        TrainingError: The models do not fit each other or the data, the teacher only guesses, or training fails.
     """
     if teacher is student:
         raise TrainingError("teacher and student are the same module", fix="load the student separately")
@@ -85,29 +81,30 @@ def distill(
         settings = settings.model_copy(update={"head": None})
     panel = make_panel([teacher, *others], settings)
     with placed(start_processes(), panel, student):
-        _check_pairs([teacher, *others], student, data, validation, settings)
-        if validation.targets is None:
-            validation = dataclasses.replace(validation, targets=_top_classes(panel, validation))
-        batch = to_torch(data.tensors(np.arange(min(_DRY, len(data)))), device_of(student))
-        matches = make_matches(settings.features, teacher, student, batch, seed=seed, base=base)
+        validation = _checked([teacher, *others], panel, student, data, validation, settings)
         if isinstance(teacher, StoredTeacher):
             answers = stored_answers(teacher, data)
-        teaching = Teaching(answers or asked(panel), settings, matches, base)
-        loss = Cohort(teaching, peers, settings.peer_weight) if peers else teaching
+        teaching = _teaching(answers or asked(panel), teacher, student, data, settings, seed, base)
+        view = view_of(settings, student, data, seed=seed, base=base)
         with _taught(panel, teacher, student, teaching):
-            history = train(
-                student,
-                data,
-                validation,
-                settings,
-                seed=seed,
-                loss=loss,
-                view=view_of(settings, student, data, seed=seed, base=base),
-                keeping=keeping,
-                progress=progress,
-                name=name,
-            )
-    return student, history
+            loss = Cohort(teaching, peers, settings.peer_weight) if peers else teaching
+            fit = partial(train, student, data, validation, settings, seed=seed, loss=loss, view=view, name=name)
+            return student, fit(keeping=keeping, progress=progress)
+
+
+def _teaching(
+    answers: Answers,
+    teacher: nn.Module,
+    student: nn.Module,
+    data: Samples,
+    settings: Distillation,
+    seed: int,
+    base: Path | None,
+) -> Teaching:
+    """The student's loss, with projectors sized by a dry run."""
+    batch = to_torch(data.tensors(np.arange(min(_DRY, len(data)))), device_of(student))
+    matches = make_matches(settings.features, teacher, student, batch, seed=seed, base=base)
+    return Teaching(answers, settings, matches, base)
 
 
 def view_of(settings: Training, module: nn.Module, data: Samples, *, seed: int, base: Path | None) -> View | None:
@@ -145,13 +142,22 @@ def _taught(panel: nn.Module, teacher: nn.Module, student: nn.Module, teaching: 
         yield
 
 
-def _check_pairs(
-    teachers: Sequence[nn.Module], student: nn.Module, data: Samples, validation: Samples, settings: Distillation
-) -> None:
-    """Refuses teachers that do not fit the student, or have nothing to teach."""
+def _checked(
+    teachers: Sequence[nn.Module],
+    panel: nn.Module,
+    student: nn.Module,
+    data: Samples,
+    validation: Samples,
+    settings: Distillation,
+) -> Samples:
+    """Refuses teachers that do not fit the student or have nothing to teach; gives labelled validation samples."""
     for each in teachers:
         _check_pair(each, student, data, validation, settings)
         _check_worth(each, validation)
+    if validation.targets is not None:
+        return validation
+    answers = next(iter(outputs_of(panel, validation).values())).argmax(axis=1).astype(np.int64)
+    return dataclasses.replace(validation, targets=answers)
 
 
 def _check_pair(
@@ -182,11 +188,6 @@ def _check_pair(
             allowed="the same number of outputs",
             fix=f"build the student with {wanted} classes, or give it a new head with distillation.head",
         )
-
-
-def _top_classes(teacher: nn.Module, validation: Samples) -> Array:
-    answers: Array = next(iter(outputs_of(teacher, validation).values())).argmax(axis=1).astype(np.int64)
-    return answers
 
 
 def _check_worth(teacher: nn.Module, validation: Samples) -> None:

@@ -185,24 +185,14 @@ def train(
         batches = count_batches(module, len(data), settings.batch_size, accelerator.num_processes)
         steps = math.ceil(batches / settings.accumulate) * settings.epochs
         optimizer = optimizer_for(module, settings, beside)
+        schedule = LambdaLR(optimizer, lambda step: rate_factor(step, steps, settings))
+        average = None if settings.ema is None else Average(module, settings.ema)
         run = _Run(
-            module=module,
-            average=None if settings.ema is None else Average(module, settings.ema),
-            frozen_parts=frozen_parts,
-            data=data,
-            validation=validation,
-            settings=settings,
-            seed=seed,
-            loss=loss,
-            view=view,
-            keeping=keeping,
-            progress=progress,
-            name=name,
-            accelerator=accelerator,
-            schedule=LambdaLR(optimizer, lambda step: rate_factor(step, steps, settings)),
-            optimizer=accelerator.prepare_optimizer(optimizer),
+            module=module, average=average, frozen_parts=frozen_parts, data=data, validation=validation,
+            settings=settings, seed=seed, loss=loss, view=view, keeping=keeping, progress=progress, name=name,
+            accelerator=accelerator, optimizer=accelerator.prepare_optimizer(optimizer), schedule=schedule,
             batches=batches,
-        )
+        )  # fmt: skip
         return _fit(run)
 
 

@@ -56,12 +56,9 @@ def make_accelerator(settings: Training, logs: Path | None) -> Accelerator:
             project_dir=logs,
         )
     except ValueError as exc:
-        raise TrainingError(
-            f"mixed_precision = {settings.mixed_precision!r} does not work here",
-            found=str(exc).splitlines()[0],
-            allowed="no, or bf16 where the device computes in it; fp16 on a GPU",
-            fix="set mixed_precision to no or bf16",
-        ) from exc
+        raise _wrong_precision(settings, str(exc).splitlines()[0]) from exc
+    if settings.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise _wrong_precision(settings, "fp16 on a CPU")
     kind = accelerator.distributed_type.value
     if kind not in _PLAIN:
         raise TrainingError(
@@ -71,6 +68,15 @@ def make_accelerator(settings: Training, logs: Path | None) -> Accelerator:
             fix="run accelerate config again, or start the processes with torchrun",
         )
     return accelerator
+
+
+def _wrong_precision(settings: Training, found: str) -> TrainingError:
+    return TrainingError(
+        f"mixed_precision = {settings.mixed_precision!r} does not work here",
+        found=found,
+        allowed="no, or bf16 where the device computes in it; fp16 on a GPU",
+        fix="set mixed_precision to no or bf16",
+    )
 
 
 def _check_tracker(name: str) -> None:

@@ -18,6 +18,7 @@ from edgekit.candidate import Task
 from edgekit.catalog import load_profile, load_target
 from edgekit.checking import References
 from edgekit.data import Samples
+from edgekit.distilling import train_models
 from edgekit.drift.of_onnx import OnnxTensors, tensors_of
 from edgekit.drift.of_openvino import OpenVinoTensors
 from edgekit.drift.of_torch import TorchTensors
@@ -25,7 +26,6 @@ from edgekit.drift.walking import FLOAT_DB, SMALL_DB, Stage, Step, first_parting
 from edgekit.errors import EdgeKitError, EngineMissing, SpecError, did_you_mean
 from edgekit.ingredients import specs_of
 from edgekit.making import compile_step, export, quantize_step
-from edgekit.pipeline import train_models
 from edgekit.planning import asked_for, check_precision
 from edgekit.progress import Progress, silent
 from edgekit.quantization.schemes import Plan

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from edgekit.reporting.html_kept import kept_view
 from edgekit.reporting.html_tables import (
     Cell,
     Grid,
@@ -71,6 +72,7 @@ def run_view(report: Mapping[str, Any], identity: str) -> dict[str, Any]:
         "host": _host(report),
         "models": _models(report, identity),
         "data": _data(report),
+        "kept": kept_view(report, identity),
         **_reproduce(report, identity),
     }
 

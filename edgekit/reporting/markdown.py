@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.reporting import comparison
+from edgekit.reporting.kept import corruption_table, kept_table, lost_table, sentence
 from edgekit.reporting.tables import (
     MARK,
     Table,
@@ -143,7 +144,14 @@ def _body(report: Mapping[str, Any]) -> Iterator[Part]:
         return
     for target in report["targets"]:
         yield from _target(report, target, alone=len(report["targets"]) == 1)
+    if report.get("kept"):
+        yield Part(text=_kept(report["kept"]), fold="Where the student lost")
     yield Part(text=_reproduce(report), fold="How to reproduce")
+
+
+def _kept(kept: Mapping[str, Any]) -> str:
+    tables = [table for table in (kept_table(kept), lost_table(kept), corruption_table(kept)) if table[1]]
+    return "\n\n".join([f"{escape(sentence(kept))}.", *map(_table, tables)])
 
 
 def _profile(report: Mapping[str, Any]) -> Iterator[Part]:

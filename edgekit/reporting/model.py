@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from edgekit.reporting.evidence import Drop, Measured, Proof, record
+from edgekit.reporting.kept_model import Kept
 
 REPORT_SCHEMA_VERSION = 2
 
@@ -310,6 +311,8 @@ class Report(TypedDict):
     """The worst of the targets': 1, then 3, then 4, then 0."""
     seconds: float
     """Wall-clock time of the run, in seconds."""
+    kept: NotRequired[Kept]
+    """What the student kept of its teacher; absent without a student or a test set of class labels."""
 
 
 @record

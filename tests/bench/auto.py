@@ -11,9 +11,9 @@ from edgekit.candidate import Candidate, Task
 from edgekit.catalog import load_profile, load_target
 from edgekit.checking import References
 from edgekit.choosing import best, ratio_in_turns
+from edgekit.distilling import train_models
 from edgekit.ingredients import Ingredients, specs_of
 from edgekit.making import export, measuring_feeds
-from edgekit.pipeline import train_models
 from edgekit.profiling.comparison import Ratio, rounds_needed
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import measure_in_turns

@@ -13,6 +13,7 @@ from edgekit.cli.init import TEMPLATE
 from edgekit.cli.main import cli
 from edgekit.recipe import DataSpec, InputSpec, Quantization, Recipe
 from edgekit.recipe import load_recipe as load
+from edgekit.recipe_student import StudentSpec
 from edgekit.recipe_training import Distillation, FeatureMatch, ModelSpec, OtherTeacher, Teacher, Training
 from edgekit.specs import parse_toml
 
@@ -20,7 +21,7 @@ TABLES = {
     "": Recipe,
     "teacher": Teacher,
     "teacher.train": Training,
-    "student": ModelSpec,
+    "student": StudentSpec,
     "distillation": Distillation,
     "data": DataSpec,
     "input": InputSpec,

@@ -96,8 +96,8 @@ def test_tensorboard_gets_losses_rates_and_scores(net, blobs, tmp_path):
     history = train(net(), blobs(32), blobs(6), settings, seed=0, keeping=Keeping(logs=tmp_path), name="student")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (events,) = tmp_path.rglob("events.*")
-    read = EventAccumulator(str(events.parent))
+    (folder,) = {path.parent for path in tmp_path.glob("edgekit/events.*")}
+    read = EventAccumulator(str(folder))
     read.Reload()
     assert {"student/loss", "student/rate", "student/validation"} <= set(read.Tags()["scalars"])
     assert len(read.Scalars("student/loss")) == 4

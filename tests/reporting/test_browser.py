@@ -169,7 +169,9 @@ def test_groups_sort_by_a_click(browser, pages):
         assert cells[-1] == "\N{EN DASH}"
 
 
-@pytest.mark.parametrize("shape", ["thirty", "searched", "sensitivity_eight", "sensitivity_hostile"])
+@pytest.mark.parametrize(
+    "shape", ["thirty", "searched", "sensitivity_eight", "sensitivity_hostile", "kept", "kept_many", "kept_hostile"]
+)
 def test_text_of_pictures_stays_in_them_and_apart(browser, pages, shape):
     """Names of one picture do not meet, and none leaves its card."""
     found = """(size) => [...document.querySelectorAll(`svg.${size}`)].flatMap((svg) => {
@@ -216,7 +218,7 @@ def test_labels_of_a_picture_do_not_meet(browser, pages):
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("shape", ["several_targets", "unsteady", "searched", "sensitivity_eight"])
+@pytest.mark.parametrize("shape", ["several_targets", "unsteady", "searched", "sensitivity_eight", "kept"])
 def test_text_stands_out_as_wcag_aa_asks(browser, pages, shape, dark):
     with opened(browser, pages[shape], width=1280, dark=dark) as (page, _):
         found = page.evaluate(CONTRASTS)

@@ -1,0 +1,194 @@
+"""Which channels of a module's layers go together, found by tracing it with torch_pruning."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.rnn import PackedSequence
+
+from edgekit.distillation.forward import call
+from edgekit.distillation.sizes import attention_of
+from edgekit.errors import ModelError
+
+FIX = "write the student as a class of its own, and take weights over with [student.take]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Traced:
+    """A module's dependency graph.
+
+    Attributes:
+        graph: Of torch_pruning.
+        names: Of modules, by ``id``.
+        whole: ``id`` of what keeps all its channels: inputs, outputs and recurrent layers.
+        recurrent: Names of the recurrent layers among them.
+        heads: Attention heads by linear layer that has to do with them.
+    """
+
+    graph: Any
+    names: Mapping[int, str]
+    whole: frozenset[int]
+    recurrent: Mapping[int, str]
+    heads: Mapping[nn.Module, int]
+
+
+def trace(module: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
+    """Finds which channels go together.
+
+    G. Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023.
+
+    Args:
+        module: Its parameters take gradients (see :func:`as_parameters`).
+        inputs: A batch.
+
+    Raises:
+        ModelError: It cannot be traced.
+    """
+    import torch_pruning as tp
+    from torch_pruning import ops
+
+    entries: list[Any] = []
+
+    def forward(model: nn.Module, given: Mapping[str, Tensor]) -> list[Tensor]:
+        fed = dict(given)
+        for name, tensor in given.items():
+            if tensor.is_floating_point():
+                fed[name] = tensor.detach().requires_grad_().clone()
+                entries.append(fed[name].grad_fn)
+        return [output for output in call(model, fed).values() if output.grad_fn is not None]
+
+    with warnings.catch_warnings(), torch.enable_grad(), _closed(module) as recurrent, told(module):
+        warnings.simplefilter("ignore")
+        graph = tp.DependencyGraph().build_dependency(module, dict(inputs), forward_fn=forward, verbose=False)
+    whole, closed = set(), {}
+    for part, node in graph.module2node.items():
+        if not node.outputs or any(node.grad_fn is entry for entry in entries):
+            whole.add(id(part))
+        for grad_fn, name in recurrent:
+            if node.grad_fn is grad_fn:
+                closed[id(part)] = name
+        if node.type == ops.OPTYPE.SLICE and part.dim == 0:
+            node.type = ops.OPTYPE.ELEMENTWISE  # rows of a table, or samples: no channel is left out
+    return Traced(
+        graph=graph,
+        names={id(part): name or type(module).__name__ for name, part in module.named_modules()},
+        whole=frozenset(whole | closed.keys()),
+        recurrent=closed,
+        heads=attention_of(module),
+    )
+
+
+def groups_of(traced: Traced) -> list[Any]:
+    """Every group of channels that go together, with all of them."""
+    return list(traced.graph.get_all_groups(root_module_types=(_ConvNd, nn.Linear, nn.Embedding)))
+
+
+@contextmanager
+def told(module: nn.Module) -> Iterator[None]:
+    """Tells whatever torch_pruning runs into as an error of the module."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as exc:  # torch_pruning raises many unrelated types; all mean that it does not follow the module
+        raise uncut(module, "the channels that go together cannot be traced", exc) from exc
+
+
+def uncut(module: nn.Module, why: str, exc: Exception | None = None) -> ModelError:
+    """The error of a module whose channels cannot be cut."""
+    return ModelError(
+        f"student.width cannot cut {type(module).__name__}: {why}",
+        found=None if exc is None else f"{type(exc).__name__}: {exc}",
+        allowed="layers of torch.nn, put together by sums, products, concatenation and reshaping of heads",
+        fix=FIX,
+    )
+
+
+@contextmanager
+def as_parameters(module: nn.Module) -> Iterator[None]:
+    """While the block runs, whatever may hold channels is a parameter that takes a gradient: tracing follows those.
+
+    So tables that a user's module keeps as buffers, such as fixed position encodings, are cut with the rest.
+    """
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    tables = [
+        (part, name, name not in part._non_persistent_buffers_set)
+        for part in module.modules()
+        for name, buffer in part.named_buffers(recurse=False)
+        if not isinstance(part, _NormBase) and buffer.is_floating_point() and buffer.numel() > 1
+    ]
+    for part, name, _ in tables:
+        part.register_parameter(name, nn.Parameter(part._buffers.pop(name)))
+    for parameter in module.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    try:
+        yield
+    finally:
+        for part, name, persistent in tables:
+            table = part._parameters.pop(name)
+            assert table is not None  # it was put there above
+            part.register_buffer(name, table.detach(), persistent=persistent)
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(parameter.is_floating_point() and name not in frozen)
+
+
+class _Closed(torch.autograd.Function):
+    """What a recurrent layer gives, as one operation on what it takes."""
+
+    @staticmethod
+    def forward(ctx: Any, given: Tensor, *taken: Tensor) -> Tensor:
+        return given.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        raise NotImplementedError("only for tracing")
+
+
+@contextmanager
+def _closed(module: nn.Module) -> Iterator[list[tuple[Any, str]]]:
+    """While the block runs, recurrent layers are single operations; collects them with the layers' names."""
+    found: list[tuple[Any, str]] = []
+
+    def closing(layer: nn.RNNBase, name: str) -> Callable[..., Any]:
+        whole = layer.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            with torch.no_grad():
+                output = whole(*args, **kwargs)
+            return _mapped(output, list(_tensors([*args, *kwargs.values()])))
+
+        def _mapped(value: Any, taken: list[Tensor]) -> Any:
+            if isinstance(value, PackedSequence):
+                return value._replace(data=_mapped(value.data, taken))
+            if isinstance(value, tuple):
+                return tuple(_mapped(each, taken) for each in value)
+            output = _Closed.apply(value, *taken)
+            found.append((output.grad_fn, name))
+            return output
+
+        return forward
+
+    layers = [(part, name) for name, part in module.named_modules() if isinstance(part, nn.RNNBase)]
+    for layer, name in layers:
+        layer.forward = closing(layer, name)
+    try:
+        yield found
+    finally:
+        for layer, _ in layers:
+            del layer.forward
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _tensors(each)
