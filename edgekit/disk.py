@@ -152,14 +152,18 @@ def folder_bytes(folder: Path) -> int:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, what: str | None = None) -> Iterator[Path]:
     """Gives a path to write a file to, which takes the place of ``path`` when the block ends well.
+
+    Args:
+        path: The file.
+        what: What it is, for the message; None: its name.
 
     Raises:
         DiskFull: The disk is full; nothing is left of the file, and an older one stays.
     """
     partial = path.with_name(f"{PARTIAL}{path.name}")
-    with filled(partial, path.name):
+    with filled(partial, what or path.name):
         yield partial / path.name
         os.replace(partial / path.name, path)
     partial.rmdir()

@@ -78,7 +78,8 @@ def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = s
     """Trains teacher and student of a recipe; writes their weights beside the steps, and what the student kept.
 
     Returns:
-        Table rows: role, model, parameters, mean score on the test samples, drop from the teacher, weights file.
+        Table rows: role, model, parameters, mean score on the test samples, drop from the teacher, weights file, and
+        what else is to be said of the model.
 
     Raises:
         SpecError: The recipe has no student.
@@ -97,7 +98,8 @@ def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = s
         if data.metric is not None:
             learned, known = (run_reference(model, None, data.test) for model in (student, teacher))
             references = make_references(learned, known, data.test, data.metric, data.metric_name)
-            kept = keep(teacher, student, (known, learned), data, recipe.seed, steps, progress)
+            attack = recipe.distillation.adversarial
+            kept = keep(teacher, student, (known, learned), data, recipe.seed, steps, progress, attack)
         for role, model in (("teacher", teacher), ("student", student)):
             weights = model.onnx or out / f"{role}.safetensors"
             if model.onnx is None:
@@ -107,7 +109,7 @@ def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = s
             scores = getattr(references, f"{role}_score") if references else None
             score = percent(None if scores is None else float(np.mean(scores)))
             lost = interval(_drop(references)) if role == "student" and references else ""
-            rows.append((role, model.name, count(model.parameters), score, lost, str(weights)))
+            rows.append((role, model.name, count(model.parameters), score, lost, str(weights), *model.notes))
         write_kept(kept, out)
     return rows
 

@@ -5,20 +5,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekit import __version__
+from edgekit._draws import drawn
 from edgekit.artifact import Array, read_json, write_json
+from edgekit.data import Samples
 from edgekit.disk import whole
 from edgekit.ingredients import Ingredients
 from edgekit.making import tool_versions
-from edgekit.models import is_stored
+from edgekit.models import is_onnx, is_stored
 from edgekit.progress import Progress, silent
+from edgekit.recipe_augmentation import Adversarial
 from edgekit.shipping import Run
 from edgekit.steps import run_step
 from edgekit.teaching import TrainedModel
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from edgekit.distillation.kept_tree import Corruption
 
 KEPT_JSON = "kept.json"
 
@@ -31,6 +39,7 @@ def keep(
     seed: int,
     steps: Path,
     progress: Progress = silent,
+    attack: Adversarial | None = None,
 ) -> dict[str, Any] | None:
     """Compares a torch student with its teacher on a labelled test set, as they are and under corruption.
 
@@ -42,6 +51,7 @@ def keep(
         seed: Decides the samples that are corrupted, and how.
         steps: Root of the step folders.
         progress: Told of the corruptions.
+        attack: What the student was trained against, shown with the corruptions; None: nothing.
 
     Returns:
         :class:`edgekit.distillation.kept_tree.Kept` as JSON; None without a student of its own, without a test set of
@@ -63,6 +73,8 @@ def keep(
         kept = measure_kept(taught, learned, labels, data.labels, groups=groups, group_names=group_names)
         answers = not is_stored(teacher.name)  # stored outputs know nothing of corrupted samples
         corruption = under_corruption(*models, data.test, seed=seed, progress=progress) if answers else None
+        if attack is not None and corruption is not None and not is_onnx(teacher.name):
+            corruption = _with_attack(corruption, models, data.test, attack, seed)
         write_json(folder / KEPT_JSON, dataclasses.replace(kept, corruption=corruption))
 
     key = {
@@ -73,6 +85,7 @@ def keep(
         "test": data.test_sha256,
         "labels": data.labels,
         "seed": seed,
+        "attack": None if attack is None else attack.model_dump(),
     }
     found: dict[str, Any] = read_json(run_step(steps, "kept", key, make) / KEPT_JSON)
     return found
@@ -81,8 +94,38 @@ def keep(
 def kept_of(run: Run) -> dict[str, Any]:
     """What a report says of it: the key ``kept``, or nothing."""
     known = (run.references.teacher, run.references.student)
-    found = keep(run.teacher, run.student, known, run.data, run.recipe.seed, run.steps, run.progress)
+    settings = run.recipe.distillation
+    found = keep(
+        run.teacher,
+        run.student,
+        known,
+        run.data,
+        run.recipe.seed,
+        run.steps,
+        run.progress,
+        settings.adversarial,
+    )
     return {} if found is None else {"kept": found}
+
+
+def _with_attack(
+    corruption: Corruption, models: tuple[Module, Module], test: Samples, attack: Adversarial, seed: int
+) -> Corruption:
+    """The same, with the accuracy of both where every sample is moved against them; it is no part of the means."""
+    from edgekit.distillation.adversarial import robust_accuracy
+    from edgekit.distillation.corruption import MOST_SAMPLES
+    from edgekit.distillation.kept_tree import Corrupted
+
+    chosen = test.subset(drawn(test.targets, len(test), min(MOST_SAMPLES, len(test)), seed, keep=0))
+    found = [round(robust_accuracy(model, chosen, attack, seed=seed), 6) for model in models]
+    row = Corrupted(
+        kind=f"{attack.attack} attack, {attack.epsilon:g}",
+        teacher=(found[0],),
+        student=(found[1],),
+        teacher_mean=found[0],
+        student_mean=found[1],
+    )
+    return dataclasses.replace(corruption, kinds=(*corruption.kinds, row))
 
 
 def write_kept(found: Mapping[str, Any] | None, out: Path) -> None:

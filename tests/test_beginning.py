@@ -35,7 +35,7 @@ def begun(monkeypatch):
         seen.append((made, *copies))
         return made
 
-    for owner in ("edgekit.pipeline", "edgekit.chains"):
+    for owner in ("edgekit.distilling", "edgekit.chains"):
         monkeypatch.setattr(f"{owner}.begin_student", watched)
     return seen
 

@@ -27,7 +27,7 @@ from edgekit.runtime import verify_bundle
 STEPS = {
     "train teacher": ("edgekit.distillation.trainer.train", ("teacher", "student")),
     "train student": ("edgekit.distillation.students.distill", ("student",)),
-    "save weights": ("edgekit.teaching.save_weights", ("teacher", "student")),
+    "save weights": ("edgekit.lessons.save_weights", ("teacher", "student")),
     "references": ("edgekit.references.run_reference", ("references",)),
     "export": ("edgekit.conversion.onnx_export.to_onnx", ("export",)),
     "quantise": ("edgekit.backends.onnxruntime.quantize", ("quantize",)),
@@ -155,7 +155,7 @@ def test_distill_leaves_no_half_of_a_weights_file(line, monkeypatch):
     rows = distill_recipe(line.recipe, line.project, line.out)
     assert [row[0] for row in rows] == ["teacher", "student"]
     before = {name: (line.out / name).read_bytes() for name in ("teacher.safetensors", "student.safetensors")}
-    monkeypatch.setattr("edgekit.pipeline.save_weights", breaking(OSError(errno.ENOSPC, "No space left on device")))
+    monkeypatch.setattr("edgekit.distilling.save_weights", breaking(OSError(errno.ENOSPC, "No space left on device")))
     with pytest.raises(OSError, match=r"the disk is full: teacher.safetensors could not be written"):
         distill_recipe(line.recipe, line.project, line.out)
     assert {name: (line.out / name).read_bytes() for name in before} == before

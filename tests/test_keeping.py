@@ -16,6 +16,7 @@ from edgekit.artifact import Array, read_json
 from edgekit.data import Samples
 from edgekit.ingredients import Ingredients
 from edgekit.keeping import KEPT_JSON, keep, read_kept, write_kept
+from edgekit.recipe_augmentation import Adversarial
 from edgekit.reporting.tables import percent
 from edgekit.teaching import TrainedModel, run_reference
 
@@ -45,11 +46,12 @@ def kept(tmp_path):
         data: Ingredients | None = None,
         outputs: list[dict[str, Array]] | None = None,
         seed: int = 0,
+        attack: Adversarial | None = None,
     ) -> dict[str, Any] | None:
         models = (teacher or go.models[0], student or go.models[1])
         data = data or ingredients()
         found = outputs or [run_reference(one, None, data.test) for one in go.models]
-        return keep(*models, tuple(found), data, seed, tmp_path, lambda *told: go.told.append(told))
+        return keep(*models, tuple(found), data, seed, tmp_path, lambda *told: go.told.append(told), attack)
 
     go.models = (model(1), model(2))
     go.told = []
@@ -135,3 +137,13 @@ def test_distill_prints_a_table_and_writes_what_deploy_reports(deployed):
 def test_the_report_shows_where_the_student_lost(deployed):
     for name in ("report.html", "report.md"):
         assert "Where the student lost" in (deployed.out / name).read_text(encoding="utf-8")
+
+
+def test_an_attack_that_was_trained_against_is_shown_beside_the_corruptions(kept):
+    plain = kept()["corruption"]
+    found = kept(attack=Adversarial(attack="pgd", epsilon=0.5, steps=3))["corruption"]
+    assert [one["kind"] for one in found["kinds"]] == [*(one["kind"] for one in plain["kinds"]), "pgd attack, 0.5"]
+    assert found["teacher_mean"] == plain["teacher_mean"]
+    row = found["kinds"][-1]
+    assert row["teacher_mean"] + row["student_mean"] < found["teacher_clean"] + found["student_clean"]
+    assert row["student"] == [row["student_mean"]]

@@ -32,8 +32,9 @@ pytestmark = pytest.mark.skipif(not CAN_MOUNT, reason="needs a host that lets a 
 
 # By what is told: the moment right before which the disk is filled to its last byte.
 MOMENTS = {
-    "the step 'teacher'": r"^progress train teacher 20/",
-    "the step 'student'": r"^progress train student 20/",
+    "a checkpoint of the training": r"^progress train teacher 20/",
+    "the step 'teacher'": r"^write \S*-teacher-#/history.json",
+    "the step 'student'": r"^write \S*-student-#/history.json",
     "the step 'export'": r"^mkdir \.edgekit-partial-export-#$",
     "the step 'references'": r"^write \S*/student.npz",
     "the step 'quantize'": r"^mkdir \.edgekit-partial-quantize-#$",

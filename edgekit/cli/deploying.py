@@ -120,7 +120,8 @@ def distill(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> int:
         header, lines = kept_table(kept)
         print_table(header, [tuple(line) for line in lines])
     for row in rows:
-        click.echo(f"{row[0]}: {row[5]}")
+        for text in row[5:]:
+            click.echo(f"{row[0]}: {text}")
     if kept is not None:
         click.echo(f"kept: {folder / KEPT_JSON}")
     out_option = f" --out {shlex.quote(str(out))}" if out else ""

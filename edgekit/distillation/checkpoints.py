@@ -104,7 +104,7 @@ def save_checkpoint(
         "random": list(generators),
         **{name: part.state_dict() for name, part in parts.items()},
     }
-    with whole(path) as partial:
+    with whole(path, "a checkpoint of the training") as partial:
         torch.save(state, partial)
 
 
