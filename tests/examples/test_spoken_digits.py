@@ -228,7 +228,9 @@ def test_a_short_run_on_made_up_sounds(sounds, tmp_path):
     short = {"epochs": 6, "batch_size": 20}
     settings = [f"{table}.{key}={value}" for table in ("teacher.train", "distillation") for key, value in short.items()]
     options = [
-        word for override in [*sounds, *settings, "teacher.args.widths=[16, 24]"] for word in ("--set", override)
+        word
+        for override in [*sounds, *settings, "teacher.args.widths=[16, 24]", "student.args.widths=[12, 16]"]
+        for word in ("--set", override)
     ]
     done = edgekit("deploy", FOLDER, "--out", tmp_path / "out", *FAST, *options)
     assert done.exit_code in (NOT_MEASURED, LIMIT_MISSED), done.output
