@@ -197,6 +197,12 @@ def _check_parity(
                 found=f"{int((~np.isfinite(reference)).sum())} of {reference.size} values",
                 fix="mend the model or its weights: the samples are finite",
             )
+        if reference.dtype.kind == "f" and not np.isfinite(actual[name]).all():
+            raise ParityError(
+                f"the exported ONNX gives NaN or infinity at output {name!r}, where the torch model does not",
+                found=f"{int((~np.isfinite(actual[name])).sum())} of {reference.size} values",
+                fix="torch's exporter drops an addend as small as 1e-8, as in log(x + 1e-8): use x.clamp(min=1e-8)",
+            )
         db = snr_db(reference, actual[name])
         if db < PARITY_DB:
             own = own_rounding_db()

@@ -27,7 +27,7 @@ from zoo_models import CALIBRATION, TEST, TRAIN, Row, file_of, make, row_of, row
 from zoo_table import FP32_FLOOR_DB, TIMES, failed, write_table
 
 HERE = Path(__file__).parent
-TRIALS = 8  # plans tried on an engine: what 120 s allow
+TRIALS = 5  # plans tried on an engine: what 120 s allow
 TURN_SECONDS = 1.0
 MAX_SECONDS = 8.0  # of measuring at a time, likewise
 PROFILE = f"""
@@ -116,6 +116,7 @@ def run_row(row: Row, cache: Path) -> int:
     from edgekit.errors import EdgeKitError
 
     found: dict[str, Any] = {"key": row.key, "input": described(row), "max_seconds": MAX_SECONDS}
+    found["most_trials"] = TRIALS
     work = path_of(row, cache).with_suffix("")
     try:
         found |= tried(row, work)

@@ -47,7 +47,7 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], note: str) -> None:
         "Public architectures with fixed random weights, and real files, through both CPU engines with `--precision",
         "auto`; written by `tests/bench/zoo.py`. Weights are random, so plans are judged by dB against fp32 alone: 32",
         "calibration and 64 test samples with structure; int8 under 15 dB counts as a collapse and is mended or",
-        "reverted; at most 8 plans are tried on an engine. fp32 and int8 dB are of the proof on the test samples; the",
+        "reverted; at most 5 plans are tried on an engine. fp32 and int8 dB are of the proof on the test samples; the",
         "ratio is of the p50 of what ships over fp32's on the same engine, re-measured in fresh turns, with its 99.5%",
         "interval. int8 share: of compute nodes, and of multiply-accumulates, as the engine's own record tells. Where",
         "fp32 ships, the best int8 that was tried is in brackets.",
@@ -78,8 +78,10 @@ def _summary(rows: Sequence[dict[str, Any]]) -> list[str]:
     shipped = ", ".join(f"{count} {TIMES} {kind}" for kind, count in kinds.most_common())
     refusals = sum("refusal" in row for row in rows)
     failures = sum(failed(row) is not None for row in rows)
+    more = [row["key"] for row in rows if "engines" in row and "most_trials" not in row]
     longer = [row["key"] for row in rows if "engines" in row and "max_seconds" not in row]
-    said = f" Measured for up to 20 s at a time instead of 8: {', '.join(longer)}." if longer else ""
+    said = f" With up to 8 plans: {', '.join(more)}." if more else ""
+    said += f" Of these measured for up to 20 s at a time instead of 8: {', '.join(longer)}." if longer else ""
     return [f"{len(rows)} rows, {refusals} refused, {failures} failed; of row and engine ship: {shipped}.{said}"]
 
 

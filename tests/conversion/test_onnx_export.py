@@ -208,6 +208,11 @@ class Amplifies(nn.Module):
         return x
 
 
+class DropsAnAddend(nn.Module):
+    def forward(self, x):
+        return torch.log(torch.relu(x) + 1e-8)
+
+
 class Unused(nn.Module):
     def forward(self, left, right):
         return left + 1
@@ -238,6 +243,7 @@ class Raises(nn.Module):
         (FixedBatch, ["x"], ExportError, ["FixedBatch works only with the batch", "a constant, 2"]),
         (Dropout, ["x"], ParityError, ["computes something else", "at output 'output'", "look for randomness"]),
         (Amplifies, ["x"], ParityError, ["torch's own float32 is", "amplifies rounding, as untrained"]),
+        (DropsAnAddend, ["x"], ParityError, ["gives NaN or infinity at output 'output'", "use x.clamp(min=1e-8)"]),
         (Unused, ["left", "right"], ExportError, ["input 'right' does not reach any output"]),
         (SameName, ["x"], ExportError, ["an input and an output are both named 'x'"]),
         (Constant, ["x"], EngineError, ["output 'output_1' has no batch axis"]),
