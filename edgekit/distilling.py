@@ -20,6 +20,7 @@ from edgekit.lessons import train_teacher
 from edgekit.metrics import paired_drop
 from edgekit.models import is_onnx, save_weights
 from edgekit.progress import Progress, silent
+from edgekit.ranks import is_main
 from edgekit.recipe import Recipe
 from edgekit.reporting.tables import count, interval, percent
 from edgekit.roles import check_roles
@@ -86,8 +87,6 @@ def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = s
     """
     if recipe.student is None:
         raise SpecError("the recipe has no student to distil", fix="add a [student] table")
-    from edgekit.distillation.workers import is_main
-
     if not is_main():  # it trains with the others, and leaves writing to the first
         train_models(recipe, base, out / STEPS, progress)
         return []

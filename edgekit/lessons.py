@@ -26,6 +26,7 @@ from edgekit.models import (
     state_hash,
 )
 from edgekit.progress import Progress
+from edgekit.ranks import is_main, processes
 from edgekit.recipe import Recipe
 from edgekit.recipe_training import Distillation, Training
 from edgekit.steps import run_step, step_folder
@@ -156,7 +157,7 @@ def _learn(lesson: Lesson, steps: Path) -> TrainedModel:
     Of several processes all train, and the main one alone writes.
     """
     from edgekit.distillation.trainer import Keeping
-    from edgekit.distillation.workers import is_main, shared, wait
+    from edgekit.distillation.workers import shared, wait
 
     module = lesson.model.module
     assert module is not None  # only torch models are trained
@@ -195,8 +196,6 @@ def _key(lesson: Lesson) -> dict[str, object]:
     """Everything that decides what a training makes."""
     import torch
 
-    from edgekit.distillation.workers import processes
-
     return {
         "edgekit": __version__,
         "tools": tool_versions("torch"),
@@ -223,7 +222,7 @@ def _answers(
     """What the teachers answer, from disk, where they would give the same answers again; else None."""
     from edgekit.distillation.outputs import StoredTeacher, read_outputs, write_outputs
     from edgekit.distillation.students import make_panel, view_of
-    from edgekit.distillation.workers import is_main, wait
+    from edgekit.distillation.workers import wait
 
     settings = recipe.distillation
     views = _repeated_views(settings)

@@ -16,7 +16,7 @@ PACKAGE = Path(edgekit.__file__).parent
 
 # Lowest first; a module may import from its own line and from those above it.
 LAYERS = [
-    ["__init__", "errors", "progress", "disk"],
+    ["__init__", "errors", "progress", "disk", "ranks"],
     ["artifact"],
     ["runtime"],
     ["profiling"],

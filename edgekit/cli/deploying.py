@@ -101,6 +101,7 @@ def distill(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> int:
     """
     from edgekit.cli._output import print_table, show_progress
     from edgekit.distilling import distill_recipe
+    from edgekit.ranks import is_main
     from edgekit.keeping import KEPT_JSON, read_kept
     from edgekit.recipe import load_recipe, recipe_file
     from edgekit.reporting.kept import kept_table
@@ -109,7 +110,7 @@ def distill(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> int:
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
     base = recipe_file(recipe).resolve().parent
-    if int(os.environ.get("RANK", "0")):  # the first process writes and speaks for all
+    if not is_main():  # the first process writes and speaks for all
         distill_recipe(loaded, base, folder)
         return 0
     with show_progress() as progress:
@@ -211,11 +212,12 @@ def alone(command: str) -> None:
         EdgeKitError: This is one of several.
     """
     from edgekit.errors import EdgeKitError
+    from edgekit.ranks import processes
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if processes() > 1:
         raise EdgeKitError(
             f"{command} measures latency, so it runs in one process",
-            found=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
+            found=f"WORLD_SIZE={processes()}",
             fix=f"torchrun … -m edgekit distill RECIPE trains in several; then run edgekit {command} without torchrun",
         )
 

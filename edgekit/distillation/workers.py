@@ -7,7 +7,6 @@ process or many. What starts them is ``torchrun`` or ``accelerate launch``.
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from edgekit.artifact import Array
 from edgekit.distillation.forward import device_of
 from edgekit.errors import TrainingError
+from edgekit.ranks import processes
 from edgekit.recipe_training import Training
 
 if TYPE_CHECKING:
@@ -101,16 +101,6 @@ def placed(device: torch.device, *modules: nn.Module | None) -> Iterator[None]:
         for module, home in moved:
             if home != device:
                 module.to(home)
-
-
-def processes() -> int:
-    """How many processes train together, by what started this one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_main() -> bool:
-    """Whether this process is the one that writes and speaks."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def own_slice(indices: Array, accelerator: Accelerator) -> Array:
