@@ -101,8 +101,8 @@ def distill(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> int:
     """
     from edgekit.cli._output import print_table, show_progress
     from edgekit.distilling import distill_recipe
-    from edgekit.ranks import is_main
     from edgekit.keeping import KEPT_JSON, read_kept
+    from edgekit.ranks import is_main
     from edgekit.recipe import load_recipe, recipe_file
     from edgekit.reporting.kept import kept_table
 
