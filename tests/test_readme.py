@@ -13,7 +13,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_its_files_are_read(tmp_path):
-    recipe, distilling, target, profile = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    recipe, distilling, student, target, profile = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
     for name, text in (
         ("edgekit.toml", recipe),
         ("targets/press-line-camera.toml", target),
@@ -22,8 +22,12 @@ def test_its_files_are_read(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     assert load_recipe(tmp_path).name == "flowers"
-    (tmp_path / "edgekit.toml").write_text(recipe.partition("[distillation]")[0] + distilling, encoding="utf-8")
-    assert [match.loss for match in load_recipe(tmp_path).distillation.features] == ["attention_transfer"]
+    rest = recipe.replace('[student]                                 # leave it out to deploy the teacher itself\nmodel = "nets:Student"\n', student)
+    (tmp_path / "edgekit.toml").write_text(rest.partition("[distillation]")[0] + distilling, encoding="utf-8")
+    written = load_recipe(tmp_path)
+    assert [match.loss for match in written.distillation.features] == ["attention_transfer"]
+    assert written.student is not None
+    assert set(written.student.cuts) == {"depth", "width", "embeddings"}
     assert load_target("press-line-camera", [tmp_path]).isa == "avx2-vnni"
     assert load_profile("press-line", [tmp_path]).limits.p99_ms == 25.0
 
