@@ -14,7 +14,7 @@ from edgekit.ingredients import Ingredients
 from edgekit.models import class_sources, count_parameters, replace_head, state_hash
 from edgekit.recipe import Recipe
 from edgekit.recipe_training import Training
-from edgekit.teaching import TrainedModel
+from edgekit.teaching import TrainedModel, taking
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -50,13 +50,14 @@ def begin_student(
     inputs = to_torch(data.train.tensors(np.arange(min(2, len(data.train)))), torch.device("cpu"))
     module, notes = cut_copy(teacher.module, spec, inputs, seed)
     cuts = ", ".join(f"{key} {_shown(value)}" for key, value in spec.cuts.items())
-    return TrainedModel(
+    copy = TrainedModel(
         name=f"{teacher.name}, {cuts}",
         module=module,
         sha256=hash_json([state_hash(module), spec.model_dump(), teacher.sha256, class_sources(module)]),
         parameters=count_parameters(module),
         notes=tuple(notes),
     )
+    return taking(copy, spec.inputs or teacher.inputs)
 
 
 def _shown(value: object) -> str:

@@ -39,6 +39,7 @@ class Samples:
         floats: Type of the floats by input, where a model takes others than float32.
         groups: Index into ``group_names`` of each sample's group, int64 ``[n]``; None: there are no groups.
         group_names: Of these samples' groups; another set may have others.
+        further: Targets of further tasks by name, ``[n, …]``.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Samples:
     floats: Mapping[str, str] = field(default_factory=dict)
     groups: Array | None = None
     group_names: tuple[str, ...] = ()
+    further: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.count
@@ -76,6 +78,16 @@ class Samples:
             fetch=lambda among: self.fetch(chosen[among]),
             targets=None if self.targets is None else self.targets[chosen],
             groups=None if self.groups is None else self.groups[chosen],
+            further={name: array[chosen] for name, array in self.further.items()},
+        )
+
+    def only(self, names: Sequence[str]) -> Samples:
+        """The same samples with these inputs alone."""
+        prepared = self.preprocessing is not None and self.preprocessing.input in names
+        return replace(
+            self,
+            fetch=lambda indices: {name: array for name, array in self.fetch(indices).items() if name in names},
+            preprocessing=self.preprocessing if prepared else None,
         )
 
     def batches(self, size: int) -> Batches:
@@ -92,11 +104,12 @@ class Samples:
         return found
 
     def fingerprint(self) -> str:
-        """Hash of all samples in order, their targets, classes, preprocessing and groups, as 64 hex digits."""
+        """Hash of all samples in order, all targets, classes, preprocessing and groups, as 64 hex digits."""
         targets = None if self.targets is None else _digest({"targets": self.targets}).hex()
         samples = hashlib.sha256(b"".join(self.digests())).hexdigest()
-        grouped = [] if self.groups is None else [_digest({"groups": self.groups}).hex(), self.group_names]
-        return hash_json([samples, targets, self.classes, self.preprocessing, *grouped])
+        more = [] if self.groups is None else [_digest({"groups": self.groups}).hex(), self.group_names]
+        more += [_digest(self.further).hex()] if self.further else []
+        return hash_json([samples, targets, self.classes, self.preprocessing, *more])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,47 +328,6 @@ def check_disjoint(samples: Samples, test: Samples, what: str) -> None:
             allowed="no sample in both: accuracy would be judged on what the model has seen",
             fix="remove them from one of the sets",
         )
-
-
-def random_samples(specs: Sequence[TensorSpec], *, count: int = 32, seed: int = 0) -> Samples:
-    """Random inputs for a model without data: N(0, 1) for floats, 0 or 1 for integers and booleans.
-
-    Args:
-        specs: The model's inputs; axis 0 is the batch.
-        count: How many samples.
-        seed: With the index of a sample, decides its values.
-
-    Raises:
-        DataError: A dimension other than the batch is dynamic, or an input has no batch axis.
-    """
-    for spec in specs:
-        if not spec.shape or any(isinstance(dim, str) for dim in spec.shape[1:]):
-            raise DataError(
-                f"input {spec.name!r} has no fixed shape to draw random samples in",
-                found=str(spec),
-                allowed="sizes for every axis but the batch",
-                fix=f"give data, or the sizes: --input {spec.name}={_example(spec)}",
-            )
-
-    def fetch(indices: Array) -> dict[str, Array]:
-        rows = [np.random.default_rng([seed, int(index)]) for index in indices]
-        return {spec.name: np.stack([_random(spec, rng) for rng in rows]) for spec in specs}
-
-    return as_taken(Samples(name=RANDOM, count=count, fetch=fetch), specs)
-
-
-def _example(spec: TensorSpec) -> str:
-    """What could be given as a shape, e.g. ``i64[1,128]``."""
-    sizes = [str(dim) if isinstance(dim, int) else "128" for dim in spec.shape[1:]]
-    kind = spec.dtype[0] + spec.dtype.lstrip("abcdefghijklmnopqrstuvwxyz") if spec.dtype != "bool" else "bool"
-    return f"{kind}[{','.join(['1', *sizes])}]"
-
-
-def _random(spec: TensorSpec, rng: np.random.Generator) -> Array:
-    shape = tuple(int(dim) for dim in spec.shape[1:])
-    dtype = np.dtype(spec.dtype)
-    values = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
-    return np.asarray(values, dtype=dtype)
 
 
 def check_inputs(samples: Samples, specs: Sequence[TensorSpec]) -> None:

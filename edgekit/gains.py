@@ -61,6 +61,8 @@ def measure_gains(run: Run, task: Task, shipped: Candidate) -> list[dict[str, An
 def _teacher_artifact(run: Run, task: Task, engine: str) -> tuple[Artifact | None, str]:
     if run.student is run.teacher:
         return _compiled(run.fp32, engine, task, run.steps)
+    if run.teacher.inputs != run.student.inputs:
+        return None, f"it takes other inputs than what ships: {', '.join(run.teacher.inputs) or 'all'}"
     try:
         fp32 = _cross(run.teacher, task, run.steps)
     except EdgeKitError as exc:

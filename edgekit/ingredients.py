@@ -16,13 +16,13 @@ from edgekit.data import (
     check_inputs,
     draw_calibration,
     load_samples,
-    random_samples,
     renamed,
     split_validation,
 )
 from edgekit.errors import DataError, SpecError, did_you_mean
 from edgekit.labelling import joined, keep_labels
 from edgekit.metrics import Metric, load_metric
+from edgekit.random_inputs import random_samples
 from edgekit.recipe import DataSpec, Recipe
 from edgekit.runtime.session import fits
 
@@ -151,6 +151,15 @@ def stage_data(recipe: Recipe, data: Ingredients, spec: str, base: Path, number:
     check_inputs(own, specs_of(data.train))
     parents = [p for p in data.parents if p.name != "train"]
     return replace(data, train=own, parents=(*parents, Parent(kind="data", name="train", sha256=own.fingerprint())))
+
+
+def seen_by(data: Ingredients, names: Sequence[str]) -> Ingredients:
+    """The same data with these inputs alone, as a model that takes no others sees it; no names: all."""
+    if not names or data.train is None:
+        return data
+    sets = ("train", "validation", "calibration", "test", "training")
+    found = {name: getattr(data, name) for name in sets}
+    return replace(data, **{name: samples.only(names) for name, samples in found.items() if samples is not None})
 
 
 def _random(recipe: Recipe, specs: tuple[TensorSpec, ...] | None) -> Ingredients:

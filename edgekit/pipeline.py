@@ -20,7 +20,7 @@ from edgekit.disk import whole
 from edgekit.distilling import train_models
 from edgekit.errors import DataError, EngineMissing, SpecError, did_you_mean
 from edgekit.gains import measure_gains
-from edgekit.ingredients import Ingredients, specs_of
+from edgekit.ingredients import Ingredients, seen_by, specs_of
 from edgekit.keeping import kept_of
 from edgekit.making import CALIBRATION_FIX, export, tool_versions
 from edgekit.planning import check_names, check_precision, plans_for
@@ -116,7 +116,7 @@ def make_run(recipe: Recipe, base: Path, steps: Path, progress: Progress = silen
         EdgeKitError: The recipe, its data or its models are wrong.
     """
     data, teacher, student = train_models(recipe, base, steps, progress)
-    fp32 = _cross(recipe, student, data, steps, progress)
+    fp32 = _cross(recipe, student, seen_by(data, student.inputs), steps, progress)
     return Run(
         recipe=recipe,
         data=data,
@@ -131,11 +131,12 @@ def make_run(recipe: Recipe, base: Path, steps: Path, progress: Progress = silen
 
 def make_task(job: Job, run: Run) -> Task:
     """What every try of one target is judged by."""
+    seen = seen_by(run.data, run.student.inputs)
     return Task(
         target=job.target,
         profile=job.profile,
-        calibration=run.data.calibration,
-        test=run.data.test,
+        calibration=seen.calibration,
+        test=seen.test,
         metric=run.data.metric,
         references=run.references,
         progress=run.progress,
@@ -292,7 +293,8 @@ def trial_task(task: Task, run: Run) -> Task:
     references = score_references(
         run.teacher, run.student, run.fp32, run.data, run.steps, run.progress, samples=samples
     )
-    return replace(task, test=samples, references=references)
+    seen = samples.only(run.student.inputs) if run.student.inputs else samples
+    return replace(task, test=seen, references=references)
 
 
 def _model_report(model: TrainedModel) -> dict[str, Any]:

@@ -84,11 +84,13 @@ class ModelSpec(Strict):
         args: Keyword arguments of the factory.
         weights: ``.safetensors``, or ``.pt`` read with weights only, relative to the recipe; or ``factory`` where the
             factory itself gives the module trained weights.
+        inputs: Arrays of the data that it takes, where teacher and student see different views of a sample; none: all.
     """
 
     model: str
     args: dict[str, Any] = Field(default_factory=dict)
     weights: str | None = None
+    inputs: Names = ()
 
     @property
     def weights_file(self) -> str | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from edgekit.errors import SpecError
+from edgekit.errors import DataError, SpecError, did_you_mean
+from edgekit.ingredients import Ingredients
 from edgekit.models import is_onnx, is_stored
 from edgekit.recipe import Recipe
 from edgekit.recipe_student import StudentSpec
-from edgekit.recipe_training import Teacher, Training
+from edgekit.recipe_training import ModelSpec, Teacher, Training
 
 
 def check_roles(recipe: Recipe) -> None:
@@ -50,6 +51,12 @@ def check_roles(recipe: Recipe) -> None:
         _check_stored(recipe)
     _check_others(recipe)
     _check_line(recipe)
+    if teacher.inputs and is_onnx(teacher.model) and student is None:
+        raise SpecError(
+            "an .onnx file that is deployed takes the arrays of its own inputs' names",
+            found=f"teacher.inputs = {list(teacher.inputs)}",
+            fix="remove teacher.inputs, and name the arrays of the data as the model's inputs",
+        )
     _check_samples(recipe, "distillation", recipe.distillation)
     if teacher.train is not None:
         _check_samples(recipe, "teacher.train", teacher.train)
@@ -57,6 +64,29 @@ def check_roles(recipe: Recipe) -> None:
         raise SpecError(
             "training needs data", found="no [data] in the recipe", allowed="data.train = …", fix="add a [data] table"
         )
+
+
+def check_views(recipe: Recipe, data: Ingredients) -> None:
+    """Refuses a model that is to take what the data do not have.
+
+    Raises:
+        DataError: An array of that name is missing.
+    """
+    settings, arrays = recipe.distillation, list(data.test.raw([0]))
+    models: dict[str, ModelSpec] = {"teacher": recipe.teacher}
+    if recipe.student is not None:
+        models["student"] = recipe.student
+    for kind in ("teachers", "assistants", "peers"):
+        models |= {f"distillation.{kind}[{i}]": spec for i, spec in enumerate(getattr(settings, kind))}
+    for where, spec in models.items():
+        for name in spec.inputs:
+            if name not in arrays:
+                raise DataError(
+                    f"{where}.inputs: the samples have no array {name!r}",
+                    found=repr(name),
+                    allowed=", ".join(arrays),
+                    fix=did_you_mean(name, arrays),
+                )
 
 
 def _check_others(recipe: Recipe) -> None:

@@ -54,7 +54,7 @@ def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manif
         target=job.target.name,
         plan=shipped.plan,
         batch=job.profile.load.batch,
-        preprocessing=run.data.test.preprocessing,
+        preprocessing=task.test.preprocessing,
         labels=run.data.labels,
         parents=_parents(run, shipped.plan, shipped.artifact),
         accuracy=to_json(without_times(shipped.proof) if shipped.proof else None),
@@ -67,7 +67,7 @@ def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manif
             "measured": without_pictures(measured_report(shipped.measured, job.profile.load_spec())),
         },
     )
-    golden = make_golden(shipped.artifact, task.references, run.data.test, facts.batch)
+    golden = make_golden(shipped.artifact, task.references, task.test, facts.batch)
     return write_bundle(shipped.artifact, golden, facts, out)
 
 

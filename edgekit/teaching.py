@@ -51,6 +51,7 @@ class TrainedModel:
         parameters: Count; None for an ``.onnx`` file.
         training: How it was trained, as JSON; None when it was not.
         notes: How it began, where it was made of another.
+        inputs: Arrays of the data that it takes; empty: all.
     """
 
     name: str
@@ -60,6 +61,7 @@ class TrainedModel:
     parameters: int | None = None
     training: Mapping[str, Any] | None = field(default=None)
     notes: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
 
 
 def load_models(recipe: Recipe, base: Path) -> tuple[TrainedModel, TrainedModel | None]:
@@ -104,7 +106,7 @@ def _teaching_model(role: str, spec: ModelSpec, seed: int, base: Path) -> Traine
 
     model = onnx_model(spec, base, where=role)
     assert model.onnx is not None  # it is a file
-    return dataclasses.replace(model, module=OnnxTeacher(model.onnx))
+    return taking(dataclasses.replace(model, module=OnnxTeacher(model.onnx)), spec.inputs)
 
 
 def bind_stored(teacher: TrainedModel, data: Ingredients) -> None:
@@ -129,12 +131,24 @@ def torch_model(role: str, spec: ModelSpec, seed: int, base: Path) -> TrainedMod
         ModelError: It cannot be made, or its weights do not fit.
     """
     module = load_module(spec, base=base, seed=seed, where=role)
-    return TrainedModel(
+    model = TrainedModel(
         name=spec.model,
         module=module,
         sha256=hash_json([module_identity(module, spec, base), class_sources(module)]),
         parameters=count_parameters(module),
     )
+    return taking(model, spec.inputs)
+
+
+def taking(model: TrainedModel, names: tuple[str, ...]) -> TrainedModel:
+    """A model that takes these arrays of the data alone; itself where there are none."""
+    if not names:
+        return model
+    from edgekit.distillation.forward import take_inputs
+
+    assert model.module is not None  # only modules are told what to take
+    take_inputs(model.module, names)
+    return dataclasses.replace(model, inputs=names, sha256=hash_json([model.sha256, names]))
 
 
 def onnx_model(spec: ModelSpec, base: Path, where: str = "teacher") -> TrainedModel:

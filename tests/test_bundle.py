@@ -25,9 +25,10 @@ from edgekit.bundle import (
 )
 from edgekit.candidate import Plan
 from edgekit.checking import make_references
-from edgekit.data import Samples, random_samples
+from edgekit.data import Samples
 from edgekit.errors import BundleError
 from edgekit.quantization.schemes import Scheme
+from edgekit.random_inputs import random_samples
 from edgekit.runtime import open_bundle, verify_bundle
 from edgekit.runtime.preprocessing import preprocess
 

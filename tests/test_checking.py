@@ -15,9 +15,10 @@ from edgekit.checking import (
     runnable,
     save_outputs,
 )
-from edgekit.data import Samples, random_samples
+from edgekit.data import Samples
 from edgekit.errors import BundleError, DataError, EngineError, ParityError, SpecError
 from edgekit.metrics import accuracy
+from edgekit.random_inputs import random_samples
 from edgekit.runtime.numbers import snr_db
 
 

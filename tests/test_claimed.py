@@ -7,8 +7,8 @@ from fake_line import null_artifact
 from edgekit.artifact import TensorSpec
 from edgekit.checking import check, make_references
 from edgekit.claimed import ran_in_float, require_precision
-from edgekit.data import random_samples
 from edgekit.errors import EngineError
+from edgekit.random_inputs import random_samples
 from edgekit.runtime import open_artifact
 from edgekit.runtime.session import PlacedNode, Placement, one_query
 

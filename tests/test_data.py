@@ -12,11 +12,11 @@ from edgekit.data import (
     check_inputs,
     draw_calibration,
     load_samples,
-    random_samples,
     renamed,
     split_validation,
 )
 from edgekit.errors import DataError
+from edgekit.random_inputs import random_samples
 
 
 def _npz(path: Path, **arrays: Any) -> Path:

@@ -22,8 +22,8 @@ def test_its_files_are_read(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     assert load_recipe(tmp_path).name == "flowers"
-    rest = recipe.replace('[student]                                 # leave it out to deploy the teacher itself\nmodel = "nets:Student"\n', student)
-    (tmp_path / "edgekit.toml").write_text(rest.partition("[distillation]")[0] + distilling, encoding="utf-8")
+    rest = re.sub(r'\[student\].*\nmodel = "nets:Student"\n', lambda _: student, recipe).partition("[distillation]")[0]
+    (tmp_path / "edgekit.toml").write_text(rest + distilling, encoding="utf-8")
     written = load_recipe(tmp_path)
     assert [match.loss for match in written.distillation.features] == ["attention_transfer"]
     assert written.student is not None

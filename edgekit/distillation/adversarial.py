@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgekit.data import Samples
-from edgekit.distillation.forward import device_of, evaluating, logits_of, to_torch
+from edgekit.distillation.forward import device_of, evaluating, logits_of, taken, to_torch
 from edgekit.distillation.mixing import describe
 from edgekit.errors import DataError, TrainingError
 from edgekit.recipe_augmentation import Adversarial
@@ -58,7 +58,7 @@ def perturbed(
     Raises:
         TrainingError: No input is of floats, the module has no gradient for them, or it is not finite.
     """
-    floats = [name for name, tensor in inputs.items() if tensor.is_floating_point()]
+    floats = [name for name, tensor in taken(module, inputs).items() if tensor.is_floating_point()]
     if not floats:
         raise TrainingError(
             "adversarial: the samples have no input that could be moved a little",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from edgekit.artifact import Array
 from edgekit.data import Samples
 from edgekit.errors import DataError, EdgeKitError, TrainingError
+
+TAKEN = "_edgekit_inputs"  # attribute of a module that takes some inputs alone
 
 
 def forward(module: nn.Module, samples: Samples, batch_size: int = 256) -> dict[str, Array]:
@@ -50,7 +52,7 @@ def call(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Calls a module on one batch and names its outputs.
 
     Args:
-        module: A single input is given by position, several by keyword.
+        module: A single input is given by position, several by keyword; of several those it was told to take.
         inputs: Model tensors by name, ``[n, …]``.
 
     Returns:
@@ -59,6 +61,7 @@ def call(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         TrainingError: The call fails, or returns something else than tensors.
     """
+    inputs = taken(module, inputs)
     try:
         raw = module(*inputs.values()) if len(inputs) == 1 else module(**inputs)
     except EdgeKitError:
@@ -72,6 +75,21 @@ def call(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
             fix="match the model's arguments to the data, or shape the data with [input] in the recipe",
         ) from exc
     return _name_outputs(module, raw)
+
+
+def take_inputs(module: nn.Module, names: Sequence[str]) -> None:
+    """Has a module, and every copy of it, take these inputs of a sample alone.
+
+    So teacher and student may see different views of it: S. Gupta, J. Hoffman, J. Malik, "Cross Modal Distillation for
+    Supervision Transfer", CVPR 2016.
+    """
+    setattr(module, TAKEN, tuple(names))
+
+
+def taken(module: nn.Module, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Those of a batch's inputs that a module takes; a single one it takes whatever its name."""
+    names = getattr(module, TAKEN, ())
+    return {name: inputs[name] for name in names} if names and len(inputs) > 1 else inputs
 
 
 def logits_of(module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:

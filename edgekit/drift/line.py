@@ -24,7 +24,7 @@ from edgekit.drift.of_openvino import OpenVinoTensors
 from edgekit.drift.of_torch import TorchTensors
 from edgekit.drift.walking import FLOAT_DB, SMALL_DB, Stage, Step, first_parting, walk
 from edgekit.errors import EdgeKitError, EngineMissing, SpecError, did_you_mean
-from edgekit.ingredients import specs_of
+from edgekit.ingredients import seen_by, specs_of
 from edgekit.making import compile_step, export, quantize_step
 from edgekit.planning import asked_for, check_precision
 from edgekit.progress import Progress, silent
@@ -101,6 +101,7 @@ def find_drift(
     plans = _plans(recipe, goal, engine, precision)
     with _steps(out) as steps:
         data, _, student = train_models(recipe, base, steps, progress)
+        data = seen_by(data, student.inputs)
         fp32 = _fp32(student, data.test, steps)
         nothing = References(student={}, teacher={}, metric_name=None, teacher_score=None, student_score=None)
         task = Task(
