@@ -35,7 +35,7 @@ from edgekit.teaching import TrainedModel, torch_model
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from edgekit.distillation.outputs import Answers
+    from edgekit.distillation.batch import Answers
     from edgekit.distillation.trainer import Keeping
 
 LOGS = "logs"

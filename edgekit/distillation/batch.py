@@ -22,6 +22,7 @@ class Batch:
         indices: The samples' places in the training data, ``[n]``.
         view: Number of the augmentation's view.
         share: Share of the steps that are done, 0 to 1.
+        answers: Logits ``[n, classes]`` of what teaches; None where nothing does.
     """
 
     inputs: Mapping[str, Tensor]
@@ -29,7 +30,11 @@ class Batch:
     indices: Array
     view: int
     share: float
+    answers: Tensor | None = None
 
+
+Answers = Callable[[Batch], Tensor]
+"""From a batch to its teacher's logits ``[n, classes]``."""
 
 Loss = Callable[[Batch, Tensor], Tensor]
 """From a batch and its logits ``[n, classes]`` to a scalar, a mean over the batch. One that is an ``nn.Module`` has its

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from edgekit.artifact import Array, hash_file, read_json, write_json
 from edgekit.data import Samples
-from edgekit.distillation.batch import Batch
+from edgekit.distillation.batch import Answers, Batch
 from edgekit.distillation.forward import device_of, evaluating, forward, logits_of, to_torch
 from edgekit.errors import DataError, TrainingError
 
 if TYPE_CHECKING:
     from edgekit.distillation.augmentation import View
 
-Answers = Callable[[Batch], Tensor]
 SHARD = 4096  # samples a file
 INDEX = "outputs.json"
 STORED = ("train.npy", "test.npy")

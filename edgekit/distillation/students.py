@@ -13,10 +13,11 @@ from torch import nn
 
 from edgekit.data import Samples
 from edgekit.distillation.augmentation import View, make_view
+from edgekit.distillation.batch import Answers
 from edgekit.distillation.forward import device_of, evaluating, to_torch
 from edgekit.distillation.inspection import count_classes
 from edgekit.distillation.matching import make_matches
-from edgekit.distillation.outputs import Answers, StoredTeacher, asked, outputs_of, stored_answers
+from edgekit.distillation.outputs import StoredTeacher, asked, outputs_of, stored_answers
 from edgekit.distillation.panels import Panel
 from edgekit.distillation.taps import tapped
 from edgekit.distillation.taught import Cohort, Teaching
@@ -84,16 +85,15 @@ def distill(
         validation = _checked([teacher, *others], panel, student, data, validation, settings)
         if isinstance(teacher, StoredTeacher):
             answers = stored_answers(teacher, data)
-        teaching = _teaching(answers or asked(panel), teacher, student, data, settings, seed, base)
+        teaching = _teaching(teacher, student, data, settings, seed, base)
         view = view_of(settings, student, data, seed=seed, base=base)
         with _taught(panel, teacher, student, teaching):
             loss = Cohort(teaching, peers, settings.peer_weight) if peers else teaching
             fit = partial(train, student, data, validation, settings, seed=seed, loss=loss, view=view, name=name)
-            return student, fit(keeping=keeping, progress=progress)
+            return student, fit(ask=answers or asked(panel), keeping=keeping, progress=progress)
 
 
 def _teaching(
-    answers: Answers,
     teacher: nn.Module,
     student: nn.Module,
     data: Samples,
@@ -104,7 +104,7 @@ def _teaching(
     """The student's loss, with projectors sized by a dry run."""
     batch = to_torch(data.tensors(np.arange(min(_DRY, len(data)))), device_of(student))
     matches = make_matches(settings.features, teacher, student, batch, seed=seed, base=base)
-    return Teaching(answers, settings, matches, base)
+    return Teaching(settings, matches, base)
 
 
 def view_of(settings: Training, module: nn.Module, data: Samples, *, seed: int, base: Path | None) -> View | None:

@@ -12,16 +12,20 @@ from edgekit.distillation.batch import Batch
 from edgekit.distillation.forward import logits_of
 from edgekit.distillation.losses import mixed, soft_loss, soft_targets
 from edgekit.distillation.matching import Matches
-from edgekit.distillation.outputs import Answers
 from edgekit.distillation.schedules import Course
 from edgekit.recipe_training import Distillation
+
+
+def answers_of(batch: Batch) -> Tensor:
+    """What the teacher answers to a batch."""
+    assert batch.answers is not None, "a student is trained with somebody to ask"
+    return batch.answers
 
 
 class Teaching(nn.Module):
     """The loss of one student; its parameters are the projectors of matched layers.
 
     Args:
-        answers: Gives the teacher's logits for a batch.
         settings: The recipe's.
         matches: What is matched between layers.
         base: The recipe's folder: its modules may hold losses.
@@ -29,21 +33,19 @@ class Teaching(nn.Module):
     Attributes:
         ours: The student's features by layer, filled by each of its calls.
         theirs: The teacher's.
-        answers: Gives the teacher's logits for a batch.
     """
 
-    def __init__(self, answers: Answers, settings: Distillation, matches: Matches, base: Path | None) -> None:
+    def __init__(self, settings: Distillation, matches: Matches, base: Path | None) -> None:
         super().__init__()
         self.course = Course(settings)
         self.matches = matches
         self.ours: dict[str, Tensor] = {}
         self.theirs: dict[str, Tensor] = {}
-        self.answers = answers
         self._soft = soft_loss(settings, base)
 
     def forward(self, batch: Batch, logits: Tensor) -> Tensor:
         """The loss of a batch, a scalar."""
-        return self.of_student(batch, logits, self.answers(batch))
+        return self.of_student(batch, logits, answers_of(batch))
 
     def of_student(self, batch: Batch, logits: Tensor, answers: Tensor) -> Tensor:
         """The student's loss where the teacher's answers are known."""
@@ -82,7 +84,7 @@ class Cohort(nn.Module):
 
     def forward(self, batch: Batch, logits: Tensor) -> Tensor:
         """The losses of all, summed."""
-        answers = self.teaching.answers(batch)
+        answers = answers_of(batch)
         own = self.teaching.of_student(batch, logits, answers)
         everyone = [logits, *(logits_of(peer, batch.inputs) for peer in self.peers)]
         alone = [own, *(self.teaching.of_logits(batch, each, answers) for each in everyone[1:])]

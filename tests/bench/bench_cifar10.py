@@ -35,8 +35,8 @@ from edgekit.recipe_training import Distillation, ModelSpec, Training
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cifar10"
 ARMS = ("all", "tenth", "unlabelled")
-EPOCHS = {"all": 10, "tenth": 60, "unlabelled": 6}
-VIEWS = {"all": 4, "tenth": 20, "unlabelled": 2}
+EPOCHS = {"all": 8, "tenth": 40, "unlabelled": 4}
+VIEWS = {"all": 3, "tenth": 10, "unlabelled": 2}
 COMMON = {"batch_size": 128, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4}
 STUDENT = ModelSpec(model="cifar10:ResNet", args={"blocks": [1, 1, 1]})
 

@@ -24,7 +24,7 @@ from edgekit.distillation.students import distill
 from edgekit.distillation.trainer import train
 from edgekit.recipe_training import Distillation, Training
 
-COUNT, BATCH, ROUNDS = 2048, 64, 9
+COUNT, BATCH, ROUNDS = 4096, 64, 25
 SETTINGS = {"epochs": 1, "batch_size": BATCH, "learning_rate": 1e-3}
 
 

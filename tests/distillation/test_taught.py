@@ -24,8 +24,9 @@ def tensor(*shape: int) -> torch.Tensor:
     return torch.from_numpy(RNG.standard_normal(shape).astype(np.float32))
 
 
-def a_batch(labels: torch.Tensor | None, count: int = 4) -> Batch:
-    return Batch(inputs={"input": tensor(count, 4)}, labels=labels, indices=np.arange(count), view=0, share=0.0)
+def a_batch(labels: torch.Tensor | None, answers: torch.Tensor, count: int = 4) -> Batch:
+    inputs = {"input": tensor(count, 4)}
+    return Batch(inputs=inputs, labels=labels, indices=np.arange(count), view=0, share=0.0, answers=answers)
 
 
 def test_samples_without_a_label_count_for_the_soft_loss_alone():
@@ -46,9 +47,9 @@ def test_shares_of_classes_are_learned_as_they_are():
 @pytest.mark.parametrize("labels", [torch.tensor([0, -1, 1, 2]), torch.eye(4, 3)], ids=["unlabelled", "mixed"])
 def test_a_loss_that_needs_classes_says_so(labels):
     settings = Distillation(soft="decoupled")
-    teaching = Teaching(lambda batch: tensor(4, 3), settings, Matches(()), None)
+    teaching = Teaching(settings, Matches(()), None)
     with pytest.raises(TrainingError, match="this loss needs one class of every sample"):
-        teaching(a_batch(labels), tensor(4, 3))
+        teaching(a_batch(labels, tensor(4, 3)), tensor(4, 3))
 
 
 def test_labels_on_some_samples_help_beyond_the_teacher(net, blobs):
@@ -72,10 +73,10 @@ def test_labels_on_some_samples_help_beyond_the_teacher(net, blobs):
 def test_peers_teach_each_other_as_in_deep_mutual_learning(net):
     """With no soft loss of the teacher: the sum of every one's cross-entropy and divergence from the others."""
     answers, labels = tensor(4, 3), torch.tensor([0, 1, 2, 0])
-    teaching = Teaching(lambda batch: answers, Distillation(soft_weight=0.0), Matches(()), None)
+    teaching = Teaching(Distillation(soft_weight=0.0), Matches(()), None)
     peers = [net(seed=1).eval(), net(seed=2).eval()]
     cohort = Cohort(teaching, peers, weight=0.5)
-    batch = a_batch(labels)
+    batch = a_batch(labels, answers)
     logits = [tensor(4, 3), *(peer(batch.inputs["input"]) for peer in peers)]
     expected = sum(functional.cross_entropy(each, labels) for each in logits)
     for i, each in enumerate(logits):
