@@ -98,8 +98,7 @@ def distill_recipe(recipe: Recipe, base: Path, out: Path, progress: Progress = s
         if data.metric is not None:
             learned, known = (run_reference(model, None, data.test) for model in (student, teacher))
             references = make_references(learned, known, data.test, data.metric, data.metric_name)
-            attack = recipe.distillation.adversarial
-            kept = keep(teacher, student, (known, learned), data, recipe.seed, steps, progress, attack)
+            kept = keep(teacher, student, (known, learned), data, recipe, steps, progress)
         for role, model in (("teacher", teacher), ("student", student)):
             weights = model.onnx or out / f"{role}.safetensors"
             if model.onnx is None:

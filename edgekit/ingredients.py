@@ -20,8 +20,8 @@ from edgekit.data import (
     split_validation,
 )
 from edgekit.errors import DataError, SpecError, did_you_mean
-from edgekit.labelling import joined, keep_labels
-from edgekit.metrics import Metric, load_metric
+from edgekit.labelling import further_apart, joined, keep_labels
+from edgekit.metrics import METRICS, Metric, load_metric, of_first
 from edgekit.random_inputs import random_samples
 from edgekit.recipe import DataSpec, Recipe
 from edgekit.runtime.session import fits
@@ -115,12 +115,18 @@ def load_data(
         test=test,
         test_sha256=test_sha256,
         held_out=recipe.data.test is not None,
-        metric=load_metric(recipe.metric, base, "metric") if labelled else None,
+        metric=_metric(recipe, base) if labelled else None,
         metric_name=recipe.metric if labelled else None,
         labels=labels,
         parents=tuple(parents),
         training=train,
     )
+
+
+def _metric(recipe: Recipe, base: Path) -> Metric:
+    """The recipe's metric; of several tasks a built-in one scores the first."""
+    metric = load_metric(recipe.metric, base, "metric")
+    return of_first(metric) if recipe.tasks and recipe.metric in METRICS else metric
 
 
 def _partly_labelled(
@@ -202,6 +208,7 @@ def _opened(
         origin=recipe.data.source if recipe.data else None,
         groups=recipe.data.groups if recipe.data else None,
     )
+    samples = further_apart(samples, recipe.tasks, where)
     return as_taken(renamed(samples, specs[0].name) if len(specs) == 1 else samples, specs)
 
 

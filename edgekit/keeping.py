@@ -18,6 +18,7 @@ from edgekit.ingredients import Ingredients
 from edgekit.making import tool_versions
 from edgekit.models import is_onnx, is_stored
 from edgekit.progress import Progress, silent
+from edgekit.recipe import Recipe
 from edgekit.recipe_augmentation import Adversarial
 from edgekit.shipping import Run
 from edgekit.steps import run_step
@@ -36,10 +37,9 @@ def keep(
     student: TrainedModel,
     known: tuple[Mapping[str, Array], Mapping[str, Array]],
     data: Ingredients,
-    seed: int,
+    recipe: Recipe,
     steps: Path,
     progress: Progress = silent,
-    attack: Adversarial | None = None,
 ) -> dict[str, Any] | None:
     """Compares a torch student with its teacher on a labelled test set, as they are and under corruption.
 
@@ -48,10 +48,9 @@ def keep(
         student: The student; the teacher itself where there is none.
         known: Outputs of teacher and student on the test samples, by name; the first of each are the logits.
         data: The recipe's data.
-        seed: Decides the samples that are corrupted, and how.
+        recipe: Its seed decides the corruptions; an attack that the student was trained against is shown with them.
         steps: Root of the step folders.
         progress: Told of the corruptions.
-        attack: What the student was trained against, shown with the corruptions; None: nothing.
 
     Returns:
         :class:`edgekit.distillation.kept_tree.Kept` as JSON; None without a student of its own, without a test set of
@@ -64,18 +63,21 @@ def keep(
     if not data.held_out or labels is None or not _are_scores(taught, learned, labels):
         return None
     models = (teacher.module, student.module)
+    seed, attack, tasks = recipe.seed, recipe.distillation.adversarial, recipe.tasks
     groups, group_names = data.test.groups, data.test.group_names
 
     def make(folder: Path) -> None:
         from edgekit.distillation.corruption import under_corruption
         from edgekit.distillation.kept import measure_kept
+        from edgekit.distillation.tasks import kept_tasks
 
         kept = measure_kept(taught, learned, labels, data.labels, groups=groups, group_names=group_names)
         answers = not is_stored(teacher.name)  # stored outputs know nothing of corrupted samples
         corruption = under_corruption(*models, data.test, seed=seed, progress=progress) if answers else None
         if attack is not None and corruption is not None and not is_onnx(teacher.name):
             corruption = _with_attack(corruption, models, data.test, attack, seed)
-        write_json(folder / KEPT_JSON, dataclasses.replace(kept, corruption=corruption))
+        further = kept_tasks(tasks, *known, data.test.further)
+        write_json(folder / KEPT_JSON, dataclasses.replace(kept, corruption=corruption, tasks=further))
 
     key = {
         "edgekit": __version__,
@@ -86,6 +88,7 @@ def keep(
         "labels": data.labels,
         "seed": seed,
         "attack": None if attack is None else attack.model_dump(),
+        "tasks": [task.model_dump() for task in tasks],
     }
     found: dict[str, Any] = read_json(run_step(steps, "kept", key, make) / KEPT_JSON)
     return found
@@ -94,17 +97,7 @@ def keep(
 def kept_of(run: Run) -> dict[str, Any]:
     """What a report says of it: the key ``kept``, or nothing."""
     known = (run.references.teacher, run.references.student)
-    settings = run.recipe.distillation
-    found = keep(
-        run.teacher,
-        run.student,
-        known,
-        run.data,
-        run.recipe.seed,
-        run.steps,
-        run.progress,
-        settings.adversarial,
-    )
+    found = keep(run.teacher, run.student, known, run.data, run.recipe, run.steps, run.progress)
     return {} if found is None else {"kept": found}
 
 

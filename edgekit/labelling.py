@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from edgekit._draws import drawn
 from edgekit.artifact import Array
-from edgekit.data import Samples
-from edgekit.errors import DataError
+from edgekit.data import READ_AT_ONCE, Samples
+from edgekit.errors import DataError, did_you_mean
+from edgekit.recipe_training import TaskSpec
 
 UNLABELLED = -1
 
@@ -35,6 +37,52 @@ def keep_labels(samples: Samples, share: float, seed: int) -> Samples:
     targets = np.full(len(samples), UNLABELLED, dtype=np.int64)
     targets[kept] = samples.targets[kept]
     return replace(samples, targets=targets)
+
+
+def further_apart(samples: Samples, tasks: Sequence[TaskSpec], where: str) -> Samples:
+    """The same samples with the targets of further tasks read, and no longer among the inputs.
+
+    Args:
+        samples: They have them as arrays.
+        tasks: The recipe's.
+        where: What the samples are, for messages.
+
+    Raises:
+        DataError: One is missing or is no such target, or nothing is left to be an input.
+    """
+    if not tasks:
+        return samples
+    arrays, names = list(samples.raw([0])), [task.target for task in tasks]
+    for name in names:
+        if name not in arrays:
+            raise DataError(
+                f"{where}: {samples.name}: no array {name!r} for the targets of a task",
+                found=repr(name),
+                allowed=", ".join(arrays),
+                fix=did_you_mean(name, arrays),
+            )
+    inputs = [name for name in arrays if name not in names]
+    if not inputs:
+        raise DataError(f"{where}: {samples.name}: all arrays are targets, none is an input", found=", ".join(arrays))
+    parts = [
+        samples.raw(range(start, min(start + READ_AT_ONCE, len(samples))))
+        for start in range(0, len(samples), READ_AT_ONCE)
+    ]
+    further = {task.target: _target(task, np.concatenate([part[task.target] for part in parts])) for task in tasks}
+    return replace(samples.only(inputs), further=further)
+
+
+def _target(task: TaskSpec, found: Array) -> Array:
+    if task.kind == "values":
+        return found.astype(np.float32)
+    if found.dtype.kind not in "iu" or found.ndim != 1 or found.min() < 0:
+        raise DataError(
+            f"tasks: {task.target!r} holds no class numbers",
+            found=f"{found.dtype}{list(found.shape)}, the first {found.ravel()[:4].tolist()}",
+            allowed="integers [n] from 0",
+            fix='where they are values, say kind = "values"',
+        )
+    return found.astype(np.int64)
 
 
 def joined(samples: Samples, more: Samples) -> Samples:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from edgekit.models import (
 from edgekit.progress import Progress
 from edgekit.ranks import is_main, processes
 from edgekit.recipe import Recipe
-from edgekit.recipe_training import Distillation, Training
+from edgekit.recipe_training import Distillation, TaskSpec, Training
 from edgekit.steps import run_step, step_folder
 from edgekit.teaching import TrainedModel, torch_model
 
@@ -53,6 +54,7 @@ class Lesson:
         seed: Seed of the recipe.
         data: Hashes of the training samples, the share kept for validation, the share of labels used.
         teacher: Identity of the teacher, or None.
+        tasks: Further tasks.
         own_code: Hashes of the files of the user's own losses and augmentation.
         fit: Trains a module in place and returns how it went.
     """
@@ -63,6 +65,7 @@ class Lesson:
     seed: int
     data: tuple[object, ...]
     teacher: str | None
+    tasks: tuple[TaskSpec, ...]
     own_code: tuple[str, ...] = ()
     fit: Callable[[Module, Keeping], object]
 
@@ -74,7 +77,9 @@ def train_teacher(
     settings = recipe.teacher.train
     if settings is None:
         return teacher
+    from edgekit.distillation.batch import cross_entropy
     from edgekit.distillation.students import view_of
+    from edgekit.distillation.tasks import learning
     from edgekit.distillation.trainer import train
 
     samples, validation, identity = _training_data(recipe, data)
@@ -82,9 +87,10 @@ def train_teacher(
 
     def fit(target: Module, keeping: Keeping) -> object:
         view = view_of(settings, target, samples, seed=recipe.seed, base=base)
-        return train(
-            target, samples, validation, settings, seed=recipe.seed, view=view, keeping=keeping, progress=progress
-        )
+        learn = partial(train, target, samples, validation, settings, seed=recipe.seed, view=view, keeping=keeping)
+        tasks = [task for task in recipe.tasks if task.taught]
+        with learning(cross_entropy, tasks, samples, target, settings) as loss:
+            return learn(loss=loss, progress=progress)
 
     lesson = Lesson(
         name="teacher",
@@ -93,6 +99,7 @@ def train_teacher(
         seed=recipe.seed,
         data=identity,
         teacher=None,
+        tasks=recipe.tasks,
         own_code=_own_code(settings, base),
         fit=fit,
     )
@@ -132,6 +139,7 @@ def train_student(
             others=others,
             peers=[peer.module for peer in peers if peer.module is not None],
             answers=_answers(recipe, [source, *others], target, samples, together, base, steps),
+            tasks=recipe.tasks,
             base=base,
             keeping=keeping,
             progress=progress,
@@ -145,6 +153,7 @@ def train_student(
         seed=recipe.seed,
         data=identity,
         teacher=together,
+        tasks=recipe.tasks,
         own_code=_own_code(settings, base),
         fit=fit,
     )
@@ -206,6 +215,7 @@ def _key(lesson: Lesson) -> dict[str, object]:
         "seed": lesson.seed,
         "data": lesson.data,
         "teacher": lesson.teacher,
+        "tasks": [task.model_dump() for task in lesson.tasks],
         "own_code": lesson.own_code,
     }
 
@@ -225,7 +235,7 @@ def _answers(
     from edgekit.distillation.workers import wait
 
     settings = recipe.distillation
-    views = _repeated_views(settings)
+    views = None if any(task.taught for task in recipe.tasks) else _repeated_views(settings)
     if views is None or isinstance(teachers[0], StoredTeacher) or _random(samples):
         return None
     key = {

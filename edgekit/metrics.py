@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -90,6 +91,16 @@ def top(outputs: Outputs, targets: Array, k: int) -> Array:
 
 
 METRICS: dict[str, Metric] = {"accuracy": accuracy, "top5": top5}
+
+
+def of_first(metric: Metric) -> Metric:
+    """The same metric of a model's first output, where it has several."""
+
+    @wraps(metric)
+    def scored(outputs: Outputs, targets: Array) -> Any:
+        return metric(next(iter(outputs.values())) if isinstance(outputs, Mapping) else outputs, targets)
+
+    return scored
 
 
 def load_metric(name: str, base: Path | None = None, where: str | None = None) -> Metric:

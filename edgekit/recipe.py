@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from edgekit.artifact import Preprocessing
 from edgekit.errors import SpecError
 from edgekit.recipe_student import StudentSpec
-from edgekit.recipe_training import Distillation, Teacher
+from edgekit.recipe_training import Distillation, TaskSpec, Teacher
 from edgekit.specs import Names, Strict, parse, parse_toml, read_toml
 
 Floats = Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
@@ -115,6 +115,7 @@ class Recipe(Strict):
         input: Preprocessing of raw samples; None: the data are model tensors already.
         shapes: Input shapes by name, e.g. ``f32[1,3,224,224]``, for a torch model without data.
         metric: A name or ``module:attr``; without labels, agreement with the reference is used.
+        tasks: Further tasks, each with an output of its own.
         distillation: How the student learns.
         quantization: What precision ships.
         targets: Target names.
@@ -129,6 +130,7 @@ class Recipe(Strict):
     input: InputSpec | None = None
     shapes: dict[str, str] = Field(default_factory=dict)
     metric: str = "accuracy"
+    tasks: Annotated[tuple[TaskSpec, ...], Field(strict=False)] = ()
     distillation: Distillation = Distillation()
     quantization: Quantization = Quantization()
     targets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("local",)

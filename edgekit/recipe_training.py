@@ -134,6 +134,24 @@ class OtherTeacher(ModelSpec):
     share: NonNegativeFloat = 1.0
 
 
+class TaskSpec(Strict):
+    """A further task of teacher and student, learnt beside the first output, which the labels are of.
+
+    Attributes:
+        output: The output's name: its key where the model returns a mapping, else ``output_1``, ``output_2`` ….
+        target: The array of the data that it is to give; it is no input.
+        kind: ``classes``: logits ``[n, classes]`` for class numbers ``[n]``; ``values``: numbers of any shape.
+        weight: Factor of its loss; None: learnt beside the model, from how uncertain the task is.
+        taught: Whether the teacher has this output too; else the task is learnt from its targets alone.
+    """
+
+    output: str
+    target: str
+    kind: Literal["classes", "values"] = "classes"
+    weight: PositiveFloat | None = None
+    taught: bool = True
+
+
 class Schedule(Strict):
     """How a value goes from what it is given as to ``end`` while a student learns.
 

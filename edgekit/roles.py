@@ -21,25 +21,7 @@ def check_roles(recipe: Recipe) -> None:
     if student is not None:
         _check_student(student, teacher)
     if is_onnx(teacher.model) or is_stored(teacher.model):
-        kind = _kind(teacher)
-        if student is not None and recipe.distillation.features:
-            raise SpecError(
-                f"a teacher that is {kind} shows no layers, only its outputs",
-                found=f"teacher.model = {teacher.model!r} and [[distillation.features]]",
-                fix="remove distillation.features, or give the teacher as a torch factory",
-            )
-        if student is None and is_stored(teacher.model):
-            raise SpecError(
-                f"{kind} can teach, but not be deployed",
-                found=f"teacher.model = {teacher.model!r} and no [student]",
-                fix="add a [student] table",
-            )
-        if teacher.args or teacher.weights or teacher.train:
-            raise SpecError(
-                f"{kind} takes no args, weights or training",
-                found=f"teacher.model = {teacher.model!r}",
-                fix="remove them, or give a torch factory",
-            )
+        _check_file(recipe)
     elif teacher.weights is None and teacher.train is None and recipe.data is not None:
         raise SpecError(
             "the teacher has neither weights nor training",
@@ -50,19 +32,66 @@ def check_roles(recipe: Recipe) -> None:
     if is_stored(teacher.model):
         _check_stored(recipe)
     _check_others(recipe)
+    _check_tasks(recipe)
     _check_line(recipe)
-    if teacher.inputs and is_onnx(teacher.model) and student is None:
-        raise SpecError(
-            "an .onnx file that is deployed takes the arrays of its own inputs' names",
-            found=f"teacher.inputs = {list(teacher.inputs)}",
-            fix="remove teacher.inputs, and name the arrays of the data as the model's inputs",
-        )
     _check_samples(recipe, "distillation", recipe.distillation)
     if teacher.train is not None:
         _check_samples(recipe, "teacher.train", teacher.train)
     if recipe.data is None and (student is not None or teacher.train is not None):
         raise SpecError(
             "training needs data", found="no [data] in the recipe", allowed="data.train = …", fix="add a [data] table"
+        )
+
+
+def _check_file(recipe: Recipe) -> None:
+    """A teacher that is a file shows its outputs alone, and is taken as it is."""
+    teacher, student = recipe.teacher, recipe.student
+    kind = _kind(teacher)
+    if student is not None and recipe.distillation.features:
+        raise SpecError(
+            f"a teacher that is {kind} shows no layers, only its outputs",
+            found=f"teacher.model = {teacher.model!r} and [[distillation.features]]",
+            fix="remove distillation.features, or give the teacher as a torch factory",
+        )
+    if student is None and is_stored(teacher.model):
+        raise SpecError(
+            f"{kind} can teach, but not be deployed",
+            found=f"teacher.model = {teacher.model!r} and no [student]",
+            fix="add a [student] table",
+        )
+    if teacher.args or teacher.weights or teacher.train:
+        raise SpecError(
+            f"{kind} takes no args, weights or training",
+            found=f"teacher.model = {teacher.model!r}",
+            fix="remove them, or give a torch factory",
+        )
+    if teacher.inputs and is_onnx(teacher.model) and student is None:
+        raise SpecError(
+            "an .onnx file that is deployed takes the arrays of its own inputs' names",
+            found=f"teacher.inputs = {list(teacher.inputs)}",
+            fix="remove teacher.inputs, and name the arrays of the data as the model's inputs",
+        )
+
+
+def _check_tasks(recipe: Recipe) -> None:
+    """Further tasks have outputs and targets of their own, for every sample."""
+    tasks, data = recipe.tasks, recipe.data
+    for key in ("output", "target"):
+        names = [getattr(task, key) for task in tasks]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise SpecError(f"tasks: two have the same {key}", found=repr(twice), fix="give each its own")
+    if tasks and data is not None and (data.labelled or data.unlabelled):
+        raise SpecError(
+            "tasks: samples without a label would have no targets of further tasks either",
+            found="[[tasks]] and data." + ("labelled" if data.labelled else "unlabelled"),
+            fix="remove one of the two",
+        )
+    if is_stored(recipe.teacher.model) and any(task.taught for task in tasks):
+        raise SpecError(
+            "a folder of stored outputs knows the first task alone",
+            found=f"teacher.model = {recipe.teacher.model!r} and [[tasks]]",
+            fix="say taught = false in the task: it is learnt from its targets",
         )
 
 

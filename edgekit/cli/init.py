@@ -26,6 +26,7 @@ profile = "interactive"           # `edgekit profiles` lists them; a path to a .
 model = "model:teacher"           # "package.module:factory", "timm:NAME" or a path to an .onnx file
 #args = {}                        # keyword arguments of the factory
 #weights = "teacher.safetensors"  # .safetensors, .pt (read with weights only), or "factory": those the factory gives it
+#inputs = []                      # arrays of the data that it takes, where teacher and student see different ones
 
 # How a teacher without weights is trained, or one with weights is fine-tuned. Leave it out to use it as it is.
 #[teacher.train]
@@ -59,6 +60,7 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #initial = "teacher"              # the copy's weights: the teacher's, or "random"
 #args = {}                        # a model of its own: keyword arguments of the factory
 #weights = "student.safetensors"  # where that starts from; default: fresh
+#inputs = []                      # arrays of the data that it takes; default: all, a copy the teacher's
 #take = {}                        # or which weights of the teacher: { "student.path" = "teacher.path" }
 #larger = false                   # whether it may have more parameters than the teacher
 
@@ -108,6 +110,7 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #model = "model:other"
 #args = {}
 #weights = "other.safetensors"
+#inputs = []
 #share = 1.0
 
 # Models between teacher and student, large to small: each learns from the one before.
@@ -115,6 +118,7 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #model = "model:assistant"
 #args = {}
 #weights = "assistant.safetensors"
+#inputs = []
 
 # What is matched between layers besides; one table a pair of layers.
 #[[distillation.features]]
@@ -124,6 +128,14 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #teacher = "layer2"
 #weight = 1.0
 #args = {}                        # keyword arguments of the loss
+
+# Further tasks, which are outputs of both models beside the first; one table each.
+#[[tasks]]
+#output = "output_1"              # its name: a key where the model returns a mapping, else "output_1", "output_2" ...
+#target = "angle"                 # the array of the data that it is to give; it is no input
+#kind = "classes"                 # logits for class numbers; or "values": numbers of any shape
+#weight = 1.0                     # factor of its loss; default: learnt, from how uncertain the task is
+#taught = true                    # whether the teacher has this output too
 
 # Samples: an .npz file, a folder or tar of images by class, or "package.module:attr" (a torch Dataset).
 # Without data everything is built and measured with random inputs, and accuracy is not judged.

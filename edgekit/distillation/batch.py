@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,6 +22,7 @@ class Batch:
         indices: The samples' places in the training data, ``[n]``.
         view: Number of the augmentation's view.
         share: Share of the steps that are done, 0 to 1.
+        further: Targets of further tasks by name, ``[n, …]``.
         answers: Logits ``[n, classes]`` of what teaches; None where nothing does.
     """
 
@@ -30,6 +31,7 @@ class Batch:
     indices: Array
     view: int
     share: float
+    further: Mapping[str, Tensor] = field(default_factory=dict)
     answers: Tensor | None = None
 
 
@@ -44,6 +46,11 @@ parameters trained beside the model's, and its state kept in checkpoints."""
 def cross_entropy(batch: Batch, logits: Tensor) -> Tensor:
     """The loss of hard labels; the trainer has checked that there are some."""
     return functional.cross_entropy(logits, batch.labels)
+
+
+def needs_labels(loss: Loss) -> bool:
+    """Whether the first task's loss is that of hard labels alone."""
+    return getattr(loss, "first", loss) is cross_entropy
 
 
 def module_of(loss: Loss) -> nn.Module | None:

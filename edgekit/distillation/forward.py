@@ -74,7 +74,7 @@ def call(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
             allowed="the shapes and dtypes the module's forward takes",
             fix="match the model's arguments to the data, or shape the data with [input] in the recipe",
         ) from exc
-    return _name_outputs(module, raw)
+    return name_outputs(module, raw)
 
 
 def take_inputs(module: nn.Module, names: Sequence[str]) -> None:
@@ -135,7 +135,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _name_outputs(module: nn.Module, raw: Any) -> dict[str, Tensor]:
+def name_outputs(module: nn.Module, raw: Any) -> dict[str, Tensor]:
+    """What a module returned, by name, as of :func:`forward`.
+
+    Raises:
+        TrainingError: It is something else than tensors.
+    """
     if isinstance(raw, Mapping):
         outputs = {str(name): value for name, value in raw.items()}
     elif isinstance(raw, (tuple, list)):

@@ -226,6 +226,23 @@ class Corruption:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptTask:
+    """A further task of both models on the test samples.
+
+    Attributes:
+        name: Its output.
+        kind: ``classes`` or ``values``.
+        teacher: Accuracy of classes, 0 to 1; root mean square error of values; None where the teacher lacks the output.
+        student: The student's.
+    """
+
+    name: str
+    kind: str
+    teacher: float | None
+    student: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """What a student kept of its teacher on the test samples.
 
@@ -244,6 +261,7 @@ class Kept:
         lost_groups: Groups whose accuracy fell, likewise.
         lost_samples: Samples that the teacher was surest of among those that the student has wrong.
         corruption: Both models under noise and corruption; None where it was not tried.
+        tasks: Further tasks.
     """
 
     samples: int
@@ -260,3 +278,4 @@ class Kept:
     lost_groups: tuple[int, ...]
     lost_samples: tuple[LostSample, ...]
     corruption: Corruption | None = None
+    tasks: tuple[KeptTask, ...] = ()

@@ -20,13 +20,14 @@ from edgekit.distillation.matching import make_matches
 from edgekit.distillation.outputs import StoredTeacher, asked, outputs_of, stored_answers
 from edgekit.distillation.panels import Panel
 from edgekit.distillation.taps import tapped
+from edgekit.distillation.tasks import learning
 from edgekit.distillation.taught import Cohort, Teaching
 from edgekit.distillation.trainer import NOWHERE, History, Keeping, train
 from edgekit.distillation.workers import placed, start_processes
 from edgekit.errors import DataError, TrainingError
 from edgekit.models import replace_head
 from edgekit.progress import Progress, silent
-from edgekit.recipe_training import Distillation, Training
+from edgekit.recipe_training import Distillation, TaskSpec, Training
 
 _DRY = 4  # samples of the run that projectors are sized by
 
@@ -42,6 +43,7 @@ def distill(
     others: Sequence[nn.Module] = (),
     peers: Sequence[nn.Module] = (),
     answers: Answers | None = None,
+    tasks: Sequence[TaskSpec] = (),
     base: Path | None = None,
     keeping: Keeping = NOWHERE,
     progress: Progress = silent,
@@ -49,8 +51,8 @@ def distill(
 ) -> tuple[nn.Module, History]:
     """Trains a student in place on the teacher's logits, mixed with the labels, and on the teacher's layers.
 
-    Teacher and student see the same view of every sample (Beyer et al., "Knowledge distillation: A good teacher is
-    patient and consistent", 2022). Without labels the student is scored by its agreement with the teacher.
+    Both see one view of a sample (Beyer et al., "Knowledge distillation: A good teacher is patient and consistent",
+    2022). Without labels the student is scored by its agreement with the teacher.
 
     Args:
         teacher: Its weights, gradients and mode stay as they are.
@@ -59,13 +61,14 @@ def distill(
         validation: Samples that choose the best epoch, with or without labels.
         settings: What the student learns from, and how.
         seed: One seed, one student.
-        others: More teachers, in the order of ``settings.teachers``; layers are those of ``teacher``.
+        others: More teachers, in the order of ``settings.teachers``; layers and further tasks are those of ``teacher``.
         peers: Modules that learn beside the student, and it from them.
         answers: What the teachers answer, known already; see :func:`edgekit.distillation.outputs.read_outputs`.
+        tasks: Further tasks.
         base: The recipe's folder: its modules may hold losses.
         keeping: Checkpoint and trackers.
         progress: Told of every batch.
-        name: What the student is called in messages.
+        name: Of the student, in messages.
 
     Returns:
         The student with its best weights, and how training went.
@@ -77,20 +80,26 @@ def distill(
     """
     if teacher is student:
         raise TrainingError("teacher and student are the same module", fix="load the student separately")
-    if settings.head is not None:
-        replace_head(student, settings.head.module, settings.head.classes, seed)
-        settings = settings.model_copy(update={"head": None})
+    settings = _headed(student, settings, seed)
     panel = make_panel([teacher, *others], settings)
     with placed(start_processes(), panel, student):
         validation = _checked([teacher, *others], panel, student, data, validation, settings)
-        if isinstance(teacher, StoredTeacher):
-            answers = stored_answers(teacher, data)
+        ask = stored_answers(teacher, data) if isinstance(teacher, StoredTeacher) else answers or asked(panel)
         teaching = _teaching(teacher, student, data, settings, seed, base)
         view = view_of(settings, student, data, seed=seed, base=base)
         with _taught(panel, teacher, student, teaching):
-            loss = Cohort(teaching, peers, settings.peer_weight) if peers else teaching
-            fit = partial(train, student, data, validation, settings, seed=seed, loss=loss, view=view, name=name)
-            return student, fit(ask=answers or asked(panel), keeping=keeping, progress=progress)
+            first = Cohort(teaching, peers, settings.peer_weight) if peers else teaching
+            fit = partial(train, student, data, validation, settings, seed=seed, view=view, name=name, keeping=keeping)
+            with learning(first, tasks, data, student, settings, teacher, teaching.course) as loss:
+                return student, fit(loss=loss, ask=ask, progress=progress)
+
+
+def _headed(student: nn.Module, settings: Distillation, seed: int) -> Distillation:
+    """Gives the student its new head, and the settings without it."""
+    if settings.head is None:
+        return settings
+    replace_head(student, settings.head.module, settings.head.classes, seed)
+    return settings.model_copy(update={"head": None})
 
 
 def _teaching(

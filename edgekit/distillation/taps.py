@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekit.distillation.forward import call, evaluating
+from edgekit.distillation.forward import call, evaluating, name_outputs
 from edgekit.distillation.parameters import module_at
 from edgekit.errors import TrainingError
 
@@ -44,6 +44,22 @@ def tapped(module: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def outputs_seen(module: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Collects all outputs of a module by name while the block runs: those of its last call."""
+    found: dict[str, Tensor] = {}
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        found.clear()
+        found.update(name_outputs(module, output))
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield found
+    finally:
+        handle.remove()
 
 
 def feature_shapes(module: nn.Module, paths: Sequence[str], inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

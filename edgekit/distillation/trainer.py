@@ -20,7 +20,7 @@ from edgekit.artifact import Array
 from edgekit.data import Samples
 from edgekit.distillation.adversarial import partly_perturbed
 from edgekit.distillation.averages import Average
-from edgekit.distillation.batch import Answers, Batch, Loss, cross_entropy, module_of
+from edgekit.distillation.batch import Answers, Batch, Loss, cross_entropy, module_of, needs_labels
 from edgekit.distillation.checkpoints import (
     Clock,
     Place,
@@ -158,8 +158,7 @@ def train(
         settings: See :class:`edgekit.recipe_training.Training`; ``batch_size`` is that of all processes together.
         seed: Decides the shuffling, dropout, a new head and random augmentation.
         loss: What is minimised; it must not need labels where the data has none.
-        ask: What teaches, asked before the model is run: its memory is free again by then, which takes a tenth off a
-            step on a CPU.
+        ask: What teaches, asked before the model is run: its memory is free by then, a tenth of a step on a CPU.
         view: Varies each batch; see :func:`edgekit.distillation.augmentation.make_view`.
         keeping: Checkpoint and trackers.
         progress: Told of every batch, with the last loss and validation accuracy.
@@ -172,7 +171,7 @@ def train(
     """
     if settings.head is not None:
         replace_head(module, settings.head.module, settings.head.classes, seed)
-    inspect_samples(module, data, validation, labelled=loss is cross_entropy)
+    inspect_samples(module, data, validation, labelled=needs_labels(loss))
     accelerator = make_accelerator(settings, keeping.logs)
     beside = module_of(loss)
     with (
@@ -182,19 +181,26 @@ def train(
     ):
         _learn(module, beside, frozen_parts)
         batches = count_batches(module, len(data), settings.batch_size, accelerator.num_processes)
-        steps = math.ceil(batches / settings.accumulate) * settings.epochs
-        optimizer = optimizer_for(module, settings, beside)
-        schedule = LambdaLR(optimizer, lambda step: rate_factor(step, steps, settings))
+        optimizer, schedule = _stepping(module, beside, settings, batches, accelerator)
         average = None if settings.ema is None else Average(module, settings.ema)
         run = _Run(
             module=module, average=average, frozen_parts=frozen_parts, data=data, validation=validation,
             settings=settings, seed=seed, loss=loss, ask=ask, view=view, keeping=keeping, progress=progress, name=name,
-            accelerator=accelerator, schedule=schedule, batches=batches,
-            # Only fp16's scaling needs Accelerate's wrapper, which searches for packages in every step.
-            optimizer=optimizer if accelerator.scaler is None else accelerator.prepare_optimizer(optimizer),
+            accelerator=accelerator, optimizer=optimizer, schedule=schedule, batches=batches,
             learned=[*module.parameters(), *(beside.parameters() if beside is not None else ())],
         )  # fmt: skip
         return _fit(run)
+
+
+def _stepping(
+    module: nn.Module, beside: nn.Module | None, settings: Training, batches: int, accelerator: Accelerator
+) -> tuple[Any, LambdaLR]:
+    """The optimizer and the schedule of its rate."""
+    steps = math.ceil(batches / settings.accumulate) * settings.epochs
+    optimizer = optimizer_for(module, settings, beside)
+    schedule = LambdaLR(optimizer, lambda step: rate_factor(step, steps, settings))
+    # Only fp16's scaling needs Accelerate's wrapper, which searches for packages in every step.
+    return optimizer if accelerator.scaler is None else accelerator.prepare_optimizer(optimizer), schedule
 
 
 def _fit(run: _Run) -> History:
@@ -310,7 +316,8 @@ def _batch(run: _Run, place: Place, indices: Array, share: float) -> Batch:
         drawn = np.random.SeedSequence([run.seed, place.epoch, *indices.tolist()]).generate_state(1)
         generator = torch.Generator().manual_seed(int(drawn[0]))
         inputs = partly_perturbed(run.module, inputs, labels, run.settings.adversarial, generator=generator)
-    return Batch(inputs=inputs, labels=labels, indices=indices, view=view, share=share)
+    further = {name: torch.tensor(array[indices], device=device) for name, array in run.data.further.items()}
+    return Batch(inputs=inputs, labels=labels, indices=indices, view=view, share=share, further=further)
 
 
 def _not_finite(

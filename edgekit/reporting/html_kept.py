@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgekit.reporting.html_tables import Cell, Grid, Head, figure
-from edgekit.reporting.kept import sentence
+from edgekit.reporting.kept import sentence, task_rows
 from edgekit.reporting.pictures_kept import MOST_ROWS, by_loss, draw_confusion, draw_curves, draw_recalls
 from edgekit.reporting.tables import count, percent
 
@@ -82,6 +82,7 @@ def scores_grid(kept: Kept, identity: str) -> Grid:
         both = [kept[role][key] for role in ("teacher", "student")]
         rows.append([Cell(name), *map(_rate, both), _change(*both)])
     rows.append([Cell("agreement with the teacher"), figure("", None), _rate(kept["agreement"]), figure("", None)])
+    rows += [[Cell(name), *(figure(text, None) for text in both), figure("", None)] for name, *both in task_rows(kept)]
     return Grid(
         identity=identity, caption="Scores on the test samples", head=_sides(""), rows=rows, sortable=False
     )  # fmt: skip

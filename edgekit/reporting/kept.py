@@ -30,7 +30,21 @@ def kept_table(kept: Kept) -> Table:
     if worst is not None:
         shown = (percent(worst["teacher_mean"]), percent(worst["student_mean"]))
         rows.append([f"worst corruption: {worst['kind']}", *shown])
-    return ["", "teacher", "student"], rows
+    return ["", "teacher", "student"], rows + task_rows(kept)
+
+
+def task_rows(kept: Kept) -> list[list[str]]:
+    """A line for every further task."""
+    units = {"classes": "accuracy", "values": "root mean square error"}
+    return [
+        [f"{units[one['kind']]}: {short(one['name'])}", *(_task_score(one, role) for role in ("teacher", "student"))]
+        for one in kept.get("tasks", ())
+    ]
+
+
+def _task_score(one: Mapping[str, Any], role: str) -> str:
+    value = one[role]
+    return percent(value) if one["kind"] == "classes" or value is None else f"{value:.4g}"
 
 
 def lost_table(kept: Kept) -> Table:

@@ -5,7 +5,9 @@ They are those of :mod:`edgekit.distillation.kept_tree`. Rates are 0 to 1; null:
 
 from __future__ import annotations
 
-from typing_extensions import TypedDict
+from typing import Literal
+
+from typing_extensions import NotRequired, TypedDict
 
 from edgekit.reporting.evidence import record
 
@@ -193,6 +195,20 @@ class Corruption(TypedDict):
 
 
 @record
+class KeptTask(TypedDict):
+    """A further task of both models on the test samples."""
+
+    name: str
+    """Its output."""
+    kind: Literal["classes", "values"]
+    """What it is to give."""
+    teacher: float | None
+    """Accuracy of classes, 0 to 1; root mean square error of values; null where the teacher lacks the output."""
+    student: float
+    """Likewise."""
+
+
+@record
 class Kept(TypedDict):
     """What a student kept of its teacher on the test samples."""
 
@@ -220,3 +236,5 @@ class Kept(TypedDict):
     """Those the teacher was surest of among those that the student has wrong; 12 at most."""
     corruption: Corruption | None
     """Null where no input is in floats."""
+    tasks: NotRequired[list[KeptTask]]
+    """Further tasks."""

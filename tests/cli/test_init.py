@@ -14,7 +14,7 @@ from edgekit.cli.main import cli
 from edgekit.recipe import DataSpec, InputSpec, Quantization, Recipe
 from edgekit.recipe import load_recipe as load
 from edgekit.recipe_student import StudentSpec
-from edgekit.recipe_training import Distillation, FeatureMatch, ModelSpec, OtherTeacher, Teacher, Training
+from edgekit.recipe_training import Distillation, FeatureMatch, ModelSpec, OtherTeacher, TaskSpec, Teacher, Training
 from edgekit.specs import parse_toml
 
 TABLES = {
@@ -53,7 +53,7 @@ def test_it_parses_with_every_setting_on(tmp_path, everything):
     assert load(tmp_path).teacher.train.head.classes == 10
 
 
-LISTS = {"assistants": ModelSpec, "features": FeatureMatch, "teachers": OtherTeacher}
+LISTS = {"assistants": ModelSpec, "features": FeatureMatch, "teachers": OtherTeacher, "tasks": TaskSpec}
 
 
 @pytest.mark.parametrize("table", TABLES)
