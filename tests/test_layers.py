@@ -22,7 +22,7 @@ LAYERS = [
     ["profiling"],
     [
         *["specs", "data", "recipe", "recipe_training", "recipe_augmentation", "recipe_student", "catalog", "models"],
-        *["metrics", "steps", "labelling"],
+        *["metrics", "steps", "labelling", "random_inputs"],
         *["_lookup", "_paths", "_draws", "_groups", "_readers", "_images", "_weights"],
     ],
     ["quantization"],
