@@ -165,7 +165,7 @@ def _step(budget_us: float, step_us: float | None) -> Fraction:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
 def _check_settings(budget_us: float, step_us: float | None) -> None:
