@@ -1,0 +1,1 @@
+"""Smaller networks: channels, blocks and single weights that are left out."""
