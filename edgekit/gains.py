@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgekit.artifact import Artifact
 from edgekit.candidate import Candidate, Task
+from edgekit.choosing import ratio_in_turns
 from edgekit.errors import EdgeKitError
 from edgekit.ingredients import specs_of
 from edgekit.making import compile_step, export, measure_step
@@ -20,6 +22,8 @@ from edgekit.teaching import TrainedModel, import_onnx
 SECONDS = 1.0
 MOST_SECONDS = 20.0
 COUNT = 30
+FILLED = "fp32 without its zeros"
+FEWEST_ZEROS = 0.1  # share of the weights from which it is asked what they gain
 
 
 def measure_gains(run: Run, task: Task, shipped: Candidate) -> list[dict[str, Any]]:
@@ -42,9 +46,13 @@ def measure_gains(run: Run, task: Task, shipped: Candidate) -> list[dict[str, An
     if student and shipped.plan.precision != "fp32":
         artifact, note = _compiled(run.fp32, engine, task, run.steps)
         made.append(("fp32 student", artifact, proof.student, run.student.parameters, note))
+    dense = _without_zeros(run, task, engine)
+    if dense is not None:
+        made.append((FILLED, dense[0], None, run.student.parameters, dense[1]))
     if student or shipped.plan.precision != "fp32":
         made.append((str(shipped.plan), shipped.artifact, proof.artifact, run.student.parameters, ""))
     measured = _measured([a for _, a, *_ in made if a is not None], task, run.steps)
+    zeros = _gained_by_zeros(run, task, engine, dense[0], measured) if dense is not None and dense[0] else ""
     return [
         {
             "name": name,
@@ -53,9 +61,39 @@ def measure_gains(run: Run, task: Task, shipped: Candidate) -> list[dict[str, An
             "score": score,
             "parameters": parameters,
             **_latency(measured.get(artifact.sha256) if artifact else None, note or task.not_measured),
+            **({"note": zeros} if name == FILLED and zeros else {}),
         }
         for name, artifact, score, parameters, note in made
     ]
+
+
+def _without_zeros(run: Run, task: Task, engine: str) -> tuple[Artifact | None, str] | None:
+    """What ships in fp32, with other weights where it has zeros; None where it has next to none."""
+    if run.student.module is None:
+        return None
+    from edgekit.pruning.masks import filled, sparsity_of
+
+    if sparsity_of(run.student.module).share < FEWEST_ZEROS:
+        return None
+    try:
+        fp32 = export(filled(run.student.module), task.test, run.steps)
+    except EdgeKitError as exc:
+        return None, _first_line(exc)
+    return _compiled(fp32, engine, task, run.steps)
+
+
+def _gained_by_zeros(run: Run, task: Task, engine: str, dense: Artifact, measured: Mapping[str, Measured]) -> str:
+    """Whether an engine gains something from zeros, plainly; nothing where it was not measured."""
+    sparse, _ = _compiled(run.fp32, engine, task, run.steps)
+    if sparse is None or not {dense.sha256, sparse.sha256} <= set(measured):
+        return ""
+    ratio = ratio_in_turns(measured[dense.sha256], measured[sparse.sha256], sides=len(measured))
+    if ratio is None:
+        return f"too few turns to tell whether {engine} gains anything from zeros"
+    said = f"{ratio.ratio:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] of the time without them"
+    if ratio.high < 1:
+        return f"zeros make it faster on {engine}: {said}"
+    return f"{engine} is not shown to gain anything from zeros: {said}"
 
 
 def _teacher_artifact(run: Run, task: Task, engine: str) -> tuple[Artifact | None, str]:

@@ -195,10 +195,23 @@ def _learn(lesson: Lesson, steps: Path) -> TrainedModel:
     module.eval()
     return dataclasses.replace(
         lesson.model,
+        notes=(*lesson.model.notes, *_said_of_zeros(module, lesson.settings)),
         sha256=hash_json([lesson.model.sha256, state_hash(module)]),
         parameters=count_parameters(module),
         training=read_json(folder / "history.json") | {"reused": not fresh},
     )
+
+
+def _said_of_zeros(module: Module, settings: Training) -> tuple[str, ...]:
+    """How many weights are zero, where some were to be, and which layers have none."""
+    if settings.sparse is None:
+        return ()
+    from edgekit.pruning.masks import sparsity_of
+
+    found = sparsity_of(module)
+    whole = [layer.name.rpartition(".")[0] for layer in found.layers if not layer.zeros]
+    left = f"; dense: {', '.join(whole[:5])}{', …' if len(whole) > 5 else ''}" if whole else ""
+    return (f"sparse: {found.share:.1%} of {found.weights:,} weights are zero{left}",)
 
 
 def _key(lesson: Lesson) -> dict[str, object]:

@@ -30,6 +30,22 @@ class Head(Strict):
     classes: PositiveInt
 
 
+class Sparse(Strict):
+    """Weights that are zero from the first step on; one of ``share`` and ``pattern``.
+
+    Attributes:
+        share: Of the weights, those of the smallest magnitude.
+        pattern: ``[N, M]``: N of every M consecutive weights stay, e.g. ``[2, 4]``.
+        scope: Where the weights of a share are ranked: ``global``, or ``layer`` by layer.
+        dense: Module paths whose weights stay as they are.
+    """
+
+    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    pattern: Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)] | None = None
+    scope: Literal["global", "layer"] = "global"
+    dense: Names = ()
+
+
 class Training(Strict):
     """How a module is trained, or fine-tuned.
 
@@ -53,6 +69,7 @@ class Training(Strict):
         freeze: Module paths whose parameters stay as they are.
         rates: Factor of the learning rate by module path.
         head: A new head, put on before training.
+        sparse: Weights that are zero from the first step on and stay so; None: none.
     """
 
     epochs: PositiveInt = 10
@@ -74,6 +91,7 @@ class Training(Strict):
     freeze: Names = ()
     rates: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     head: Head | None = None
+    sparse: Sparse | None = None
 
 
 class ModelSpec(Strict):

@@ -50,6 +50,7 @@ from edgekit.distillation.workers import (
 from edgekit.errors import TrainingError
 from edgekit.models import replace_head
 from edgekit.progress import Progress, silent
+from edgekit.pruning.holding import sparsely
 from edgekit.recipe_training import Training
 
 if TYPE_CHECKING:
@@ -166,8 +167,8 @@ def train(
 
     Raises:
         DataError: Samples are missing, or a label is missing or no class of the module.
-        TrainingError: Settings name no module or something that is not here, the module does not fit the data, or the
-            loss is not finite; the best weights until then are loaded, and the last checkpoint stays.
+        TrainingError: Settings name what is not here, the module does not fit the data, or the loss is not finite; the
+            best weights until then are loaded, and the last checkpoint stays.
     """
     if settings.head is not None:
         replace_head(module, settings.head.module, settings.head.classes, seed)
@@ -178,18 +179,18 @@ def train(
         seeded(seed + accelerator.process_index),
         placed(accelerator.device, module, beside),
         frozen(module, settings.freeze) as frozen_parts,
+        sparsely(module, settings.sparse),
     ):
         _learn(module, beside, frozen_parts)
         batches = count_batches(module, len(data), settings.batch_size, accelerator.num_processes)
         optimizer, schedule = _stepping(module, beside, settings, batches, accelerator)
         average = None if settings.ema is None else Average(module, settings.ema)
-        run = _Run(
+        learned = [*module.parameters(), *(beside.parameters() if beside is not None else ())]
+        return _fit(_Run(
             module=module, average=average, frozen_parts=frozen_parts, data=data, validation=validation,
             settings=settings, seed=seed, loss=loss, ask=ask, view=view, keeping=keeping, progress=progress, name=name,
-            accelerator=accelerator, optimizer=optimizer, schedule=schedule, batches=batches,
-            learned=[*module.parameters(), *(beside.parameters() if beside is not None else ())],
-        )  # fmt: skip
-        return _fit(run)
+            accelerator=accelerator, optimizer=optimizer, schedule=schedule, batches=batches, learned=learned,
+        ))  # fmt: skip
 
 
 def _stepping(

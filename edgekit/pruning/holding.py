@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from edgekit.errors import ModelError
-from edgekit.pruning.masks import Masks
+from edgekit.pruning.masks import Masks, sparse
+from edgekit.recipe_training import Sparse
 
 
 @contextmanager
@@ -53,6 +54,17 @@ def held(module: nn.Module, masks: Masks) -> Iterator[None]:
         stack.callback(register_optimizer_step_post_hook(lambda *_: zero_all()).remove)
         yield
     zero_all()
+
+
+@contextmanager
+def sparsely(module: nn.Module, settings: Sparse | None) -> Iterator[None]:
+    """Holds the zeros that a recipe asks for while the block runs; None: there are none."""
+    if settings is None:
+        yield
+        return
+    masks = sparse(module, share=settings.share, pattern=settings.pattern, scope=settings.scope, dense=settings.dense)
+    with held(module, masks):
+        yield
 
 
 class _Layer:
