@@ -1,0 +1,1 @@
+"""Channels, blocks and weights of a network that are left out."""
