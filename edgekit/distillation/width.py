@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from edgekit.distillation.dry_run import output_shapes
+from edgekit.distillation.dry_run import FIX, output_shapes
 from edgekit.errors import ModelError
 from edgekit.models import count_parameters
 from edgekit.pruning.channels import Traced, Wording, as_parameters, told, trace
@@ -15,8 +15,6 @@ from edgekit.pruning.criteria import Evidence, l2
 from edgekit.pruning.cutting import cut, see_that_it_runs
 from edgekit.pruning.groups import Coupled, coupled, lowest
 from edgekit.pruning.sizes import sizes_of
-
-FIX = "write the student as a class of its own, and take weights over with [student.take]"
 
 
 def cut_width(module: nn.Module, inputs: Mapping[str, Tensor], width: float) -> list[str]:

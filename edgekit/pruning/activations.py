@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from edgekit.distillation.forward import call, evaluating
 from edgekit.errors import TrainingError
+from edgekit.pruning.criteria import Evidence
 from edgekit.pruning.gradients import needed
 from edgekit.pruning.groups import Group
-
-if TYPE_CHECKING:
-    from edgekit.pruning.criteria import Evidence
 
 # Layers whose channels are the second dimension; of all others they are the last.
 SECOND = (_ConvNd, _NormBase, nn.GroupNorm)

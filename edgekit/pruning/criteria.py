@@ -32,6 +32,8 @@ class Evidence:
     seed: int = 0
 
 
+NO_EVIDENCE = Evidence()
+
 Criterion = Callable[[nn.Module, Sequence[Group], Evidence], "Sequence[Tensor | None]"]
 """From a module, groups of its channels and what it may look at to the importance ``[count]`` of the channels of every
 group, 0 or more, a higher one for what is to be kept; None for a group that it says nothing of."""

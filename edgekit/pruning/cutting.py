@@ -51,11 +51,11 @@ def see_that_it_runs(
     """
     renew_attention(module, old)
     try:
-        shapes = output_shapes(module, inputs, wording.after)
+        shapes = output_shapes(module, inputs, wording.after, wording.fix)
     except ModelError:
         if not renew_others(module, old):
             raise
-        shapes = output_shapes(module, inputs, wording.after)
+        shapes = output_shapes(module, inputs, wording.after, wording.fix)
     if shapes != before:
         raise ModelError(
             f"the outputs of {type(module).__name__} have other shapes {wording.after}",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,9 @@ from torch import Tensor, nn
 from edgekit.distillation.batch import Batch, Loss, needs_labels
 from edgekit.distillation.forward import evaluating, logits_of
 from edgekit.errors import DataError, TrainingError
+from edgekit.pruning.criteria import Evidence
 from edgekit.pruning.groups import Group
 from edgekit.pruning.slices import Values, channel_sums
-
-if TYPE_CHECKING:
-    from edgekit.pruning.criteria import Evidence
 
 
 def taylor(module: nn.Module, groups: Sequence[Group], evidence: Evidence) -> list[Tensor]:
@@ -86,7 +84,7 @@ def gradients(module: nn.Module, batch: Batch, loss: Loss) -> dict[Tensor, Tenso
         logits = logits_of(module, batch.inputs)
         value = loss(batch, logits)
         number = float(value.detach())
-        if not number - number == 0:  # not finite
+        if not math.isfinite(number):
             raise TrainingError(
                 f"the loss that channels of {type(module).__name__} are scored by is not finite",
                 found=f"a loss of {number}",

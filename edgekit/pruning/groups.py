@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from edgekit.pruning.channels import Traced
+from edgekit.pruning.sizes import attentions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,7 +39,7 @@ class Group:
     """What is scored together: the channels of some layers, or a block (one channel that is all of its layers).
 
     Attributes:
-        name: Path of the first layer that gives them, or of the block.
+        name: Path of the first layer that gives them or hands them on, or of the block.
         count: Number of channels.
         members: The layers that they belong to.
     """
@@ -59,7 +61,7 @@ class Coupled:
     Attributes:
         group: The channels.
         root: Path of the layer that a cut begins at.
-        givers: Paths of the layers that give them.
+        givers: Paths of the layers that give them or hand them on, in the module's order.
         parts: In how many parts of equal size they are: groups of convolutions and of norms, heads of attention.
         parted: Paths of the layers that have such parts.
         tied: What keeps all of them, in words; None where they may be dropped.
@@ -94,6 +96,25 @@ def coupled(traced: Traced) -> list[Coupled]:
     return [_coupled(traced, _rooted(traced, group)) for group in found]
 
 
+def of_one_width(groups: Sequence[Coupled], module: nn.Module) -> list[int]:
+    """Which groups of channels have one width: those of one size that an attention of a user's goes through.
+
+    Such modules often take the width of the heads together for that of the stream.
+
+    Returns:
+        A number for each group, the same one for those of one width.
+    """
+    label = list(range(len(groups)))
+    for _, layers in attentions(module):
+        inside = [i for i, each in enumerate(groups) if any(member.layer in layers for member in each.group.members)]
+        for i in inside:
+            for j in inside:
+                if (groups[i].group.count, groups[i].parts) == (groups[j].group.count, groups[j].parts):
+                    low, high = sorted((label[i], label[j]))
+                    label = [low if number == high else number for number in label]
+    return label
+
+
 def lowest(importance: Tensor, parts: int, kept: int) -> list[int]:
     """The channels of the least importance, ``[count]``, as many and the same ones in each part.
 
@@ -124,6 +145,8 @@ def _coupled(traced: Traced, group: Any) -> Coupled:
         held = {id(dep.target.module) for dep, _ in group.items}
         recurrent = sorted({name for key, name in traced.recurrent.items() if key in held})
     members = tuple(_members(traced, group))
+    order = {name: place for place, name in enumerate(traced.names.values())}
+    givers.sort(key=order.__getitem__)
     root = traced.names.get(id(group.items[0].dep.target.module), "a layer")
     return Coupled(
         group=Group(name=givers[0] if givers else root, count=len(group.items[0].idxs), members=members),
