@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from edgekit.distillation.dry_run import FIX, output_shapes
 from edgekit.errors import ModelError
 from edgekit.models import count_parameters
-from edgekit.pruning.channels import Traced, Wording, as_parameters, told, trace
+from edgekit.pruning.channels import Traced, Wording, as_parameters, told, trace, uncut
 from edgekit.pruning.criteria import Evidence, l2
 from edgekit.pruning.cutting import cut, see_that_it_runs
-from edgekit.pruning.groups import Coupled, coupled, lowest
+from edgekit.pruning.groups import Coupled, coupled, lowest, spared
 from edgekit.pruning.sizes import sizes_of
 
 
@@ -61,13 +61,16 @@ def _cut(module: nn.Module, traced: Traced, width: float) -> list[str]:
     """Cuts every group of channels that go together; names of the recurrent layers, which keep theirs."""
     groups = coupled(traced)
     free = [found for found in groups if found.tied is None]
+    for found in free:
+        if found.misfit is not None:
+            raise uncut(module, traced.wording, f"the channels of {found.root} cannot be followed: {found.misfit}")
     kept = [_kept(found, width) for found in free]
     importance = l2(module, [found.group for found in free], Evidence())
-    plans = [
-        (found, lowest(scores, found.parts, count))
-        for found, scores, count in zip(free, importance, kept, strict=True)
-        if count < found.size
-    ]
+    plans = []
+    for found, scores, count in zip(free, importance, kept, strict=True):
+        least = max(count, len(spared(found, scores)))
+        if least < found.size:
+            plans.append((found, lowest(found, scores, least)))
     cut(traced, plans)
     return sorted({name for found in groups for name in found.recurrent})
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.rnn import PackedSequence
 
-from edgekit.distillation.forward import call
+from edgekit.distillation.forward import call, evaluating
 from edgekit.errors import ModelError
 from edgekit.pruning.sizes import attention_of
 
@@ -87,7 +87,13 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor], wording: Wording = PR
                 entries.append(fed[name].grad_fn)
         return [output for output in call(model, fed).values() if output.grad_fn is not None]
 
-    with warnings.catch_warnings(), torch.enable_grad(), _closed(module) as recurrent, told(module, wording):
+    with (
+        warnings.catch_warnings(),
+        evaluating(module),  # torch_pruning leaves it in evaluation mode
+        torch.enable_grad(),
+        _closed(module) as recurrent,
+        told(module, wording),
+    ):
         warnings.simplefilter("ignore")
         graph = tp.DependencyGraph().build_dependency(module, dict(inputs), forward_fn=forward, verbose=False)
     whole, closed = {}, {}

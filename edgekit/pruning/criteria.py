@@ -14,7 +14,6 @@ from edgekit._lookup import resolve
 from edgekit.distillation.batch import Batch, Loss, cross_entropy
 from edgekit.errors import ModelError
 from edgekit.pruning.groups import Group
-from edgekit.pruning.slices import channel_sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -162,9 +161,9 @@ def _checked(name: str, group: Group, value: Tensor | None) -> Tensor | None:
 def _of_weights(group: Group, values: Callable[[Tensor], Tensor]) -> Tensor:
     total = torch.zeros(group.count, dtype=torch.float64)
     for member in group.members:
-        sums = channel_sums(member.layer, member.takes, lambda p: values(p.detach().double()), biases=False)
+        sums = group.parameter_sums(member, lambda p: values(p.detach().double()), biases=False)
         if sums is not None:
-            total += group.summed(member, sums)
+            total += sums
     return total
 
 

@@ -14,7 +14,7 @@ from edgekit.distillation.forward import evaluating, logits_of
 from edgekit.errors import DataError, TrainingError
 from edgekit.pruning.criteria import Evidence
 from edgekit.pruning.groups import Group
-from edgekit.pruning.slices import Values, channel_sums
+from edgekit.pruning.slices import Values
 
 
 def taylor(module: nn.Module, groups: Sequence[Group], evidence: Evidence) -> list[Tensor]:
@@ -34,9 +34,9 @@ def taylor(module: nn.Module, groups: Sequence[Group], evidence: Evidence) -> li
         products = _times(gradients(module, batch, evidence.loss))
         for total, group in zip(totals, groups, strict=True):
             for member in group.members:
-                sums = channel_sums(member.layer, member.takes, products, biases=True)
+                sums = group.parameter_sums(member, products, biases=True)
                 if sums is not None:
-                    total += group.summed(member, sums).square()
+                    total += sums.square()
     return [total / len(batches) for total in totals]
 
 
@@ -67,9 +67,9 @@ def hessian(module: nn.Module, groups: Sequence[Group], evidence: Evidence) -> l
     totals = [torch.zeros(group.count, dtype=torch.float64) for group in groups]
     for total, group in zip(totals, groups, strict=True):
         for member in group.members:
-            sums = channel_sums(member.layer, member.takes, values, biases=True)
+            sums = group.parameter_sums(member, values, biases=True)
             if sums is not None:
-                total += group.summed(member, sums)
+                total += sums
     return totals
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from edgekit.pruning.channels import Traced
-from edgekit.pruning.sizes import attentions
+from edgekit.pruning.sizes import attentions, sizes_of
+from edgekit.pruning.slices import Values, channel_sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -25,6 +26,7 @@ class Member:
         takes: Whether it takes the channels, rather than gives them or hands them on.
         own: Their numbers in the layer, ``[k]``.
         shared: Which of the group's channels they are, ``[k]``; of flattened ones several are the same.
+        entire: Whether all of the layer is the group's one channel, whatever ``own`` says: a layer of a block.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Member:
     takes: bool
     own: Tensor
     shared: Tensor
+    entire: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,8 +53,28 @@ class Group:
 
     def summed(self, member: Member, values: Tensor) -> Tensor:
         """Sums values of one of its layers, ``[channels of the layer]``, into its own channels, ``[count]``."""
-        total = torch.zeros(self.count, dtype=torch.float64)
-        return total.index_add_(0, member.shared, values.detach().double().cpu()[member.own])
+        given = values.detach().double().cpu()
+        if member.entire:
+            return given.sum().view(1)
+        return torch.zeros(self.count, dtype=torch.float64).index_add_(0, member.shared, given[member.own])
+
+    def parameter_sums(self, member: Member, values: Values, *, biases: bool) -> Tensor | None:
+        """Sums values of the parameters of one of its layers into its channels, ``[count]``.
+
+        Args:
+            member: The layer.
+            values: From a parameter to values of its shape.
+            biases: Whether biases, and offsets of norms, count too.
+
+        Returns:
+            None where no parameter of the layer counts.
+        """
+        if not member.entire:
+            sums = channel_sums(member.layer, member.takes, values, biases=biases)
+            return None if sums is None else self.summed(member, sums)
+        own = member.layer.named_parameters(recurse=False)
+        parts = [values(parameter).sum().cpu().view(1) for name, parameter in own if biases or "bias" not in name]
+        return torch.stack(parts).sum(0) if parts else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,6 +88,8 @@ class Coupled:
         parts: In how many parts of equal size they are: groups of convolutions and of norms, heads of attention.
         parted: Paths of the layers that have such parts.
         tied: What keeps all of them, in words; None where they may be dropped.
+        misfit: Which layer does not have the channels that it should, so that an operation before it mixes or adds
+            them up; None where all do.
         recurrent: Paths of the recurrent layers they go through.
         dep: The dependency of torch_pruning that a cut begins at.
     """
@@ -75,6 +100,7 @@ class Coupled:
     parts: int
     parted: tuple[str, ...]
     tied: str | None
+    misfit: str | None
     recurrent: tuple[str, ...]
     dep: Any
 
@@ -115,17 +141,38 @@ def of_one_width(groups: Sequence[Coupled], module: nn.Module) -> list[int]:
     return label
 
 
-def lowest(importance: Tensor, parts: int, kept: int) -> list[int]:
-    """The channels of the least importance, ``[count]``, as many and the same ones in each part.
+def lowest(found: Coupled, importance: Tensor, kept: int) -> list[int]:
+    """The channels of a group of the least importance, as many and the same ones in each part.
 
     Args:
-        importance: Of every channel.
-        parts: Parts of equal size that the channels are in.
-        kept: Channels of each part that are kept.
+        found: The group.
+        importance: Of every channel, ``[count]``.
+        kept: Channels of each part that are kept, at least as many as :func:`spared`.
     """
-    size = len(importance) // parts
-    least = torch.argsort(importance.view(parts, size).sum(0), stable=True)[: size - kept].tolist()
-    return sorted(part * size + i for part in range(parts) for i in least)
+    units, stay = _units(found, importance), set(spared(found, importance))
+    order = [i for i in torch.argsort(units, stable=True).tolist() if i not in stay]
+    least = order[: found.size - kept]
+    return sorted(part * found.size + i for part in range(found.parts) for i in least)
+
+
+def spared(found: Coupled, importance: Tensor) -> list[int]:
+    """Channels of a part that stay so that no layer loses all: of layers side by side each keeps its best.
+
+    Args:
+        found: A group, such as that of layers behind a concatenation.
+        importance: Of every channel, ``[count]``.
+    """
+    units = _units(found, importance)
+    stay: list[int] = []
+    for own in sorted({tuple(sorted(set((m.shared % found.size).tolist()))) for m in found.group.members}, key=len):
+        if own and not set(own) & set(stay):
+            stay.append(max(own, key=lambda i: (float(units[i]), i)))
+    return stay
+
+
+def _units(found: Coupled, importance: Tensor) -> Tensor:
+    """Importance of what can be dropped at once, ``[size]``: one channel of each part."""
+    return importance.view(found.parts, found.size).sum(0)
 
 
 def _coupled(traced: Traced, group: Any) -> Coupled:
@@ -155,6 +202,7 @@ def _coupled(traced: Traced, group: Any) -> Coupled:
         parts=parts,
         parted=tuple(dict.fromkeys(parted)),
         tied=tied,
+        misfit=None if tied else _misfit(members),
         recurrent=tuple(recurrent),
         dep=group.items[0].dep,
     )
@@ -172,6 +220,19 @@ def _members(traced: Traced, group: Any) -> list[Member]:
         for item in group.items
         if id(item.dep.target.module) in traced.names and all(root is not None for root in item.root_idxs)
     ]
+
+
+def _misfit(members: Sequence[Member]) -> str | None:
+    """Which layer has fewer channels than would belong to it, in words."""
+    for member in members:
+        sizes = sizes_of(member.layer).get(member.layer)
+        if sizes is not None and int(member.own.max()) >= sizes[0 if member.takes else -1]:
+            verb = "takes" if member.takes else "has"
+            return (
+                f"{member.name} {verb} {sizes[0 if member.takes else -1]} channels, and {len(member.own)} lead there: "
+                "an operation before it mixes them"
+            )
+    return None
 
 
 def _gives(traced: Traced, dep: Any) -> bool:

@@ -159,8 +159,8 @@ def _whole(each: Coupled, scoring: Scoring) -> str | None:
     for name in scoring.keep:
         if any(layer == name or layer.startswith(f"{name}.") for layer in each.givers):
             return f"{name} is in keep"
-    if each.tied is not None:
-        return each.tied
+    if each.tied is not None or each.misfit is not None:
+        return each.tied or each.misfit
     if not each.fits:
         return f"the groups and heads of {parted} do not divide {count} channels into {each.parts} equal parts"
     if each.size == 1:

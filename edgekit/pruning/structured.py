@@ -13,7 +13,7 @@ from edgekit.models import count_parameters
 from edgekit.pruning.channels import PRUNING, as_parameters, told
 from edgekit.pruning.criteria import NO_EVIDENCE, Criterion, Evidence
 from edgekit.pruning.cutting import cut, see_that_it_runs, whole_after_errors
-from edgekit.pruning.groups import lowest
+from edgekit.pruning.groups import lowest, spared
 from edgekit.pruning.scores import Scored, Scoring, check, look
 from edgekit.pruning.sizes import sizes_of
 from edgekit.pruning.widths import SCOPES, Choice
@@ -67,7 +67,11 @@ def prune_channels(
     def choose(found: Sequence[Scored]) -> dict[str, int]:
         choices = {
             each.coupled.group.name: Choice(
-                importance=each.importance, parts=each.coupled.parts, multiple=multiple, width=each.width
+                importance=each.importance,
+                parts=each.coupled.parts,
+                multiple=multiple,
+                width=each.width,
+                least=len(spared(each.coupled, each.importance)),
             )
             for each in found
             if each.importance is not None
@@ -135,7 +139,7 @@ def _prune(
             traced, found = look(module, inputs, scoring)
             kept = choose(found)
             plans = [
-                (each.coupled, lowest(each.importance, each.coupled.parts, width))
+                (each.coupled, lowest(each.coupled, each.importance, width))
                 for each in found
                 if each.importance is not None
                 and (width := kept.get(each.coupled.group.name, each.coupled.size)) < each.coupled.size
@@ -176,11 +180,12 @@ def _of_part(each: Scored, path: str, width: int) -> int:
             found=f"{each.whole}; a width of {width}",
             fix=f"leave {path} out",
         )
-    if not 0 < width <= count or width % parts:
+    least = 1 if each.importance is None else len(spared(each.coupled, each.importance))
+    if not least * parts <= width <= count or width % parts:
         raise ModelError(
             f"pruning: {path} cannot keep {width} channels",
             found=f"{width} of {count}" + (f" in {parts} groups or heads" if parts > 1 else ""),
-            allowed=f"{parts} to {count}" + (f", multiples of {parts}" if parts > 1 else ""),
+            allowed=f"{least * parts} to {count}" + (f", multiples of {parts}" if parts > 1 else ""),
         )
     return width // parts
 

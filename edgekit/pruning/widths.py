@@ -19,12 +19,14 @@ class Choice:
         parts: Parts of equal size that they are in.
         multiple: Of which the number of channels that are kept is one.
         width: A number that those share which must have one width.
+        least: Channels of each part that are kept in any case.
     """
 
     importance: Tensor
     parts: int
     multiple: int
     width: int
+    least: int = 1
 
     @property
     def size(self) -> int:
@@ -69,12 +71,11 @@ def over_all(choices: Sequence[Choice], share: float) -> list[int]:
         for value in torch.stack([choice.relative() for choice in same]).mean(0)
     )
     kept = {number: same[0].size for number, same in together.items()}
+    least = {number: max(_allowed(choice)[0] for choice in same) for number, same in together.items()}
     rest = share * sum(len(choice.importance) for choice in choices)
     for _, number in ranked:
-        first, cost = together[number][0], sum(choice.parts for choice in together[number])
-        if rest < cost / 2:
-            break
-        if kept[number] > allowed_widths(len(first.importance), first.parts, first.multiple)[0]:
+        cost = sum(choice.parts for choice in together[number])
+        if kept[number] > least[number] and rest >= cost / 2:
             kept[number] -= 1
             rest -= cost
     return [_nearest(choice, kept[choice.width]) for choice in choices]
@@ -85,5 +86,10 @@ SCOPES = {"layer": by_layer, "global": over_all}
 
 def _nearest(choice: Choice, width: float) -> int:
     """The allowed width of each part that is nearest; of two the larger."""
-    allowed = allowed_widths(len(choice.importance), choice.parts, choice.multiple)
-    return min(allowed, key=lambda each: (abs(each - width), -each))
+    return min(_allowed(choice), key=lambda each: (abs(each - width), -each))
+
+
+def _allowed(choice: Choice) -> list[int]:
+    """The widths of each part that leave what must stay."""
+    widths = allowed_widths(len(choice.importance), choice.parts, choice.multiple)
+    return [width for width in widths if width >= choice.least]
