@@ -178,7 +178,6 @@ def test_parts_that_do_not_fit_stay_whole_with_the_layer_that_ties_them():
 
 def test_layers_are_pruned_to_widths_that_were_chosen():
     net, inputs = make_net("mobile")
-    weight, norms = net.grouped.weight.detach(), net.grouped.weight.detach().square().sum((1, 2, 3))
     prune_to(net, inputs, {"norm": 8})
     assert (net.point.out_channels, net.grouped.in_channels, net.grouped.out_channels) == (8, 8, 16)
     assert net.left.out_channels == 8
@@ -191,7 +190,6 @@ def test_layers_are_pruned_to_widths_that_were_chosen():
         48,
     )
     assert "blocks.1.mlp.0: 5 of 48 channels kept" in notes
-    assert weight.shape[0] == len(norms)
 
 
 @pytest.mark.parametrize(
