@@ -27,7 +27,11 @@ def cut(traced: Traced, plans: Sequence[tuple[Coupled, Sequence[int]]]) -> None:
         ModelError: The layers of a group do not fit each other.
     """
     for group, dropped in plans:
-        _apply(traced, traced.graph.get_pruning_group(group.dep.target.module, group.dep.handler, list(dropped)))
+        whole = traced.graph.get_pruning_group(group.dep.target.module, group.dep.handler, list(dropped))
+        if len(whole.items[0].idxs) != len(dropped):
+            why = f"other channels of {_name(whole)} go with those that are dropped"
+            raise uncut(traced.graph.model, traced.wording, why)
+        _apply(traced, whole)
 
 
 def see_that_it_runs(

@@ -117,9 +117,23 @@ class Coupled:
 
 def coupled(traced: Traced) -> list[Coupled]:
     """Every group of channels of a module that go together."""
-    graph = traced.graph
-    found = graph.get_all_groups(root_module_types=(_ConvNd, nn.Linear, nn.Embedding))
+    found = _all_groups(traced)
+    # Parameters that a user's module holds itself are thought to have channels last. Those that are too small for it
+    # have none: a number for each head, a table of relative positions.
+    small = {
+        dep.target.module
+        for group in found
+        for dep, idxs in group.items
+        if isinstance(dep.target.module, nn.Parameter) and max(idxs) >= dep.target.module.shape[dep.target.pruning_dim]
+    }
+    if small:
+        traced.graph.ignored_params.extend(small)
+        found = _all_groups(traced)
     return [_coupled(traced, _rooted(traced, group)) for group in found]
+
+
+def _all_groups(traced: Traced) -> list[Any]:
+    return list(traced.graph.get_all_groups(root_module_types=(_ConvNd, nn.Linear, nn.Embedding)))
 
 
 def of_one_width(groups: Sequence[Coupled], module: nn.Module) -> list[int]:
@@ -139,6 +153,25 @@ def of_one_width(groups: Sequence[Coupled], module: nn.Module) -> list[int]:
                     low, high = sorted((label[i], label[j]))
                     label = [low if number == high else number for number in label]
     return label
+
+
+def half_followed(groups: Sequence[Coupled]) -> dict[str, str]:
+    """Layers that have several times as many channels as are known to lead there, in words, by path.
+
+    An operation before them lays channels side by side in a way that is not followed, such as the merging of patches.
+    """
+    known: dict[tuple[nn.Module, bool], set[int]] = {}
+    names = {}
+    for each in groups:
+        for member in each.group.members:
+            known.setdefault((member.layer, member.takes), set()).update(member.own.tolist())
+            names[member.layer] = member.name
+    found = {}
+    for (layer, takes), own in known.items():
+        size = sizes_of(layer).get(layer, (0,))[0 if takes else -1]
+        if size > len(own) and size % len(own) == 0:
+            found[names[layer]] = f"{names[layer]} has {size} channels, of which {len(own)} are known to lead there"
+    return found
 
 
 def lowest(found: Coupled, importance: Tensor, kept: int) -> list[int]:
@@ -188,6 +221,10 @@ def _coupled(traced: Traced, group: Any) -> Coupled:
             givers.append(name)
         if id(layer) in traced.whole and (_gives(traced, dep) or isinstance(layer, nn.RNNBase)):
             tied = tied or _tie(traced, dep)
+    linked = [0] if tied else _linked(traced, group)
+    even = [i * len(group.items[0].idxs) // len(linked) for i in range(len(linked))]
+    if linked == even:
+        parts = math.lcm(parts, len(linked))
     if tied:
         held = {id(dep.target.module) for dep, _ in group.items}
         recurrent = sorted({name for key, name in traced.recurrent.items() if key in held})
@@ -202,10 +239,16 @@ def _coupled(traced: Traced, group: Any) -> Coupled:
         parts=parts,
         parted=tuple(dict.fromkeys(parted)),
         tied=tied,
-        misfit=None if tied else _misfit(members),
+        misfit=None if tied else _misfit(members) if linked == even else f"channels {linked} of {root} go together",
         recurrent=tuple(recurrent),
         dep=group.items[0].dep,
     )
+
+
+def _linked(traced: Traced, group: Any) -> list[int]:
+    """Channels of a group that are dropped where the first one is: a layer's in two places of a concatenation."""
+    dep = group.items[0].dep
+    return sorted(traced.graph.get_pruning_group(dep.target.module, dep.handler, [0]).items[0].idxs)
 
 
 def _members(traced: Traced, group: Any) -> list[Member]:

@@ -42,8 +42,7 @@ def prune_channels(
         inputs: A batch that it runs on.
         share: Of the channels that is dropped, above 0 and below 1. Every layer keeps a channel, or a multiple.
         criterion: A key of :data:`edgekit.pruning.criteria.CRITERIA`, ``module:attr``, or a callable like those.
-        scope: ``layer``: the share is dropped of each layer; ``global``: of all layers together, whose importance is
-            divided by its mean in each.
+        scope: ``layer``: the share is dropped of each; ``global``: of all together, importance divided by its mean.
         multiple: Widths that are cut become the nearest multiple of it; layers with fewer channels stay whole.
         keep: Paths of layers, or of modules with layers, that keep the channels they give.
         evidence: Batches, a loss and a seed, for criteria that need them.
