@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -56,6 +57,23 @@ def block_lists(module: nn.Module) -> dict[str, list[int]]:
         if commonest is not None and kinds.count(commonest) > 1:
             found[path] = [i for i, kind in enumerate(kinds) if kind is commonest]
     return found
+
+
+@contextmanager
+def without_blocks(module: nn.Module, path: str, dropped: Collection[int]) -> Iterator[None]:
+    """While the block runs, a list of a module lacks some of its children; then it is whole again.
+
+    Args:
+        module: Where the list is.
+        path: Of the list, as of :func:`block_lists`.
+        dropped: Positions of the children.
+    """
+    again = _as_it_is(module, path)
+    _rebuild(module, path, [i for i in range(len(module.get_submodule(path))) if i not in dropped])
+    try:
+        yield
+    finally:
+        again()
 
 
 def spread(blocks: Sequence[int], fixed: set[int], count: int) -> list[int]:
@@ -182,20 +200,30 @@ def _try(
     before: Mapping[str, object],
 ) -> str | None:
     """Cuts one list; why it cannot be cut, and then it is whole again."""
-    part = module.get_submodule(path)
-    owner = module.get_submodule(path.rpartition(".")[0])
-    children, counts = dict(part._modules), {name: vars(owner)[name] for name in COUNTS if name in vars(owner)}
-    _rebuild(module, path, [i for i in range(len(children)) if i in kept or i not in blocks])
+    again = _as_it_is(module, path)
+    _rebuild(module, path, [i for i in range(len(module.get_submodule(path))) if i in kept or i not in blocks])
     try:
         if output_shapes(module, inputs, "without some of its blocks") == before:
             return None
         problem = "without some of its blocks the outputs have other shapes"
     except ModelError as exc:
         problem = str(exc.found)
-    part._modules.clear()
-    part._modules.update(children)
-    vars(owner).update(counts)
+    again()
     return problem
+
+
+def _as_it_is(module: nn.Module, path: str) -> Callable[[], None]:
+    """What gives a list all the children back that it has now."""
+    part = module.get_submodule(path)
+    owner = module.get_submodule(path.rpartition(".")[0])
+    children, counts = dict(part._modules), {name: vars(owner)[name] for name in COUNTS if name in vars(owner)}
+
+    def again() -> None:
+        part._modules.clear()
+        part._modules.update(children)
+        vars(owner).update(counts)
+
+    return again
 
 
 def _rebuild(module: nn.Module, path: str, kept: Sequence[int]) -> None:

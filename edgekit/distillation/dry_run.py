@@ -13,15 +13,17 @@ from edgekit.distillation.forward import call, evaluating
 from edgekit.errors import ModelError, TrainingError
 
 Shapes = dict[str, tuple[int, ...]]
+FIX = "write the student as a class of its own, and take weights over with [student.take]"
 
 
-def output_shapes(module: nn.Module, inputs: Mapping[str, Tensor], after: str) -> Shapes:
+def output_shapes(module: nn.Module, inputs: Mapping[str, Tensor], after: str, fix: str = FIX) -> Shapes:
     """Shapes of a module's outputs on a batch, by name.
 
     Args:
         module: Run in evaluation mode; nothing of it changes.
         inputs: A batch.
         after: What was done to it, for the message.
+        fix: What helps, for the message.
 
     Raises:
         ModelError: It does not run; names the innermost layer that failed.
@@ -37,7 +39,7 @@ def output_shapes(module: nn.Module, inputs: Mapping[str, Tensor], after: str) -
                 else f"{type(module).__name__} does not run {after}",
                 found=f"{type(cause).__name__}: {cause}" if cause is not None else exc.problem,
                 allowed="a model whose forward takes its sizes from its layers or tensors, not from written numbers",
-                fix="write the student as a class of its own, and take weights over with [student.take]",
+                fix=fix,
             ) from exc
 
 

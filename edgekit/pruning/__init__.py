@@ -1,1 +1,1 @@
-"""Smaller networks: channels, blocks and single weights that are left out."""
+"""Pruning: channels, blocks, single weights, and what is worth keeping within a latency budget."""

@@ -38,12 +38,17 @@ def _sizes(part: nn.Module) -> tuple[int, ...]:
 
 def attention_of(module: nn.Module) -> dict[nn.Module, int]:
     """Heads by linear layer, of attention that a user wrote: linear layers in a module that knows of heads."""
-    found: dict[nn.Module, int] = {}
+    return {layer: heads for heads, layers in attentions(module) for layer in layers}
+
+
+def attentions(module: nn.Module) -> list[tuple[int, list[nn.Module]]]:
+    """Heads and linear layers of each attention that a user wrote."""
+    found = []
     for part in module.modules():
         heads = _heads(part)
         layers = [child for child in part.children() if isinstance(child, nn.Linear)]
-        if heads and all(size % heads == 0 for layer in layers for size in _sizes(layer)):
-            found |= dict.fromkeys(layers, heads)
+        if heads and layers and all(size % heads == 0 for layer in layers for size in _sizes(layer)):
+            found.append((heads, layers))
     return found
 
 

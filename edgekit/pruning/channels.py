@@ -11,14 +11,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.rnn import PackedSequence
 
-from edgekit.distillation.forward import call
-from edgekit.distillation.sizes import attention_of
+from edgekit.distillation.forward import call, evaluating
 from edgekit.errors import ModelError
+from edgekit.pruning.sizes import attention_of
 
-FIX = "write the student as a class of its own, and take weights over with [student.take]"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wording:
+    """How errors speak of who asked for a cut.
+
+    Attributes:
+        cutter: What cuts, such as ``student.width``.
+        after: What a module is like once it is cut.
+        fix: What helps where a module cannot be cut.
+    """
+
+    cutter: str
+    after: str
+    fix: str
+
+
+PRUNING = Wording(
+    cutter="pruning",
+    after="after it was pruned",
+    fix="name the layer in keep, or write that part of the model with layers of torch.nn alone",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -28,19 +47,21 @@ class Traced:
     Attributes:
         graph: Of torch_pruning.
         names: Of modules, by ``id``.
-        whole: ``id`` of what keeps all its channels: inputs, outputs and recurrent layers.
+        whole: What keeps all its channels, by ``id``: inputs, outputs and recurrent layers, in words.
         recurrent: Names of the recurrent layers among them.
         heads: Attention heads by linear layer that has to do with them.
+        wording: Of errors.
     """
 
     graph: Any
     names: Mapping[int, str]
-    whole: frozenset[int]
+    whole: Mapping[int, str]
     recurrent: Mapping[int, str]
     heads: Mapping[nn.Module, int]
+    wording: Wording
 
 
-def trace(module: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
+def trace(module: nn.Module, inputs: Mapping[str, Tensor], wording: Wording = PRUNING) -> Traced:
     """Finds which channels go together.
 
     G. Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023.
@@ -48,6 +69,7 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
     Args:
         module: Its parameters take gradients (see :func:`as_parameters`).
         inputs: A batch.
+        wording: Of errors.
 
     Raises:
         ModelError: It cannot be traced.
@@ -65,50 +87,55 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
                 entries.append(fed[name].grad_fn)
         return [output for output in call(model, fed).values() if output.grad_fn is not None]
 
-    with warnings.catch_warnings(), torch.enable_grad(), _closed(module) as recurrent, told(module):
+    with (
+        warnings.catch_warnings(),
+        evaluating(module),  # torch_pruning leaves it in evaluation mode
+        torch.enable_grad(),
+        _closed(module) as recurrent,
+        told(module, wording),
+    ):
         warnings.simplefilter("ignore")
         graph = tp.DependencyGraph().build_dependency(module, dict(inputs), forward_fn=forward, verbose=False)
-    whole, closed = set(), {}
+    whole, closed = {}, {}
     for part, node in graph.module2node.items():
-        if not node.outputs or any(node.grad_fn is entry for entry in entries):
-            whole.add(id(part))
+        if any(node.grad_fn is entry for entry in entries):
+            whole[id(part)] = "the model's input"
+        elif not node.outputs:
+            whole[id(part)] = "the model's output"
         for grad_fn, name in recurrent:
             if node.grad_fn is grad_fn:
                 closed[id(part)] = name
+                whole[id(part)] = f"the recurrent layer {name}"
         if node.type == ops.OPTYPE.SLICE and part.dim == 0:
             node.type = ops.OPTYPE.ELEMENTWISE  # rows of a table, or samples: no channel is left out
     return Traced(
         graph=graph,
         names={id(part): name or type(module).__name__ for name, part in module.named_modules()},
-        whole=frozenset(whole | closed.keys()),
+        whole=whole,
         recurrent=closed,
         heads=attention_of(module),
+        wording=wording,
     )
 
 
-def groups_of(traced: Traced) -> list[Any]:
-    """Every group of channels that go together, with all of them."""
-    return list(traced.graph.get_all_groups(root_module_types=(_ConvNd, nn.Linear, nn.Embedding)))
-
-
 @contextmanager
-def told(module: nn.Module) -> Iterator[None]:
+def told(module: nn.Module, wording: Wording) -> Iterator[None]:
     """Tells whatever torch_pruning runs into as an error of the module."""
     try:
         yield
     except ModelError:
         raise
     except Exception as exc:  # torch_pruning raises many unrelated types; all mean that it does not follow the module
-        raise uncut(module, "the channels that go together cannot be traced", exc) from exc
+        raise uncut(module, wording, "the channels that go together cannot be traced", exc) from exc
 
 
-def uncut(module: nn.Module, why: str, exc: Exception | None = None) -> ModelError:
+def uncut(module: nn.Module, wording: Wording, why: str, exc: Exception | None = None) -> ModelError:
     """The error of a module whose channels cannot be cut."""
     return ModelError(
-        f"student.width cannot cut {type(module).__name__}: {why}",
+        f"{wording.cutter} cannot cut {type(module).__name__}: {why}",
         found=None if exc is None else f"{type(exc).__name__}: {exc}",
         allowed="layers of torch.nn, put together by sums, products, concatenation and reshaping of heads",
-        fix=FIX,
+        fix=wording.fix,
     )
 
 

@@ -1,0 +1,140 @@
+"""Whole blocks that may be left out of a network, and how much each counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edgekit.distillation.depth import block_lists, without_blocks
+from edgekit.distillation.dry_run import keeping_shape, output_shapes
+from edgekit.errors import ModelError
+from edgekit.models import count_parameters
+from edgekit.pruning.channels import as_parameters
+from edgekit.pruning.criteria import NO_EVIDENCE, Criterion, Evidence, score
+from edgekit.pruning.groups import Group, Member
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A block that may be left out.
+
+    Attributes:
+        path: Of the list that it is in.
+        number: Its position there.
+        importance: By the criterion, of all its layers together, higher for what is to be kept; None where it says
+            nothing of the block.
+        parameters: How many it has.
+        drop: By how much the score of the module is lower without it; None where no score was given.
+    """
+
+    path: str
+    number: int
+    importance: float | None
+    parameters: int
+    drop: float | None
+
+
+def score_blocks(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    *,
+    criterion: str | Criterion = "l2",
+    evidence: Evidence = NO_EVIDENCE,
+    accuracy: Callable[[nn.Module], float] | None = None,
+    base: Path | None = None,
+) -> list[Block]:
+    """How much every block counts that a module runs without; nothing of the module changes.
+
+    A block counts as a channel does, for the sum over all layers that go with it: those inside of it. (From filters to
+    layers: S. Elkerdawy et al., "To Filter Prune, or to Layer Prune, That Is The Question", ACCV 2020.) With
+    ``accuracy`` the drop without the block is told too.
+
+    Args:
+        module: Residual or transformer blocks in a ``Sequential`` or ``ModuleList``.
+        inputs: A batch that it runs on.
+        criterion: As of :func:`edgekit.pruning.structured.prune_channels`; as are ``evidence`` and ``base``.
+        evidence: What the criterion may look at.
+        accuracy: From a module to a score that is higher for a better one; runs once, and once a block.
+        base: The recipe's folder.
+
+    Returns:
+        The blocks in the order of the module. Blocks may lie in others: those of a stage in the list of stages. Each
+        alone may be left out; together, see :func:`edgekit.distillation.depth.cut_depth`.
+
+    Raises:
+        ModelError: No block may be left out.
+        EdgeKitError: The criterion cannot be found, or lacks what it needs.
+    """
+    blocks = removable(module, inputs)
+    groups = [_as_group(path, number, module) for path, number in blocks]
+    with as_parameters(module):
+        scores = score(module, groups, criterion, evidence, base)
+    whole = None if accuracy is None else accuracy(module)
+    found = []
+    for (path, number), value in zip(blocks, scores, strict=True):
+        drop = None
+        if accuracy is not None and whole is not None:
+            with without_blocks(module, path, {number}):
+                drop = whole - accuracy(module)
+        parameters = count_parameters(module.get_submodule(path)[number])
+        importance = None if value is None else float(value)
+        found.append(Block(path=path, number=number, importance=importance, parameters=parameters, drop=drop))
+    return found
+
+
+def removable(module: nn.Module, inputs: Mapping[str, Tensor]) -> list[tuple[str, int]]:
+    """Path of the list and position of every block that a module runs without.
+
+    Raises:
+        ModelError: There is none; names the blocks and why they stay.
+    """
+    before = output_shapes(module, inputs, "before its blocks are scored")
+    lists = block_lists(module)
+    children = {(path, i): module.get_submodule(path)[i] for path, numbers in lists.items() for i in numbers}
+    same = keeping_shape(module, list(children.values()), inputs)
+    found, kept = [], []
+    for (path, number), block in children.items():
+        why = _needed(module, inputs, path, number, before) if block in same else "gives another shape than it takes"
+        if why is None:
+            found.append((path, number))
+        else:
+            kept.append(f"{path}.{number} {why}")
+    if not found:
+        raise ModelError(
+            f"no block of {type(module).__name__} can be left out",
+            found="; ".join(kept) or "no Sequential or ModuleList with two blocks or more of one class",
+            allowed="blocks that give the shape they take, in a list that is not gone through by number",
+            fix="prune channels instead",
+        )
+    return found
+
+
+def _needed(
+    module: nn.Module, inputs: Mapping[str, Tensor], path: str, number: int, before: Mapping[str, object]
+) -> str | None:
+    """Why a module does not run without a block; None where it does."""
+    with without_blocks(module, path, {number}):
+        try:
+            shapes = output_shapes(module, inputs, "without a block")
+        except ModelError as exc:
+            return f"is needed: {exc.found}"
+    return None if shapes == before else "changes the shapes of the outputs"
+
+
+def _as_group(path: str, number: int, module: nn.Module) -> Group:
+    """A block as one channel that is all of its layers."""
+    part = module.get_submodule(path)
+    prefix = ".".join(filter(None, (path, list(part._modules)[number])))
+    none = torch.zeros(0, dtype=torch.long)
+    members = tuple(
+        Member(
+            name=f"{prefix}.{name}" if name else prefix, layer=layer, takes=False, own=none, shared=none, entire=True
+        )
+        for name, layer in part[number].named_modules()
+        if next(layer.parameters(recurse=False), None) is not None
+    )
+    return Group(name=prefix, count=1, members=members)
