@@ -28,6 +28,10 @@ from edgekit.errors import TrainingError
 from edgekit.runtime.numbers import snr_db
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_GATES = (
+    ((nn.SiLU, functional.silu), torch.sigmoid),
+    ((nn.Hardswish, functional.hardswish), functional.hardsigmoid),
+)
 TRACED_DB = 80.0  # the graph against the module: folding rounds in another order, and no more
 
 
@@ -76,7 +80,9 @@ def folded(module: nn.Module, example: Mapping[str, Array]) -> fx.GraphModule:
     with evaluating(module), torch.no_grad():
         expected = call(module, tensors)
     traced = _traced(module, taken(module, tensors))
-    _spell_out_silu(traced)
+    _drop_checks(traced)
+    _call_linears(traced)
+    _spell_out_gates(traced)
     _fold_norms(traced, record(traced, tensors))
     _freeze_norms(traced)
     traced.graph.eliminate_dead_code()
@@ -157,15 +163,48 @@ def _traced(module: nn.Module, tensors: Mapping[str, Tensor]) -> fx.GraphModule:
     return traced
 
 
-def _spell_out_silu(traced: fx.GraphModule) -> None:
-    """Writes SiLU as the two operators that it is exported as, so that each gets a range of its own."""
+def _drop_checks(traced: fx.GraphModule) -> None:
+    """Drops a forward's own assertions: what they read would have a reader that the exported graph does not have."""
+    for node in reversed(traced.graph.nodes):
+        if node.target is torch._assert:
+            traced.graph.erase_node(node)
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+
+
+def _call_linears(traced: fx.GraphModule) -> None:
+    """Calls as a layer each linear layer whose own forward, such as timm's, was traced to ``F.linear``, in place."""
+    uses = [node.target for node in traced.graph.nodes]
     for node in list(traced.graph.nodes):
-        silu = node.target is functional.silu or isinstance(layer_of(traced, node), nn.SiLU)
-        if silu and node.all_input_nodes:
+        if node.target is not functional.linear:
+            continue
+        read, *parameters = node.all_input_nodes
+        owner = str(parameters[0].target).rpartition(".")[0] if parameters else ""
+        own = [f"{owner}.weight", f"{owner}.bias"][: len(parameters)]
+        if not owner or [p.target for p in parameters] != own or uses.count(own[0]) > 1:
+            continue
+        layer = traced.get_submodule(owner)
+        plain = nn.Linear(*reversed(layer.weight.shape), bias=len(own) > 1, device="meta")
+        plain.weight, plain.bias = layer.weight, layer.bias if len(own) > 1 else None
+        with traced.graph.inserting_before(node):
+            node.replace_all_uses_with(traced.graph.call_module(owner, (read,)))
+        traced.graph.erase_node(node)
+        traced.set_submodule(owner, plain)
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+
+
+def _spell_out_gates(traced: fx.GraphModule) -> None:
+    """Writes SiLU and Hardswish as the two operators that an engine sees, so that each gets a range of its own."""
+    for node in list(traced.graph.nodes):
+        gate = next(
+            (g for kinds, g in _GATES if node.target in kinds or isinstance(layer_of(traced, node), kinds[0])), None
+        )
+        if gate is not None and node.all_input_nodes:
             (read,) = node.all_input_nodes
             with traced.graph.inserting_before(node):
-                gate = traced.graph.call_function(torch.sigmoid, (read,))
-                node.replace_all_uses_with(traced.graph.call_function(torch.mul, (read, gate)))
+                factor = traced.graph.call_function(gate, (read,))
+                node.replace_all_uses_with(traced.graph.call_function(torch.mul, (read, factor)))
             traced.graph.erase_node(node)
 
 

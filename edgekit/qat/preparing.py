@@ -24,9 +24,12 @@ from edgekit.quantization.schemes import Scheme
 RANGES = "learned_ranges"  # the submodule that holds the steps of the activations
 _SIGNED, _UNSIGNED = (-128, 127), (0, 255)
 _DEAD = 1e-5  # of the largest weight: the step of a channel of zeros
+_SHARES = torch.linspace(0.3, 1.0, 29).tolist()
 
 
-def prepare_qat(module: nn.Module, scheme: Scheme, batches: Batches, *, method: str = "minmax") -> fx.GraphModule:
+def prepare_qat(
+    module: nn.Module, scheme: Scheme, batches: Batches, *, method: str = "minmax", weight_bits: int = 8
+) -> fx.GraphModule:
     """A copy of a trained module that computes as it will in int8, and learns in that.
 
     BatchNorms are folded, and none computes statistics any more (see :mod:`edgekit.qat.folding`). Weights go through a
@@ -44,13 +47,15 @@ def prepare_qat(module: nn.Module, scheme: Scheme, batches: Batches, *, method: 
         batches: Calibration samples.
         method: How the first ranges are made; see :data:`edgekit.quantization.ranges.RANGE_METHODS`.
 
+        weight_bits: 8, or 4: weights on 16 levels, which are stored as int8 none the less.
+
     Raises:
-        TrainingError: The scheme asks for what is not done here; the module cannot be traced, has a BatchNorm without
-            statistics, or nothing that can be quantised.
+        TrainingError: The scheme or ``weight_bits`` asks for what is not done here; the module cannot be traced, has a
+            BatchNorm without statistics, or nothing that can be quantised.
         DataError: Samples are missing, constant or not finite.
         UnknownName: There is no such method.
     """
-    _require_supported(scheme)
+    _require_supported(scheme, weight_bits)
     if method not in RANGE_METHODS:
         raise UnknownName("range method", method, RANGE_METHODS)
     calibration, example = _calibration(batches)
@@ -63,7 +68,7 @@ def prepare_qat(module: nn.Module, scheme: Scheme, batches: Batches, *, method: 
     unfit |= {name: unfit[of] for name, of in same.items() if of in unfit}
     placing = place(skeleton.proto, scheme.operators, {}, unfit)
     operators = {node.name: node.op_type for node in skeleton.proto.graph.node}
-    _quantise_weights(traced, operators, placing, scheme)
+    _quantise_weights(traced, operators, placing, scheme, weight_bits)
     nodes = {node.name: node for node in traced.graph.nodes}
     steps = {
         name: _activation_step(range_of(one, method), scheme, ends_of(traced, nodes[name])).to(device)
@@ -76,7 +81,9 @@ def prepare_qat(module: nn.Module, scheme: Scheme, batches: Batches, *, method: 
     return traced
 
 
-def _require_supported(scheme: Scheme) -> None:
+def _require_supported(scheme: Scheme, weight_bits: int) -> None:
+    if weight_bits not in (4, 8):
+        raise TrainingError("weight_bits cannot be trained for", found=weight_bits, allowed="4 or 8")
     wrong: tuple[str, object, object] | None = None
     if not scheme.operators or scheme.preset is not None:
         wrong = "operators", "none: the engine's own tool places the quantisers", "operator types with their inputs"
@@ -116,7 +123,9 @@ def _statistics(
     return found
 
 
-def _quantise_weights(traced: fx.GraphModule, operators: Mapping[str, str], placing: Placing, scheme: Scheme) -> None:
+def _quantise_weights(
+    traced: fx.GraphModule, operators: Mapping[str, str], placing: Placing, scheme: Scheme, bits: int
+) -> None:
     """Puts a fake-quantiser on the weights of each layer in int8, in place."""
     kinds: dict[str, set[str]] = {}
     for node in traced.graph.nodes:
@@ -136,28 +145,32 @@ def _quantise_weights(traced: fx.GraphModule, operators: Mapping[str, str], plac
             path,
             QuantisedLayer(
                 layer,
-                weight_step(layer.weight.detach(), scheme),
+                weight_step(layer.weight.detach(), scheme, bits),
                 turned="MatMul" in uses,
                 whole_bias=scheme.quantize_bias and all(2 in scheme.operators[kind] for kind in uses),
             ),
         )
 
 
-def weight_step(weight: Tensor, scheme: Scheme) -> LearnedStep:
-    """The grid that a layer's weights ``[channels, …]`` begin with: the greatest magnitude is its end."""
-    most = 64 if scheme.reduce_range else 127
-    per_channel = weight.abs().flatten(1).amax(dim=1)
-    largest = per_channel if scheme.per_channel else per_channel.amax()
+def weight_step(weight: Tensor, scheme: Scheme, bits: int = 8) -> LearnedStep:
+    """The grid that a layer's weights ``[channels, …]`` begin with.
+
+    Of 8 bits its end is the greatest magnitude, as in post-training int8; of 4, which are too few for that, what leaves
+    the least squared error among 29 shares of it.
+    """
+    low, high = (-8, 7) if bits == 4 else (-64, 64) if scheme.reduce_range else (-127, 127)
+    rows = weight.flatten(1) if scheme.per_channel else weight.flatten()[None]
+    largest = rows.abs().amax(dim=1)
     # A channel of zeros gets a step too small to matter, as in post-training int8, and a layer of zeros any.
-    least = float(per_channel.amax()) * _DEAD
-    scale = largest.clamp(min=least if least > 0.0 else 1.0) / most
-    return LearnedStep(
-        scale.float(),
-        torch.zeros_like(scale, dtype=torch.int32),
-        low=-most,
-        high=most,
-        axis=0 if scheme.per_channel else None,
-    )
+    least = float(largest.max()) * _DEAD
+    scale = largest.clamp(min=least if least > 0.0 else 1.0) / high
+    if bits == 4:
+        tried = torch.stack([scale * share for share in _SHARES])
+        errors = [((rows / s[:, None]).round().clamp(low, high) * s[:, None] - rows).square().sum(1) for s in tried]
+        scale = tried.gather(0, torch.stack(errors).argmin(0, keepdim=True))[0]
+    scale = scale.float() if scheme.per_channel else scale.float()[0]
+    zero = torch.zeros_like(scale, dtype=torch.int32)
+    return LearnedStep(scale, zero, low=low, high=high, axis=0 if scheme.per_channel else None)
 
 
 def _activation_step(
