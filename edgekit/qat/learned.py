@@ -28,6 +28,7 @@ class LearnedStep(nn.Module):
         low: The least integer.
         high: The greatest.
         axis: Axis of the channels; None: one step for all.
+        whole: Whether the values are one thing, as a layer's weights are with one step, rather than a batch.
         largest: What the step cannot exceed: of an activation that is clipped, the step that reaches its end.
     """
 
@@ -42,10 +43,11 @@ class LearnedStep(nn.Module):
         low: int,
         high: int,
         axis: int | None = None,
+        whole: bool = False,
         largest: float = math.inf,
     ) -> None:
         super().__init__()
-        self.low, self.high, self.axis, self.largest = low, high, axis, largest
+        self.low, self.high, self.axis, self.whole, self.largest = low, high, axis, whole, largest
         self.register_buffer("start", start)
         self.register_buffer("zero_point", zero_point)
         self.ratio = nn.Parameter(torch.ones_like(start))
@@ -98,11 +100,12 @@ class _Round(torch.autograd.Function):
         return gradient * inside, torch.where(held, torch.zeros_like(upward), upward), None
 
 
-def _share(step: LearnedStep, values: Tensor) -> float:
+def _share(step: LearnedStep, values: Tensor) -> Tensor:
     """LSQ's factor ``1 / √(n · Qmax)``: of weights, n is those of a step; of activations, those of a sample."""
-    reach = step.zero_point.double()
-    most = float(torch.maximum(step.high - reach, reach - step.low).max())
-    return 1.0 / math.sqrt(max(values.numel() // max(len(values) if values.ndim else 1, 1), 1) * most)
+    most = torch.maximum(step.high - step.zero_point, step.zero_point - step.low).max()
+    # Axis 0 is the channels of weights, and the samples of activations; one step for all weights counts all.
+    one = values.numel() if step.whole else values.numel() // len(values)
+    return (max(one, 1) * most.float()).rsqrt()
 
 
 def _along(parameters: Tensor, values: Tensor, axis: int | None) -> Tensor:

@@ -170,7 +170,8 @@ def weight_step(weight: Tensor, scheme: Scheme, bits: int = 8) -> LearnedStep:
         scale = tried.gather(0, torch.stack(errors).argmin(0, keepdim=True))[0]
     scale = scale.float() if scheme.per_channel else scale.float()[0]
     zero = torch.zeros_like(scale, dtype=torch.int32)
-    return LearnedStep(scale, zero, low=low, high=high, axis=0 if scheme.per_channel else None)
+    axis = 0 if scheme.per_channel else None
+    return LearnedStep(scale, zero, low=low, high=high, axis=axis, whole=axis is None)
 
 
 def _activation_step(
