@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
 
 from edgekit.artifact import Array, Artifact
+from edgekit.backends.onnxruntime import COMPUTE
+from edgekit.conversion.clean import load_onnx
 from edgekit.conversion.onnx_export import to_onnx
 from edgekit.errors import TrainingError
 from edgekit.qat.folding import layer_of
@@ -190,11 +193,17 @@ def export_qat(module: fx.GraphModule, example: Mapping[str, Array], out: Path) 
         out: Folder to write ``model.onnx`` into.
 
     Returns:
-        The artifact, of precision ``int8``; its numbers are those of torch's fake-quantised network, at least 40 dB.
+        The artifact, of precision ``int8``; its numbers are those of torch's fake-quantised network, at least 40 dB,
+        and its notes name the compute nodes that are in float.
 
     Raises:
         TrainingError: The network has no fake-quantisers.
         ExportError: torch cannot trace or translate it.
         ParityError: The file computes something else.
     """
-    return to_onnx(for_export(module), example, out, precision="int8", parity_db=QAT_PARITY_DB)
+    artifact = to_onnx(for_export(module), example, out, precision="int8", parity_db=QAT_PARITY_DB)
+    nodes = load_onnx(artifact.path).graph.node
+    quantised = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
+    left = [node.name for node in nodes if node.op_type in COMPUTE and not quantised.issuperset(node.input[:2])]
+    notes = (f"left in float: {', '.join(left)} (no layer in int8 when it was prepared)",) if left else ()
+    return replace(artifact, notes=notes)

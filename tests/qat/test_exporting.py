@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgekit.backends import onnxruntime as backend
+from edgekit.backends import openvino
 from edgekit.catalog import load_target
 from edgekit.conversion.onnx_export import to_onnx
 from edgekit.data import Samples
@@ -71,7 +72,7 @@ def made_both(request, tmp_path_factory):
 def test_untrained_it_is_post_training_int8(made_both, tmp_path):
     data, _, (artifact, _), (post, expected) = made_both
     actual, nodes = on_the_engine(artifact, data, tmp_path)
-    assert artifact.precision == "int8"
+    assert (artifact.precision, artifact.notes) == ("int8", ())
     assert snr_db(post, actual) > 120.0  # the same integers; scales are products in another order
     assert nodes == expected
     assert sum(precision == "int8" for _, precision in nodes) >= 3
@@ -83,6 +84,16 @@ def test_trained_it_gives_torchs_numbers_and_runs_as_much_in_int8(made_both, tmp
     actual, nodes = on_the_engine(artifact, data, tmp_path)
     assert snr_db(in_torch(trained, data), actual) >= 40.0
     assert nodes == expected
+
+
+def test_openvino_runs_the_same_file_in_int8(made_both, tmp_path):
+    data, (_, trained), (_, artifact), _ = made_both
+    session = open_artifact(openvino.compile(artifact, load_target("x86-vnni"), COUNT, tmp_path))
+    (actual,) = run_batched(session, data.tensors(range(COUNT))).values()
+    compute = [node.precision for node in session.placement().nodes if node.compute]
+    session.close()
+    assert set(compute) == {"int8"}
+    assert snr_db(in_torch(trained, data), actual) >= 30.0  # it rounds between layers where ONNX Runtime does not
 
 
 def test_what_is_written_is_integers(made_both):
@@ -209,19 +220,23 @@ class Two(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.a, self.b, self.drop = nn.Linear(4, 6), nn.Linear(5, 6), nn.Dropout(0.5)
+        self.mix = nn.Parameter(torch.eye(12) + 0.1)
 
     def forward(self, left: Tensor, right: Tensor) -> dict[str, Tensor]:
-        both = torch.cat([self.drop(functional.relu(self.a(left))), self.b(right)], dim=1)
+        both = torch.cat([self.drop(functional.relu(self.a(left))), self.b(right)], dim=1) @ self.mix
         return {"logits": both, "sum": both.sum(1)}
 
 
-def test_several_inputs_and_outputs(tmp_path):
+def test_several_inputs_and_outputs_and_what_is_no_layer(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {"left": rng.normal(size=(8, 4)).astype("float32"), "right": rng.normal(size=(8, 5)).astype("float32")}
     data = Samples(name="two", count=8, fetch=lambda i: {name: array[i] for name, array in arrays.items()})
     artifact = export_qat(prepare_qat(Two().eval(), SCHEME, data.batches(4)), arrays, tmp_path)
     assert [spec.name for spec in artifact.inputs] == ["left", "right"]
     assert [spec.name for spec in artifact.outputs] == ["logits", "sum"]
+    (note,) = artifact.notes
+    assert note.startswith("left in float: node_matmul")
+    assert note.endswith("(no layer in int8 when it was prepared)")
 
 
 def test_a_float_network_is_told():
