@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,8 @@ def folded(module: nn.Module, example: Mapping[str, Array]) -> fx.GraphModule:
     """A copy of a module as a graph of layers, in which no BatchNorm computes statistics.
 
     It was traced as in evaluation: ``nn.Dropout`` goes on dropping in training, ``F.dropout(x, training=…)`` no more.
-    Layers and their parameters keep their paths.
+    Layers and their parameters keep their paths, but the modules around them are called no more: a hook on a block sees
+    nothing.
 
     Args:
         module: Any module that ``torch.fx`` can trace.
@@ -83,7 +84,7 @@ def folded(module: nn.Module, example: Mapping[str, Array]) -> fx.GraphModule:
     _drop_checks(traced)
     _call_linears(traced)
     _spell_out_gates(traced)
-    _fold_norms(traced, record(traced, tensors))
+    _fold_norms(traced, shapes_of(traced, tensors))
     _freeze_norms(traced)
     traced.graph.eliminate_dead_code()
     traced.delete_all_unused_submodules()
@@ -103,15 +104,14 @@ def folded(module: nn.Module, example: Mapping[str, Array]) -> fx.GraphModule:
     return traced
 
 
-def record(traced: fx.GraphModule, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every tensor that a graph computes in evaluation on one batch, by the name of its node."""
-    found: dict[str, Tensor] = {}
+def walk(traced: fx.GraphModule, tensors: Mapping[str, Tensor], note: Callable[[str, Tensor], None]) -> None:
+    """Runs a graph in evaluation on one batch; ``note`` is told of each tensor with its node, and nothing is kept."""
 
     class Reader(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
             if isinstance(value, Tensor) and n.op != "get_attr":
-                found[n.name] = value.detach()
+                note(n.name, value.detach())
             return value
 
     placeholders = [node for node in traced.graph.nodes if node.op == "placeholder"]
@@ -121,6 +121,16 @@ def record(traced: fx.GraphModule, tensors: Mapping[str, Tensor]) -> dict[str, T
     with evaluating(traced), torch.no_grad():
         # What is not given has a default, which the interpreter looks up for itself.
         Reader(traced).run(*(given[node.target] for node in placeholders if node.target in given))
+
+
+def shapes_of(traced: fx.GraphModule, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every tensor that a graph computes on one batch, by the name of its node, without its values."""
+    found: dict[str, Tensor] = {}
+
+    def note(name: str, value: Tensor) -> None:
+        found[name] = value.to("meta")
+
+    walk(traced, tensors, note)
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+MOST = 0.1  # of a step that its gradient asks for: under SGD with momentum 0.9, as much as Adam moves it
 LEAST_RATIO = 2.0**-10  # of a step to what it began with: a step stays positive
 
 
@@ -18,9 +19,10 @@ class LearnedStep(nn.Module):
     """Rounds a tensor to the grid ``scale · (q − zero_point)`` of the integers from ``low`` to ``high``.
 
     The step is ``start · ratio``, and ``ratio`` is what is trained, from 1 on. Its gradient is the one that LSQ gives
-    the step, over ``start``, so that under SGD the step moves as in LSQ, and under Adam, whose updates know no size,
-    by a share of itself rather than by more than all of it. The zero point stays as it was calibrated. Values keep
-    NaN, so that a training that diverges is seen to.
+    the step, over ``start``: under SGD the step moves as in LSQ, and under Adam, whose updates know no size, by a share
+    of itself rather than by more than all of it. It is held within ±0.1, without which the smallest steps run away
+    under SGD. The zero point stays as it was calibrated. Values keep NaN, so
+    that a training that diverges is seen to.
 
     Args:
         start: The step to begin with, float32 ``[]``, or ``[channels]`` with an ``axis``.
@@ -95,7 +97,7 @@ class _Round(torch.autograd.Function):
         slope = torch.where(inside, rounded - exact, clipped) * gradient
         others = [axis for axis in range(values.ndim) if axis != step.axis]
         summed = slope.sum() if step.axis is None else slope.sum(dim=others)
-        upward = summed * _share(step, values) / step.start
+        upward = (summed * _share(step, values) / step.start).clamp(-MOST, MOST)
         held = (step.start * ratio >= step.largest) & (upward < 0)  # at its end: it could only go beyond
         return gradient * inside, torch.where(held, torch.zeros_like(upward), upward), None
 

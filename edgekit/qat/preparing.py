@@ -14,7 +14,7 @@ from edgekit.backends.onnxruntime_placing import PRODUCTS, Placing, activations,
 from edgekit.data import Batches
 from edgekit.distillation.forward import device_of, to_torch
 from edgekit.errors import DataError, TrainingError, UnknownName
-from edgekit.qat.folding import folded, record
+from edgekit.qat.folding import folded, shapes_of, walk
 from edgekit.qat.learned import LearnedStep, QuantisedLayer
 from edgekit.qat.skeleton import Skeleton, ends_of, skeleton_of
 from edgekit.quantization.histograms import Histogram
@@ -38,30 +38,34 @@ def prepare_qat(
     post-training int8 with ranges by ``method``; then they are learned (see :class:`edgekit.qat.learned.LearnedStep`).
     The copy is trained, distilled and saved as any module; :func:`edgekit.qat.exporting.for_export` ends it.
 
-    Layers keep their paths; weights lie one deeper, at ``PATH.layer.weight``, and the steps of the activations are the
-    submodule ``learned_ranges``. Biases are float in training.
+    Without BatchNorms that follow the weights it takes a lower learning rate than the network was trained with: a tenth
+    is usual. Layers keep their paths; weights lie one deeper, at ``PATH.layer.weight``, and the steps of the activations
+    are the submodule ``learned_ranges``. Biases are float in training.
 
     Args:
         module: Trained in float; it stays as it is.
         scheme: The engine's dialect, with its operators.
         batches: Calibration samples.
         method: How the first ranges are made; see :data:`edgekit.quantization.ranges.RANGE_METHODS`.
-
         weight_bits: 8, or 4: weights on 16 levels, which are stored as int8 none the less.
 
     Raises:
         TrainingError: The scheme or ``weight_bits`` asks for what is not done here; the module cannot be traced, has a
-            BatchNorm without statistics, or nothing that can be quantised.
+            BatchNorm without statistics, nothing that can be quantised, or fake-quantisers already.
         DataError: Samples are missing, constant or not finite.
         UnknownName: There is no such method.
     """
     _require_supported(scheme, weight_bits)
     if method not in RANGE_METHODS:
         raise UnknownName("range method", method, RANGE_METHODS)
+    if any(isinstance(part, LearnedStep) for part in module.modules()):
+        raise TrainingError(
+            "this module has fake-quantisers already", fix="prepare the float network, or train on with the one given"
+        )
     calibration, example = _calibration(batches)
     traced = folded(module, example)
     device = device_of(traced)
-    skeleton = skeleton_of(traced, record(traced, to_torch(example, device)))
+    skeleton = skeleton_of(traced, shapes_of(traced, to_torch(example, device)))
     names, same = activations(skeleton.proto, scheme.operators)
     statistics = _statistics(traced, calibration, names, histograms=method in NEEDS_HISTOGRAM)
     unfit = {name: why for name, one in statistics.items() if (why := why_unfit(one)) is not None}
@@ -115,11 +119,13 @@ def _statistics(
 ) -> dict[str, TensorStatistics]:
     found = {name: TensorStatistics(histogram=Histogram() if histograms else None) for name in names}
     device = device_of(traced)
+
+    def note(name: str, value: Tensor) -> None:
+        if name in found and value.is_floating_point():
+            found[name].add(value.float().cpu().numpy())
+
     for batch in batches:
-        values = record(traced, to_torch(batch, device))
-        for name, one in found.items():
-            if name in values and values[name].is_floating_point():
-                one.add(values[name].float().cpu().numpy())
+        walk(traced, to_torch(batch, device), note)
     return found
 
 

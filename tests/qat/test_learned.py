@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from edgekit.qat.learned import LEAST_RATIO, LearnedStep
+from edgekit.qat.learned import LEAST_RATIO, MOST, LearnedStep
 
 
 def tensor_step(scale: float = 0.1, zero: int = 0, low: int = 0, high: int = 255, **more) -> LearnedStep:
@@ -42,7 +42,7 @@ def test_forward_with_a_step_a_channel_is_torchs_too(axis):
 @pytest.mark.parametrize("zero", [0, 97])
 def test_the_gradient_is_that_of_torchs_own_learnable_function(zero):
     """An oracle of another hand, for one step; by LSQ, times its factor, over the step begun with."""
-    values, gradient = normal(4, 300).requires_grad_(), normal(4, 300, seed=1)
+    values, gradient = normal(4, 300).requires_grad_(), normal(4, 300, seed=1, spread=1e-4)
     step = tensor_step(0.0371, zero)
     step(values).backward(gradient)
     own, share = values.grad.clone(), 1 / math.sqrt(300 * max(255 - zero, zero))
@@ -61,29 +61,35 @@ def test_the_gradient_of_a_step_below_inside_and_above():
     for value, slope in ((-5.0, -2.0), (0.75, 0.25), (1.25, -0.25), (9.0, 3.0)):
         step.ratio.grad = None
         values = torch.tensor([[value]], requires_grad=True)
-        step(values).sum().backward()
-        assert step.ratio.grad.item() == pytest.approx(slope / math.sqrt(1 * 3))
-        assert values.grad.item() == (1.0 if -2.5 < value < 3.5 else 0.0)
+        step(values).mul(0.01).sum().backward()
+        assert step.ratio.grad.item() == pytest.approx(0.01 * slope / math.sqrt(1 * 3))
+        assert values.grad.item() == pytest.approx(0.01 if -2.5 < value < 3.5 else 0.0)
 
 
 def test_a_step_a_channel_counts_the_weights_of_its_channel():
     step, values = channel_step([1.0, 1.0], -2, 3), torch.full((2, 4), 9.0)
     values[1] = 0.25
-    step(values).sum().backward()
-    assert step.ratio.grad.tolist() == pytest.approx([4 * 3 / math.sqrt(4 * 3), 4 * -0.25 / math.sqrt(4 * 3)])
+    step(values).mul(0.01).sum().backward()
+    assert step.ratio.grad.tolist() == pytest.approx([0.04 * 3 / math.sqrt(4 * 3), 0.04 * -0.25 / math.sqrt(4 * 3)])
 
 
 def test_one_step_for_all_weights_counts_all():
     step, values = tensor_step(1.0, 0, -2, 3, whole=True), torch.full((2, 4), 9.0)
-    step(values).sum().backward()
-    assert step.ratio.grad.item() == pytest.approx(8 * 3 / math.sqrt(8 * 3))
+    step(values).mul(0.01).sum().backward()
+    assert step.ratio.grad.item() == pytest.approx(0.08 * 3 / math.sqrt(8 * 3))
 
 
 def test_under_sgd_the_step_moves_as_in_lsq():
     step = tensor_step(0.5, 0, -2, 3)
-    step(torch.tensor([[9.0, 9.0]])).sum().backward()
-    torch.optim.SGD(step.parameters(), lr=0.01).step()
+    step(torch.tensor([[9.0, 9.0]])).mul(0.01).sum().backward()
+    torch.optim.SGD(step.parameters(), lr=1.0).step()
     assert step.scale.item() == pytest.approx(0.5 - 0.01 * 6 / math.sqrt(2 * 3), rel=1e-5)
+
+
+def test_no_gradient_moves_a_step_by_more_than_a_tenth_of_it():
+    step = channel_step([1e-6, 1e-6])
+    step(torch.tensor([[9.0], [-9.0]])).mul(torch.tensor([[1e3], [1e3]])).sum().backward()
+    assert step.ratio.grad.tolist() == pytest.approx([MOST, -MOST])
 
 
 def test_learning_lessens_the_error_of_a_bad_step():

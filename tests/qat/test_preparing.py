@@ -212,6 +212,11 @@ def test_a_scheme_that_cannot_be_trained_for_is_told(changes, message):
         prepared(scheme=replace(SCHEME, **changes))
 
 
+def test_a_prepared_module_is_told():
+    with pytest.raises(TrainingError, match=r"(?s)has fake-quantisers already.*prepare the float network"):
+        prepare_qat(prepared(), SCHEME, pictures(8).batches(4))
+
+
 def test_odd_bits_and_methods_are_told():
     with pytest.raises(TrainingError, match=r"(?s)weight_bits.*3.*4 or 8"):
         prepared(weight_bits=3)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from edgekit.conversion.onnx_export import to_onnx
 from edgekit.distillation.forward import to_torch
-from edgekit.qat.folding import folded, record
+from edgekit.qat.folding import folded, shapes_of
 from edgekit.qat.skeleton import OTHER, ends_of, skeleton_of
 
 
@@ -40,7 +40,7 @@ class Many(nn.Module):
 
 def skeleton(module: nn.Module, x: Tensor):
     traced = folded(module.eval(), {"x": x.numpy()})
-    return traced, skeleton_of(traced, record(traced, to_torch({"x": x.numpy()}, torch.device("cpu"))))
+    return traced, skeleton_of(traced, shapes_of(traced, to_torch({"x": x.numpy()}, torch.device("cpu"))))
 
 
 def test_the_operators_are_those_of_the_exported_graph(tmp_path):
