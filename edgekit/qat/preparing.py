@@ -39,8 +39,8 @@ def prepare_qat(
     The copy is trained, distilled and saved as any module; :func:`edgekit.qat.exporting.for_export` ends it.
 
     Without BatchNorms that follow the weights it takes a lower learning rate than the network was trained with: a tenth
-    is usual. Layers keep their paths; weights lie one deeper, at ``PATH.layer.weight``, and the steps of the activations
-    are the submodule ``learned_ranges``. Biases are float in training.
+    is usual. Layers keep their paths; weights lie one deeper, at ``PATH.layer.weight``, and the activations' steps are
+    the submodule ``learned_ranges``. Biases are float in training.
 
     Args:
         module: Trained in float; it stays as it is.
