@@ -26,7 +26,7 @@ LAYERS = [
         *["_lookup", "_paths", "_draws", "_groups", "_readers", "_images", "_weights"],
     ],
     ["quantization"],
-    ["backends", "conversion", "distillation", "pruning"],
+    ["backends", "conversion", "distillation", "pruning", "qat"],
     ["apart", "claimed", "checking", "verdict", "bundle"],
     ["making", "choosing", "candidate", "planning", "sensitivity", "searching"],
     ["reporting", "schemas", "devices"],

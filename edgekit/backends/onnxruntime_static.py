@@ -40,7 +40,7 @@ from edgekit.quantization.bias_correction import correct_biases
 from edgekit.quantization.collect import channel_maxima, collect, load_statistics, open_probe, save_statistics
 from edgekit.quantization.equalization import equalize
 from edgekit.quantization.groups import name_nodes
-from edgekit.quantization.ranges import NEEDS_HISTOGRAM, TensorStatistics, range_of
+from edgekit.quantization.ranges import NEEDS_HISTOGRAM, TensorStatistics, range_of, why_unfit
 from edgekit.quantization.schemes import Plan, Scheme
 from edgekit.quantization.smooth_quant import smooth, smoothed_tensors
 from edgekit.runtime.external_data import external_files
@@ -52,8 +52,6 @@ NAME = "onnxruntime"
 # The first opset whose QuantizeLinear has an axis: one scale a channel.
 PER_CHANNEL_OPSET = 13
 FLOAT, OPTIMISED, QUANTISED = "float.onnx", "optimised.onnx", "quantised.onnx"
-# Attention masks are made of numbers like -1e9 and float32's least: beside them int8 tells nothing apart.
-_MASK = 1e8
 _ZERO_CHANNEL = 1e-5  # of the largest weight: 100 dB under it
 
 
@@ -257,17 +255,9 @@ def _place(
     statistics: Mapping[str, TensorStatistics],
     same: Mapping[str, str],
 ) -> Placing:
-    unfit = {name: why for name, one in statistics.items() if (why := _why_unfit(one)) is not None}
+    unfit = {name: why for name, one in statistics.items() if (why := why_unfit(one)) is not None}
     unfit |= {name: unfit[of] for name, of in same.items() if of in unfit}
     return place(given, job.operators, in_float, unfit, chosen=job.chosen)
-
-
-def _why_unfit(statistics: TensorStatistics) -> str | None:
-    if statistics.infinite:
-        return "its values are not finite"
-    if max(-statistics.minimum, statistics.maximum) > _MASK:
-        return f"its values reach {max(-statistics.minimum, statistics.maximum):.1g}, a mask"
-    return None if statistics.batches else "it has no values"
 
 
 def _with_pairs(

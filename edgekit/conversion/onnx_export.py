@@ -30,7 +30,14 @@ OWN_MARGIN_DB = 6.0  # an engine rounds in an order of its own: its error and to
 BATCH = "batch"
 
 
-def to_onnx(module: torch.nn.Module, example: Mapping[str, Array], out: Path) -> Artifact:
+def to_onnx(
+    module: torch.nn.Module,
+    example: Mapping[str, Array],
+    out: Path,
+    *,
+    precision: str = "fp32",
+    parity_db: float = PARITY_DB,
+) -> Artifact:
     """Exports a module with ``torch.onnx.export(dynamo=True)`` at opset 20 and checks its numbers.
 
     The batch (axis 0 of every input) stays dynamic and is named ``batch``; BatchNorms are folded by the exporter;
@@ -40,14 +47,16 @@ def to_onnx(module: torch.nn.Module, example: Mapping[str, Array], out: Path) ->
         module: The module; a single input is given by position, several by keyword.
         example: At least two real samples per input, stacked: arrays ``[n, …]`` by input name.
         out: Folder to write ``model.onnx`` into; nothing is left there when it fails.
+        precision: What the artifact is said to be: a module that holds quantisers is ``int8``.
+        parity_db: What the file must reach against the module.
 
     Returns:
-        The fp32 artifact, engine ``onnx``; its outputs are named as by :func:`edgekit.distillation.forward.call`.
+        The artifact, engine ``onnx``; its outputs are named as by :func:`edgekit.distillation.forward.call`.
 
     Raises:
         ExportError: torch cannot trace or translate it; names the operator and the user's line.
         TrainingError: The module does not take the example, or does not return tensors.
-        ParityError: The ONNX file computes something else (under 90 dB on the example).
+        ParityError: The ONNX file computes something else (under ``parity_db`` on the example).
     """
     _check_example(example)
     tensors = to_torch(example, device_of(module))
@@ -64,8 +73,8 @@ def to_onnx(module: torch.nn.Module, example: Mapping[str, Array], out: Path) ->
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=out) as folder:
         path = Path(folder) / "model.onnx"
         save_onnx(proto, path)
-        artifact = describe_onnx(path, precision="fp32")
-        _check_parity(artifact, example, expected, lambda: _own_rounding_db(module, tensors, expected))
+        artifact = describe_onnx(path, precision=precision)
+        _check_parity(artifact, example, expected, parity_db, lambda: _own_rounding_db(module, tensors, expected))
         for name in artifact.files:
             os.replace(artifact.folder / name, out / name)
     return replace(artifact, folder=out)
@@ -180,6 +189,7 @@ def _check_parity(
     artifact: Artifact,
     example: Mapping[str, Array],
     expected: Mapping[str, Array],
+    least_db: float,
     own_rounding_db: Callable[[], float | None],
 ) -> None:
     # Imported here: opening a session loads an engine, which exporting alone does not need.
@@ -204,13 +214,13 @@ def _check_parity(
                 fix="torch's exporter drops an addend as small as 1e-8, as in log(x + 1e-8): use x.clamp(min=1e-8)",
             )
         db = snr_db(reference, actual[name])
-        if db < PARITY_DB:
+        if db < least_db:
             own = own_rounding_db()
-            amplifies = own is not None and own < PARITY_DB + OWN_MARGIN_DB
+            amplifies = own is not None and own < least_db + OWN_MARGIN_DB
             raise ParityError(
                 f"the exported ONNX computes something else than the torch model at output {name!r}",
                 found=f"{db:.1f} dB" + (f"; torch's own float32 is {own:.1f} dB from its float64" if amplifies else ""),
-                allowed=f"at least {PARITY_DB:.0f} dB",
+                allowed=f"at least {least_db:.0f} dB",
                 fix="the network amplifies rounding, as untrained ones do: train it, or normalise between its layers"
                 if amplifies
                 else "look for randomness, in-place state or data-dependent branches in forward()",

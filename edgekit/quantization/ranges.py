@@ -13,6 +13,8 @@ from edgekit.quantization.histograms import BINS, Histogram
 
 PERCENTILE = 99.99
 LEVELS = 256
+# Attention masks are made of numbers like -1e9 and float32's least: beside them int8 tells nothing apart.
+_MASK = 1e8
 _STEP = 16  # bins between the thresholds that entropy tries
 _SHRINKS = np.linspace(0.1, 1.0, 91)
 
@@ -75,6 +77,15 @@ def range_of(statistics: TensorStatistics, method: str) -> tuple[float, float]:
         return 0.0, 0.0
     low, high = RANGE_METHODS[method](statistics)
     return max(low, statistics.minimum), min(high, statistics.maximum)
+
+
+def why_unfit(statistics: TensorStatistics) -> str | None:
+    """Why int8 cannot hold an activation; None where it can."""
+    if statistics.infinite:
+        return "its values are not finite"
+    if max(-statistics.minimum, statistics.maximum) > _MASK:
+        return f"its values reach {max(-statistics.minimum, statistics.maximum):.1g}, a mask"
+    return None if statistics.batches else "it has no values"
 
 
 def minmax(statistics: TensorStatistics) -> tuple[float, float]:
