@@ -16,7 +16,9 @@ from edgekit.artifact import Array, read_json
 from edgekit.data import Samples
 from edgekit.ingredients import Ingredients
 from edgekit.keeping import KEPT_JSON, keep, read_kept, write_kept
+from edgekit.recipe import Recipe
 from edgekit.recipe_augmentation import Adversarial
+from edgekit.recipe_training import Distillation, Teacher
 from edgekit.reporting.tables import percent
 from edgekit.teaching import TrainedModel, run_reference
 
@@ -51,7 +53,9 @@ def kept(tmp_path):
         models = (teacher or go.models[0], student or go.models[1])
         data = data or ingredients()
         found = outputs or [run_reference(one, None, data.test) for one in go.models]
-        return keep(*models, tuple(found), data, seed, tmp_path, lambda *told: go.told.append(told), attack)
+        learning = Distillation(adversarial=attack)
+        recipe = Recipe(name="kept", seed=seed, teacher=Teacher(model="m:teacher"), distillation=learning)
+        return keep(*models, tuple(found), data, recipe, tmp_path, lambda *told: go.told.append(told))
 
     go.models = (model(1), model(2))
     go.told = []

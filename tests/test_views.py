@@ -47,7 +47,7 @@ def views(project):
 def test_what_another_sensor_knows_is_learnt_by_pictures_and_ships_without_it(views):
     out = views / "out"
     longer = ("--set", "teacher.train.epochs=6", "--set", "distillation.epochs=6")
-    result = edgekit("deploy", views, "--out", out, *longer)
+    result = edgekit("deploy", views, "--out", out, *longer, "--engine", "onnxruntime", "--precision", "int8")
     assert result.exit_code in (0, 4), result.stderr
     report = json.loads((out / "report.json").read_text())
     assert report["kept"]["student"]["accuracy"] > 0.8
