@@ -45,6 +45,14 @@ class Sparse(Strict):
     scope: Literal["global", "layer"] = "global"
     dense: Names = ()
 
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Sparse:
+        if (self.share is None) == (self.pattern is None):
+            raise ValueError("one of share and pattern")
+        if self.pattern is not None and self.pattern[0] >= self.pattern[1]:
+            raise ValueError("a pattern [N, M] with N below M")
+        return self
+
 
 class Training(Strict):
     """How a module is trained, or fine-tuned.

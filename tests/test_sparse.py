@@ -39,9 +39,10 @@ def test_two_of_four(project):
     assert ((groups == 0).sum(axis=1) == 2).all()
 
 
-@pytest.mark.parametrize("given", ["{}", "{ share = 0.5, pattern = [2, 4] }"])
+@pytest.mark.parametrize("given", ["{}", "{ share = 0.5, pattern = [2, 4] }", "{ pattern = [4, 2] }"])
 def test_one_of_share_and_pattern_is_told(project, given):
     result = edgekit("distill", project, "--out", project / "out", "--set", f"distillation.sparse={given}")
     assert result.exit_code == 1
-    assert "share" in result.stderr
+    assert "distillation.sparse" in result.stderr
     assert "pattern" in result.stderr
+    assert not (project / "out" / ".steps").exists()  # told before anything is trained

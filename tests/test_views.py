@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from tiny_recipe import edgekit, stripes
 from torch import nn
 
+from edgekit.artifact import Preprocessing
 from edgekit.data import Samples
 from edgekit.distillation.adversarial import perturbed
 from edgekit.distillation.forward import call, take_inputs
@@ -104,6 +106,9 @@ def test_samples_of_some_inputs_keep_labels_and_lose_the_preprocessing_of_others
     samples = Samples(
         name="s", count=3, fetch=lambda i: {name: array[i] for name, array in arrays.items()}, targets=np.arange(3)
     )
+    samples = dataclasses.replace(samples, preprocessing=Preprocessing(input="a", scale=2.0))
+    assert samples.only(["a"]).preprocessing == samples.preprocessing
+    assert samples.only(["b"]).preprocessing is None
     part = samples.only(["b"]).subset([2, 0])
     assert list(part.tensors([0, 1])) == ["b"]
     assert part.targets.tolist() == [2, 0]
