@@ -35,6 +35,8 @@ from edgekit.reporting.report import REPORT_HTML, REPORT_JSON, REPORT_MD, target
 from edgekit.runtime import engine_version, missing
 from edgekit.searching import Trial, search
 from edgekit.shipping import Job, Run, exit_code_of, ship, why_it_ships
+from edgekit.shrinking.loop import prune_student
+from edgekit.shrinking.report import pruning_report
 from edgekit.steps import locked
 from edgekit.teaching import (
     TrainedModel,
@@ -101,7 +103,7 @@ def deploy(
     for job in jobs:
         check_replaceable(out / (bundle or job.target.name))
     with locked(out) as steps:
-        run = make_run(recipe, base, steps, progress)
+        run = make_run(recipe, base, steps, progress, choices or Choices())
         kept = kept_of(run)
         results = [_deploy_target(job, run, out / (bundle or job.target.name)) for job in jobs]
         report = _report(run, results, command) | {"seconds": round(time.perf_counter() - started, 1)} | kept
@@ -109,13 +111,20 @@ def deploy(
     return report
 
 
-def make_run(recipe: Recipe, base: Path, steps: Path, progress: Progress = silent) -> Run:
-    """Trains what is to be trained, crosses to ONNX and scores the references: what all targets share.
+def make_run(
+    recipe: Recipe, base: Path, steps: Path, progress: Progress = silent, choices: Choices | None = None
+) -> Run:
+    """Trains and prunes what is to be, crosses to ONNX and scores the references: what all targets share.
 
     Raises:
         EdgeKitError: The recipe, its data or its models are wrong.
     """
+    job = None if recipe.pruning is None else pruning_job(recipe, base, choices or Choices())
     data, teacher, student = train_models(recipe, base, steps, progress)
+    pruned = None
+    if job is not None:
+        pruned = prune_student(job, recipe, base, data, teacher, student, steps, progress)
+        student = pruned.best.model
     fp32 = _cross(recipe, student, seen_by(data, student.inputs), steps, progress)
     return Run(
         recipe=recipe,
@@ -126,7 +135,23 @@ def make_run(recipe: Recipe, base: Path, steps: Path, progress: Progress = silen
         references=score_references(teacher, student, fp32, data, steps, progress),
         steps=steps,
         progress=progress,
+        pruning=None if pruned is None else pruning_report(pruned),
     )
+
+
+def pruning_job(recipe: Recipe, base: Path, choices: Choices) -> Job:
+    """The target that a recipe's student is pruned for.
+
+    Raises:
+        SpecError: There is no such target, profile or engine.
+    """
+    assert recipe.pruning is not None  # asked for by whoever prunes
+    names = choices.targets or recipe.targets
+    target = recipe.pruning.target or names[0]
+    (job,) = make_jobs(
+        recipe, base, replace(choices, targets=(target,), engine=choices.engine or recipe.pruning.engine)
+    )
+    return job
 
 
 def make_task(job: Job, run: Run) -> Task:
@@ -166,6 +191,7 @@ def _report(run: Run, targets: list[dict[str, Any]], command: str | None) -> dic
         "reproduce": _reproduce(run, command),
         "targets": targets,
         "exit_code": worst([target["exit_code"] for target in targets]),
+        **({} if run.pruning is None else {"pruning": run.pruning}),
     }
 
 

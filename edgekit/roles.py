@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.errors import DataError, SpecError, did_you_mean
+from edgekit.errors import DataError, SpecError, UnknownName, did_you_mean
 from edgekit.ingredients import Ingredients
 from edgekit.models import is_onnx, is_stored
 from edgekit.recipe import Recipe
@@ -35,6 +35,7 @@ def check_roles(recipe: Recipe) -> None:
     _check_tasks(recipe)
     _check_line(recipe)
     _check_samples(recipe, "distillation", recipe.distillation)
+    _check_pruning(recipe)
     if teacher.train is not None:
         _check_samples(recipe, "teacher.train", teacher.train)
     if recipe.data is None and (student is not None or teacher.train is not None):
@@ -208,6 +209,31 @@ def _check_line(recipe: Recipe) -> None:
             allowed="one of the two",
             fix="remove one; or distil in two recipes, the second with the first's student as its teacher",
         )
+
+
+def _check_pruning(recipe: Recipe) -> None:
+    """There is a torch module to prune, samples to fine-tune on, and a criterion of that name."""
+    pruning, teacher = recipe.pruning, recipe.teacher
+    if pruning is None:
+        return
+    from edgekit.pruning.criteria import CRITERIA
+
+    if pruning.criterion not in CRITERIA and ":" not in pruning.criterion:
+        raise UnknownName("criterion", pruning.criterion, [*CRITERIA, "package.module:attr"], "pruning.criterion")
+    if recipe.student is None and is_onnx(teacher.model):
+        raise SpecError(
+            "an .onnx file cannot be pruned: its layers cannot be trained",
+            found=f"teacher.model = {teacher.model!r} and [pruning]",
+            fix="give the model as a torch factory",
+        )
+    if recipe.data is None:
+        raise SpecError(
+            "pruning scores moves and fine-tunes on training samples",
+            found="no [data] in the recipe",
+            allowed="data.train = …",
+            fix="add a [data] table",
+        )
+    _check_samples(recipe, "pruning.train", pruning.train)
 
 
 def _check_samples(recipe: Recipe, key: str, settings: Training) -> None:

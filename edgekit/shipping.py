@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgekit.artifact import Artifact, Manifest, Parent, to_json
 from edgekit.bundle import BundleFacts, make_golden, write_bundle
@@ -33,7 +34,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Run:
-    """What all targets of a run share."""
+    """What all targets of a run share; ``pruning`` is the report of one, None where nothing was pruned."""
 
     recipe: Recipe
     data: Ingredients
@@ -43,6 +44,7 @@ class Run:
     references: References
     steps: Path
     progress: Progress
+    pruning: dict[str, Any] | None = None
 
 
 def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manifest:

@@ -21,8 +21,8 @@ LAYERS = [
     ["runtime"],
     ["profiling"],
     [
-        *["specs", "data", "recipe", "recipe_training", "recipe_augmentation", "recipe_student", "catalog", "models"],
-        *["metrics", "steps", "labelling", "random_inputs"],
+        *["specs", "data", "recipe", "recipe_training", "recipe_augmentation", "recipe_student", "recipe_pruning"],
+        *["catalog", "models", "metrics", "steps", "labelling", "random_inputs"],
         *["_lookup", "_paths", "_draws", "_groups", "_readers", "_images", "_weights"],
     ],
     ["quantization"],
@@ -32,6 +32,8 @@ LAYERS = [
     ["reporting", "schemas", "devices"],
     [
         "pipeline",
+        "shrinking",
+        "latency_table",
         "ingredients",
         "references",
         "sensitivities",

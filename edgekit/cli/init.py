@@ -139,6 +139,29 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #weight = 1.0                     # factor of its loss; default: learnt, from how uncertain the task is
 #taught = true                    # whether the teacher has this output too
 
+# Blocks and channels are left out of the student until it meets a latency budget on the target's own engine.
+#[pruning]
+#budget_ms = 5.0                  # what the median may be; default: the profile's p50_ms
+#ratio = 0.5                      # the same as a share of the unpruned student's; of both the smaller counts
+#max_drop_points = 1.0            # against the teacher, on the samples kept for validation; default: the profile's
+#target = "local"                 # where it is measured; default: the first of the targets
+#engine = "openvino"              # default: the one that ships the unpruned student
+#steps = 4                        # in how many steps the budget is neared
+#blocks = true                    # whether whole blocks may go
+#channels = true                  # whether channels may go
+#multiple = 16                    # of which widths become a multiple; default: the target's
+#keep = []                        # paths of layers that keep their channels
+#criterion = "taylor"             # which channels go: "l1", "l2", "batchnorm", "taylor", "hessian", "activation",
+#                                # "random" or "module:attr"
+#importance = "loss"              # what a move costs: the rise of the loss, or what the "criterion" says
+#samples = 512                    # training samples that losses and criteria are computed on
+#table = "latency_table.json"     # measured on the device by `edgekit prune --table-only`, where this host is another
+#last_epochs = 20                 # of the step that meets the budget; default: as of every step
+
+# How it learns from the teacher after each step: the keys of [distillation].
+#[pruning.train]
+#epochs = 10
+
 # Samples: an .npz file, a folder or tar of images by class, or "package.module:attr" (a torch Dataset).
 # Without data everything is built and measured with random inputs, and accuracy is not judged.
 #[data]

@@ -18,6 +18,7 @@ COMMANDS = {
     "init": ("edgekit.cli.init:init", "Write a commented edgekit.toml to start from."),
     "deploy": ("edgekit.cli.deploying:deploy", "Run a recipe from the teacher to a proven bundle."),
     "distill": ("edgekit.cli.deploying:distill", "Train the teacher and distil the student of a recipe."),
+    "prune": ("edgekit.cli.pruning:prune", "Prune the student of a recipe to a latency budget."),
     "export": ("edgekit.cli.deploying:export", "Make a bundle from one model, without a recipe."),
     "quantize": ("edgekit.cli.quantizing:quantize", "Put one model in the precision that pays on a target."),
     "report": ("edgekit.cli.reporting:report", "Show finished runs again: text, HTML, Markdown, JUnit."),

@@ -13,6 +13,7 @@ from edgekit.cli.init import TEMPLATE
 from edgekit.cli.main import cli
 from edgekit.recipe import DataSpec, InputSpec, Quantization, Recipe
 from edgekit.recipe import load_recipe as load
+from edgekit.recipe_pruning import Pruning
 from edgekit.recipe_student import StudentSpec
 from edgekit.recipe_training import Distillation, FeatureMatch, ModelSpec, OtherTeacher, TaskSpec, Teacher, Training
 from edgekit.specs import parse_toml
@@ -23,6 +24,7 @@ TABLES = {
     "teacher.train": Training,
     "student": StudentSpec,
     "distillation": Distillation,
+    "pruning": Pruning,
     "data": DataSpec,
     "input": InputSpec,
     "quantization": Quantization,

@@ -1,0 +1,1 @@
+"""Pruning of a recipe's student to a latency budget."""

@@ -1,0 +1,265 @@
+"""Pruning to a latency budget: step by step smaller, each step fine-tuned, compiled, scored and measured anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+from edgekit.candidate import Candidate
+from edgekit.errors import SpecError, TrainingError
+from edgekit.ingredients import Ingredients
+from edgekit.latency_table import LatencyTable
+from edgekit.lessons import train_student
+from edgekit.progress import Progress
+from edgekit.pruning.knapsack import choose
+from edgekit.recipe import Recipe
+from edgekit.shipping import Job
+from edgekit.shrinking.scores import Line, Times, first_plan, score, time_in_turns
+from edgekit.shrinking.shapes import fitting_shape, groups_of, options_for
+from edgekit.shrinking.steps import NEAR, Pruned, Search, Step, normal_ms
+from edgekit.shrinking.tables import table_of
+from edgekit.teaching import TrainedModel
+
+MORE_STEPS = 2  # beyond those of the recipe, where latencies did not add up
+
+
+def prune_student(
+    job: Job,
+    recipe: Recipe,
+    base: Path,
+    data: Ingredients,
+    teacher: TrainedModel,
+    student: TrainedModel,
+    steps: Path,
+    progress: Progress,
+) -> Pruned:
+    """Leaves blocks and channels out of a student until it meets a latency budget.
+
+    Every step: what each possible move costs in loss and saves in latency, on the target's own engine; the shape that
+    keeps most within the step's aim (a knapsack, as HALP: M. Shen et al., NeurIPS 2022); that shape compiled and
+    measured, and undone where it is not shown to be faster; then fine-tuned with distillation from the teacher, scored
+    on the samples kept for validation, and measured again. It ends at the budget or at the limit of accuracy. All that
+    is long is a step that is found again, so a run that was killed goes on.
+
+    Args:
+        job: The target.
+        recipe: Has a table ``[pruning]``.
+        base: The recipe's folder.
+        data: Its data.
+        teacher: The recipe's teacher.
+        student: What is pruned; it stays as it is.
+        steps: Root of the step folders.
+        progress: Told of every step.
+
+    Raises:
+        SpecError: There is no budget, it is below what the smallest network takes, or the accuracy limit is broken
+            already by the unpruned student.
+        EdgeKitError: The student cannot be pruned, made or measured.
+    """
+    began = time.perf_counter()
+    line = Line(
+        recipe=recipe, job=job, base=base, data=data, teacher=teacher, student=student, steps=steps, progress=progress
+    )
+    search = _begin(line)
+    stopped = _run(search)
+    return Pruned(
+        line=line,
+        task=search.plan_task,
+        steps=tuple(search.steps),
+        table=search.table,
+        budget_ms=search.budget_ms,
+        limit_points=search.limit_points,
+        stopped=stopped,
+        notes=tuple(dict.fromkeys(search.notes)),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _begin(line: Line) -> Search:
+    """The unpruned student, measured and scored; refuses a budget or a limit that cannot be met."""
+    from edgekit.pruning.counting import macs_of
+
+    settings, limits = line.settings, line.job.profile.limits
+    limit = limits.max_drop_points if settings.max_drop_points is None else settings.max_drop_points
+    if settings.budget_ms is None and settings.ratio is None and limits.p50_ms is None:
+        raise SpecError(
+            "pruning has no budget",
+            found=f"neither pruning.budget_ms nor pruning.ratio, and profile {line.job.profile.name!r} has no p50_ms",
+            allowed="budget_ms = 5.0, or ratio = 0.5 of the unpruned student's",
+            fix="give one of them in [pruning], or --budget MS, or --ratio SHARE",
+        )
+    first, task = first_plan(line)
+    _check_limit(first, limit)
+    assert first.artifact is not None, "first_plan gives candidates that may ship"
+    assert line.student.module is not None, "roles refuse .onnx students"
+    if task.not_measured is None:
+        times = time_in_turns(first.artifact, first.artifact, first.artifact, task, line.steps)
+    else:
+        whole = table_of(line, line.student, [], first.plan, task, None)
+        times = Times(p50_ms=whole.whole_us / 1e3)
+    step = Step(
+        number=0,
+        aim_ms=None,
+        model=line.student,
+        changes=(),
+        said=(),
+        times=times,
+        candidate=first,
+        macs=macs_of(line.student.module, line.inputs()),
+        epochs=0,
+        kept=True,
+        why="unpruned",
+    )
+    given = (settings.budget_ms, settings.ratio and settings.ratio * times.p50_ms)
+    budget = min((one for one in given if one is not None), default=limits.p50_ms)
+    assert budget is not None, "checked above"
+    return Search(line=line, plan_task=task, first=first, steps=[step], budget_ms=budget, limit_points=limit)
+
+
+def unpruned_table(
+    job: Job,
+    recipe: Recipe,
+    base: Path,
+    data: Ingredients,
+    teacher: TrainedModel,
+    student: TrainedModel,
+    steps: Path,
+    progress: Progress,
+) -> LatencyTable:
+    """What each move of the unpruned student saves; arguments and errors as of :func:`prune_student`."""
+    line = Line(
+        recipe=recipe, job=job, base=base, data=data, teacher=teacher, student=student, steps=steps, progress=progress
+    )
+    first, task = first_plan(line)
+    groups, _ = groups_of(line, student)
+    return table_of(line, student, groups, first.plan, task, None)
+
+
+def _check_limit(first: Candidate, limit: float | None) -> None:
+    drop = first.proof.drop if first.proof else None
+    if limit is not None and drop is not None and drop.points > limit:
+        raise SpecError(
+            "pruning: the accuracy limit is broken already by the unpruned student",
+            found=f"{first.plan} lost {drop.points:.2f} points [{drop.low:.2f}, {drop.high:.2f}] on {drop.n:,} samples "
+            "kept for validation",
+            allowed=f"at most {limit:g} points",
+            fix="a larger max_drop_points, a better student, or another precision",
+        )
+
+
+def _run(search: Search) -> str:
+    """Goes step by step to the budget; why it ended."""
+    line, start, budget = search.line, search.now_ms, search.budget_ms
+    if start <= budget:
+        return "the unpruned student is within the budget"
+    count = line.settings.steps
+    aims = [start * (budget / start) ** (i / count) for i in range(1, count + 1)]
+    least = True
+    for aim in [*aims, *[budget] * MORE_STEPS]:
+        if search.now_ms <= aim * NEAR:
+            continue
+        line.progress("prune", len(search.steps) - 1, count, f"{search.now_ms:.3f} ms, next {aim:.3f} ms")
+        stopped = _step(search, aim, check_budget=least)
+        least = False
+        if stopped is not None:
+            return stopped
+    line.progress("prune", count, count, f"{search.now_ms:.3f} ms")
+    if search.now_ms <= budget * NEAR:
+        return "the budget is met"
+    return f"no shape was found within the budget: {search.now_ms:.3f} ms is the least of {len(search.steps)} steps"
+
+
+def _step(search: Search, aim_ms: float, *, check_budget: bool) -> str | None:
+    """Makes one step; why all ends with it, or None."""
+    line, before = search.line, search.now
+    groups, options = options_for(search)
+    if check_budget:
+        choose(options, search.budget_ms * 1e3)  # says so where the smallest network takes more
+    found = fitting_shape(search, groups, options, aim_ms)
+    if found is None:
+        return "nothing that is left to leave out is shown to make it faster"
+    model, change, said, times = found
+    number = len(search.steps)
+    from edgekit.pruning.counting import macs_of
+
+    assert model.module is not None
+    step = Step(
+        number=number,
+        aim_ms=aim_ms,
+        model=model,
+        changes=(*before.changes, change),
+        said=said,
+        times=times,
+        candidate=None,
+        macs=macs_of(model.module, line.inputs()),
+        epochs=0,
+        kept=False,
+        why="",
+    )
+    if times.faster is False:
+        why = "undone: fewer operations are not shown to be faster than the step before"
+        search.steps.append(dataclasses.replace(step, why=why))
+        return None
+    last = normal_ms(times, search.steps[0].times) <= search.budget_ms * NEAR
+    return _learn(search, step, last=last)
+
+
+def _learn(search: Search, step: Step, *, last: bool) -> str | None:
+    """Fine-tunes a step, scores it and measures it again; longer where it would else break the limit."""
+    settings = search.line.settings
+    long = settings.last_epochs or settings.train.epochs
+    rounds = [long] if last or long == settings.train.epochs else [settings.train.epochs, long]
+    for i, epochs in enumerate(rounds):
+        try:
+            model = _fine_tuned(search, step.model, epochs, f"pruned-{step.number}" + ("-longer" if i else ""))
+        except TrainingError as exc:
+            search.steps.append(dataclasses.replace(step, why=f"undone: fine-tuning failed: {exc.problem}"))
+            return f"fine-tuning of step {step.number} failed, and the step before is kept: {exc.problem}"
+        step = dataclasses.replace(step, model=model, epochs=step.epochs + epochs)
+        candidate = score(search.line, model, search.first.plan)
+        step = dataclasses.replace(step, candidate=candidate)
+        broken = _broken(candidate, search.limit_points)
+        if broken is None:
+            break
+    if broken is not None:
+        search.steps.append(dataclasses.replace(step, why=f"undone: {broken}"))
+        return f"step {step.number} {broken}"
+    search.steps.append(dataclasses.replace(step, times=_times(search, step), kept=True, why="within every limit"))
+    return None
+
+
+def _broken(candidate: Candidate, limit: float | None) -> str | None:
+    """Why a step may not be kept, in words."""
+    proof = candidate.proof
+    if candidate.failure or proof is None or proof.broken:
+        return candidate.failure or (proof.broken if proof else None) or "could not be made"
+    if limit is None or proof.drop is None or proof.drop.points <= limit:
+        return None
+    drop = proof.drop
+    return f"lost {drop.points:.2f} points [{drop.low:.2f}, {drop.high:.2f}], more than {limit:g}"
+
+
+def _times(search: Search, step: Step) -> Times:
+    """The latency of what was fine-tuned: its own weights and ranges."""
+    assert step.candidate is not None
+    made, before, first = step.candidate.artifact, search.now.candidate, search.first.artifact
+    if search.plan_task.not_measured is not None:
+        return step.times
+    assert made is not None, "a candidate that is kept was made"
+    assert before is not None, "likewise"
+    assert before.artifact is not None, "likewise"
+    assert first is not None, "likewise"
+    return time_in_turns(made, before.artifact, first, search.plan_task, search.line.steps)
+
+
+def _fine_tuned(search: Search, model: TrainedModel, epochs: int, name: str) -> TrainedModel:
+    """The student taught by the unpruned teacher; a resumable training like every other."""
+    from edgekit.distillation.beginnings import copied
+
+    line = search.line
+    assert model.module is not None
+    settings = line.settings.train.model_copy(update={"epochs": epochs})
+    link = line.recipe.model_copy(update={"distillation": settings})
+    twin = dataclasses.replace(model, module=copied(model.module))  # the step before stays as it is
+    return train_student(link, twin, [line.teacher], line.data, line.base, line.steps, line.progress, name)

@@ -1,0 +1,278 @@
+"""The loop that prunes to a budget, with scripted latencies and scores: what it keeps, what it undoes, when it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_line import fake_target, make_samples, make_task, quick_profile
+from torch import nn
+
+from edgekit.candidate import Candidate
+from edgekit.checking import Proof
+from edgekit.errors import SpecError, TrainingError
+from edgekit.ingredients import Ingredients
+from edgekit.metrics import Drop
+from edgekit.profiling.comparison import Ratio
+from edgekit.pruning.changes import Change
+from edgekit.pruning.knapsack import Option
+from edgekit.quantization.schemes import Plan
+from edgekit.recipe import Quantization
+from edgekit.shipping import Job
+from edgekit.shrinking import loop, shapes
+from edgekit.shrinking.report import met, pruning_report
+from edgekit.shrinking.scores import Times
+from edgekit.shrinking.steps import Pruned
+from edgekit.teaching import TrainedModel
+
+WHOLE_MS = 8.0  # eight blocks of a millisecond
+
+
+def candidate(drop: float | None, name: str = "first") -> Candidate:
+    """A candidate that lost so many points."""
+    lost = (
+        None
+        if drop is None
+        else Drop(points=drop, low=drop - 0.1, high=drop + 0.1, n=1000, disagreements=10, confidence=0.95)
+    )
+    proof = Proof(samples=1000, engine="null", reference_db=40.0, max_error=0.1, broken=None, artifact=0.9, drop=lost)
+    artifact: Any = SimpleNamespace(sha256=name)
+    return Candidate(plan=Plan(engine="null", precision="int8"), artifact=artifact, proof=proof)
+
+
+def ratio(value: float) -> Ratio:
+    fields = {field.name: 0 for field in dataclasses.fields(Ratio)}
+    return Ratio(**fields | {"ratio": value, "low": value * 0.99, "high": value * 1.01})  # type: ignore[arg-type]
+
+
+class Scripted:
+    """A network of eight blocks: how long what is left takes, and what it loses once it has learnt."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, drops: Any = lambda left, epochs: 0.0) -> None:
+        self.left, self.drops, self.learnt = 8, drops, []
+        self.block_ms, self.faster, self.first_drop = 1.0, True, 0.0
+        self.not_measured: str | None = None
+        monkeypatch.setattr(loop, "first_plan", self.first_plan)
+        monkeypatch.setattr(loop, "options_for", self.options)
+        monkeypatch.setattr(loop, "train_student", self.train)
+        monkeypatch.setattr(loop, "score", self.score)
+        monkeypatch.setattr(loop, "time_in_turns", lambda new, *others: self.times(new.sha256))
+        monkeypatch.setattr(shapes, "_cut", self.cut)
+        monkeypatch.setattr(shapes, "_shape_times", lambda search, model, us: self.times(model.sha256))
+        monkeypatch.setattr("edgekit.pruning.counting.macs_of", lambda module, inputs: 1000)
+        monkeypatch.setattr("edgekit.shrinking.scores.Line.inputs", lambda line: {})
+
+    def first_plan(self, line: Any) -> Any:
+        return candidate(self.first_drop, "8"), make_task()
+
+    def times(self, left: str) -> Times:
+        took = int(left) * self.block_ms + (8 - int(left)) * (1.0 - self.block_ms) * 0
+        share = took / (8 * self.block_ms)
+        if left == "8":
+            return Times(p50_ms=WHOLE_MS)
+        return Times(p50_ms=share * WHOLE_MS, ratio=ratio(share), faster=self.faster)
+
+    def options(self, search: Any) -> Any:
+        left = int(search.now.model.sha256)
+        groups = [
+            SimpleNamespace(
+                name=f"b{i}", moves=(SimpleNamespace(name="removed", change=Change(blocks={"blocks": (i,)})),)
+            )
+            for i in range(left - 1)
+        ]
+        whole = {
+            group.name: [
+                Option(name="whole", cost_us=1000.0, importance=0.0),
+                Option(name="removed", cost_us=0.0, importance=-0.1 * (i + 1)),
+            ]
+            for i, group in enumerate(groups)
+        }
+        return groups, {**whole, "everything else": [Option(name="stays", cost_us=1000.0, importance=0.0)]}
+
+    def cut(self, search: Any, change: Change) -> Any:
+        gone = change.blocks["blocks"]
+        left = int(search.now.model.sha256) - len(gone)
+        model = dataclasses.replace(search.now.model, sha256=str(left), parameters=left)
+        return model, (f"blocks {gone} left out",)
+
+    def train(self, recipe: Any, model: Any, teachers: Any, *others: Any) -> TrainedModel:
+        epochs = recipe.distillation.epochs
+        self.learnt.append((int(model.sha256), epochs))
+        if self.drops(int(model.sha256), epochs) is None:
+            raise TrainingError("pruned: the loss is nan")
+        return dataclasses.replace(model, training={"epochs": epochs})
+
+    def score(self, line: Any, model: TrainedModel, plan: Plan) -> Candidate:
+        assert model.training is not None
+        return candidate(self.drops(int(model.sha256), model.training["epochs"]), model.sha256)
+
+
+@pytest.fixture
+def line(monkeypatch):
+    return Scripted(monkeypatch)
+
+
+def prune(tmp_path: Path, *, limits: dict[str, float] | None = None, **settings: Any) -> Pruned:
+    from fake_line import make_recipe
+
+    table = {"train": {"epochs": 2}, "steps": 2} | settings
+    recipe = make_recipe(teacher={"model": "nets:teacher", "weights": "factory"}, pruning=table)
+    samples = make_samples()
+    data = Ingredients(
+        train=samples,
+        validation=samples,
+        calibration=samples,
+        test=samples,
+        test_sha256="0",
+        held_out=True,
+        metric=None,
+        metric_name=None,
+        labels=(),
+        parents=(),
+    )
+    model = TrainedModel(name="nets:teacher", module=nn.Linear(2, 2), sha256="8", parameters=8)
+    job = Job(
+        target=fake_target(),
+        profile=quick_profile(**(limits or {})),
+        engines=("null",),
+        quantization=Quantization(),
+    )
+    return loop.prune_student(job, recipe, tmp_path, data, model, model, tmp_path, lambda *args: None)
+
+
+def left(pruned: Pruned) -> list[tuple[int, bool]]:
+    """Blocks after each step, and whether it was kept."""
+    return [(int(step.model.sha256), step.kept) for step in pruned.steps]
+
+
+def test_it_nears_the_budget_in_steps_of_one_factor_and_ends_there(line, tmp_path):
+    found = prune(tmp_path, ratio=0.5)
+    assert left(found) == [(8, True), (5, True), (4, True)]
+    assert [round(step.aim_ms, 3) for step in found.steps[1:]] == [5.657, 4.0]
+    assert found.stopped == "the budget is met"
+    assert found.best.number == 2
+    assert met(found)
+    assert [len(step.changes) for step in found.steps] == [0, 1, 2]
+
+
+def test_the_least_important_blocks_go_first(line, tmp_path):
+    found = prune(tmp_path, ratio=0.5, steps=1)
+    assert found.best.changes[0].blocks == {"blocks": (0, 1, 2, 3)}
+
+
+def test_the_last_step_learns_longer(line, tmp_path):
+    prune(tmp_path, ratio=0.5, last_epochs=9)
+    assert line.learnt == [(5, 2), (4, 9)]
+
+
+def test_the_budget_is_that_of_the_profile_where_none_is_given(line, tmp_path):
+    found = prune(tmp_path, limits={"p50_ms": 6.0}, steps=1)
+    assert (found.budget_ms, left(found)) == (6.0, [(8, True), (6, True)])
+    assert pruning_report(found)["budget"] == "p50_ms of profile quick"
+
+
+def test_of_two_budgets_the_smaller_counts(line, tmp_path):
+    assert prune(tmp_path, ratio=0.5, budget_ms=6.5, steps=1).budget_ms == 4.0
+    assert prune(tmp_path, ratio=0.5, budget_ms=3.5, steps=1).budget_ms == 3.5
+
+
+def test_a_student_within_the_budget_stays_whole(line, tmp_path):
+    found = prune(tmp_path, budget_ms=9.0)
+    assert left(found) == [(8, True)]
+    assert found.stopped == "the unpruned student is within the budget"
+    assert met(found)
+
+
+def test_without_any_budget_it_says_how_to_give_one(line, tmp_path):
+    with pytest.raises(SpecError, match=r"no budget.*\n.*'quick' has no p50_ms(.|\n)*--ratio"):
+        prune(tmp_path)
+
+
+def test_it_ends_at_the_accuracy_limit_with_the_last_good_step(monkeypatch, tmp_path):
+    line = Scripted(monkeypatch, drops=lambda left, epochs: {5: 0.4, 4: 1.7}[left])
+    found = prune(tmp_path, ratio=0.5, max_drop_points=1.0)
+    assert left(found) == [(8, True), (5, True), (4, False)]
+    assert found.best.number == 1
+    assert "lost 1.70 points [1.60, 1.80], more than 1" in found.stopped
+    assert found.steps[2].why.startswith("undone: lost 1.70 points")
+    assert not met(found)
+    assert line.learnt == [(5, 2), (4, 2)]
+
+
+def test_a_step_beyond_the_limit_learns_longer_before_it_is_given_up(monkeypatch, tmp_path):
+    line = Scripted(monkeypatch, drops=lambda left, epochs: 1.7 if epochs == 2 else 0.5)
+    found = prune(tmp_path, ratio=0.5, max_drop_points=1.0, last_epochs=6)
+    assert line.learnt == [(5, 2), (5, 6), (4, 6)]
+    assert left(found) == [(8, True), (5, True), (4, True)]
+    assert [step.epochs for step in found.steps] == [0, 8, 6]
+
+
+def test_the_limit_is_that_of_the_profile_where_none_is_given(monkeypatch, tmp_path):
+    Scripted(monkeypatch, drops=lambda left, epochs: 0.8)
+    assert left(prune(tmp_path, limits={"max_drop_points": 0.5}, ratio=0.5))[-1] == (5, False)
+
+
+def test_a_limit_that_the_unpruned_student_breaks_is_told_before_anything_is_done(line, tmp_path):
+    line.first_drop = 2.0
+    with pytest.raises(SpecError, match=r"broken already by the unpruned student(.|\n)*2\.00 points \[1\.90, 2\.10\]"):
+        prune(tmp_path, ratio=0.5, max_drop_points=1.0)
+    assert line.learnt == []
+
+
+def test_fine_tuning_that_diverges_leaves_the_last_good_step(monkeypatch, tmp_path):
+    Scripted(monkeypatch, drops=lambda left, epochs: 0.1 if left == 5 else None)
+    found = prune(tmp_path, ratio=0.5)
+    assert left(found) == [(8, True), (5, True), (4, False)]
+    assert found.stopped == "fine-tuning of step 2 failed, and the step before is kept: pruned: the loss is nan"
+
+
+def test_a_shape_not_shown_to_be_faster_is_undone_before_it_is_trained(line, tmp_path):
+    line.faster = False
+    found = prune(tmp_path, ratio=0.5)
+    assert all(not step.kept for step in found.steps[1:])
+    assert "not shown to be faster" in found.steps[1].why
+    assert line.learnt == []
+    assert not met(found)
+    assert found.best.number == 0
+
+
+def test_a_shape_that_misses_its_aim_is_made_smaller(monkeypatch, tmp_path):
+    line = Scripted(monkeypatch)
+    sure = line.times
+    # A block saves half of what the table says.
+    monkeypatch.setattr(
+        line,
+        "times",
+        lambda left: (
+            sure(left)
+            if left == "8"
+            else dataclasses.replace(sure(left), p50_ms=(8 + int(left)) / 2, ratio=ratio((8 + int(left)) / 16))
+        ),
+    )
+    monkeypatch.setattr(loop, "time_in_turns", lambda new, *others: line.times(new.sha256))
+    monkeypatch.setattr(shapes, "_shape_times", lambda search, model, us: line.times(model.sha256))
+    found = prune(tmp_path, ratio=0.75, steps=1)
+    assert left(found) == [(8, True), (4, True)]
+
+
+def test_a_budget_below_the_smallest_network_is_told_before_anything_is_trained(line, tmp_path):
+    with pytest.raises(SpecError, match="below what the smallest network takes"):
+        prune(tmp_path, budget_ms=0.5)
+    assert line.learnt == []
+
+
+def test_the_report_holds_every_step(monkeypatch, tmp_path):
+    Scripted(monkeypatch, drops=lambda left, epochs: {5: 0.4, 4: 1.7}[left])
+    report = pruning_report(prune(tmp_path, ratio=0.5, max_drop_points=1.0))
+    assert [step["kept"] for step in report["steps"]] == [True, True, False]
+    assert [step["parameters"] for step in report["steps"]] == [8, 5, 4]
+    assert report["best"] == 1
+    assert report["budget"] == "0.5 of the unpruned student's 8.000 ms"
+    assert report["steps"][1]["ratio"]["ratio"] == pytest.approx(5 / 8)
+    assert report["steps"][1]["drop"]["points"] == 0.4
+    assert report["steps"][0]["ratio"] is None
+    assert np.isfinite(report["seconds"])

@@ -1,0 +1,152 @@
+"""``edgekit prune`` on a real engine: a residual network that is brought below a share of its own latency."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_pruning import write_striped
+from tiny_recipe import edgekit, edgekit_process
+
+from edgekit.artifact import read_json
+from edgekit.models import load_weights
+
+ENGINE = ["--engine", "onnxruntime"]
+MET, MISSED, NOT_MEASURED = 0, 3, 4
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    return write_striped(tmp_path_factory.mktemp("pruned") / "project")
+
+
+@pytest.fixture(scope="module")
+def ran(project):
+    """The recipe pruned once, in a process of its own."""
+    return edgekit_process("prune", project, *ENGINE, "--out", project / "out")
+
+
+@pytest.fixture(scope="module")
+def report(project, ran):
+    assert ran.returncode in (MET, MISSED), ran.stderr  # the machine may be too busy for its budget
+    return read_json(project / "out" / "pruning.json")
+
+
+def test_blocks_go_and_every_step_that_is_kept_is_shown_to_be_faster(report):
+    kept = [step for step in report["steps"][1:] if step["kept"]]
+    assert kept, [step["why"] for step in report["steps"]]
+    for step in kept:
+        assert step["ratio"]["high"] < 1
+        assert step["drop"]["n"] == report["samples"]
+        assert step["epochs"] == 2
+    macs = [step["macs"] for step in report["steps"] if step["kept"]]
+    assert macs == sorted(macs, reverse=True)
+    assert kept[-1]["parameters"] < report["steps"][0]["parameters"]
+    assert any("left out" in said or "channels" in said for said in kept[0]["changes"])
+
+
+def test_the_table_was_measured_and_says_what_a_block_saves(report):
+    rows = report["table"]["rows"]
+    assert report["table"]["source"] == "measured"
+    removed = next(row for row in rows if row["move"] == "removed")
+    assert removed["members"] >= 5
+    assert removed["shown"]
+    assert 0 < removed["low_ms"] <= removed["saved_ms"] <= removed["high_ms"] < report["table"]["whole_ms"]
+
+
+def test_it_shows_a_table_within_80_columns_and_says_where_all_is(ran, report, project):
+    assert max(map(len, ran.stdout.splitlines())) <= 80
+    assert f"picture: {project / 'out' / 'pruning.html'}" in ran.stdout.replace("\n", "")
+    assert "next: edgekit deploy" in ran.stdout
+    assert re.search(r"moves? ", ran.stderr)  # what is about to be measured is forecast
+
+
+def test_every_step_can_be_had_again_from_its_file(report, project):
+    from edgekit._lookup import importable
+    from edgekit.pruning.changes import apply_change, from_json
+
+    step = next(step for step in report["steps"][1:] if step["kept"])
+    changes = json.loads((project / "out" / "pruned" / f"step-{step['number']}.json").read_text())
+    with importable(project):
+        from stripednets import Net
+    module, inputs = Net().eval(), {"input": torch.zeros(2, 1, 12, 12)}
+    for change in changes:
+        apply_change(module, inputs, from_json(change))
+    load_weights(module, project / "out" / "pruned" / f"step-{step['number']}.safetensors", where="test")
+    assert sum(p.numel() for p in module.parameters()) == step["parameters"]
+
+
+def test_once_more_it_trains_and_measures_nothing(report, project, ran):
+    again = edgekit_process("prune", project, *ENGINE, "--out", project / "out")
+    assert again.returncode == ran.returncode
+    assert "train pruned" not in again.stderr
+    found = read_json(project / "out" / "pruning.json")
+    assert {**found, "seconds": 0} == {**report, "seconds": 0}
+
+
+def test_deploy_ships_what_was_pruned_and_trains_nothing_again(report, project):
+    deployed = edgekit_process("deploy", project, *ENGINE, "--out", project / "out")
+    assert deployed.returncode in (MET, MISSED, NOT_MEASURED), deployed.stderr
+    assert "train pruned" not in deployed.stderr
+    found = read_json(project / "out" / "report.json")
+    best = report["steps"][report["best"]]
+    assert found["models"]["student"]["parameters"] == best["parameters"]
+    assert not found["same_model"]
+    assert found["pruning"]["best"] == report["best"]
+    assert [step["name"] for step in found["targets"][0]["steps"]][0] == "teacher"
+
+
+def test_elsewhere_a_roofline_takes_the_place_of_measuring_and_says_so(project, ran, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(project / "out", out)
+    shown = edgekit("prune", project, "--target", "raspberry-pi-4", *ENGINE, "--json", "--out", out)
+    assert shown.exit_code == NOT_MEASURED, shown.output
+    found = json.loads(shown.stdout)
+    assert found["estimate"] == "estimate: roofline"
+    assert all(step["estimated"] and step["ratio"] is None for step in found["steps"])
+    assert found["steps"][-1]["p50_ms"] <= 1.01 * found["budget_ms"]
+
+
+def test_a_table_alone_is_measured_for_a_student_that_is_pruned_elsewhere(project, ran, report, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(project / "out", out)
+    (out / "latency_table.json").unlink()
+    shown = edgekit("prune", project, *ENGINE, "--table-only", "--out", out)
+    assert shown.exit_code == MET, shown.output
+    assert "removed" in shown.output
+    assert read_json(out / "latency_table.json")["rows"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--ratio", "1.5"], r"--ratio: .*ratio"),
+        (["--budget", "-1"], r"--budget: .*budget_ms"),
+        (["--set", "pruning.criterion=tailor"], r"criterion 'tailor'(.|\n)*taylor"),
+        (["--set", "pruning.blocks=false", "--set", "pruning.channels=false"], r"blocks or channels"),
+        (["--set", "pruning.train.generations=2"], r"no train.generations"),
+        (["--engine", "openvin"], r"'openvin' is no candidate"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_done(project, tmp_path, arguments, said):
+    shown = edgekit("prune", project, *arguments, "--out", tmp_path / "out")
+    assert shown.exit_code == 1, shown.output
+    assert re.search(said, shown.output), shown.output
+    assert not list((tmp_path / "out").glob(".steps/teacher-*"))
+
+
+def test_two_budgets_on_the_command_line_are_wrong_usage(project):
+    assert edgekit("prune", project, "--budget", "1", "--ratio", "0.5").exit_code == 2
+
+
+def test_a_recipe_without_the_table_is_told_how_to_prune(project, tmp_path):
+    text = (project / "edgekit.toml").read_text()
+    plain = re.sub(r"\[pruning\](.|\n)*?\[data\]", "[data]", text)
+    copied = write_striped(tmp_path / "plain")
+    (copied / "edgekit.toml").write_text(plain)
+    shown = edgekit("prune", copied, "--out", tmp_path / "out")
+    assert (shown.exit_code, "add the table, or --ratio 0.5" in shown.output) == (1, True)

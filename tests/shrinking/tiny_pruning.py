@@ -1,0 +1,75 @@
+"""A residual network for pictures of stripes, and the recipe that prunes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tiny_recipe import write_project
+
+NETS = '''
+"""Residual networks for 12x12 pictures of stripes, whose blocks take most of their time."""
+
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        return self.relu(x + self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
+
+
+class Net(nn.Module):
+    def __init__(self, blocks=6, width=32):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU())
+        self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)))
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 3))
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x)))
+'''
+
+RECIPE = """
+name = "striped"
+targets = ["local"]
+profile = "quick.toml"
+[teacher]
+model = "stripednets:Net"
+[teacher.train]
+epochs = 2
+batch_size = 16
+learning_rate = 0.005
+[pruning]
+ratio = 0.6
+steps = 1
+samples = 48
+[pruning.train]
+epochs = 2
+batch_size = 16
+learning_rate = 0.002
+[data]
+train = "train.npz"
+test = "test.npz"
+calibration = 32
+labels = ["flat", "rows", "columns"]
+[input]
+layout = "NHWC"
+scale = 0.00392156862745098
+mean = [0.5]
+std = [0.5]
+[quantization]
+precision = "fp32"
+"""
+
+
+def write_striped(folder: Path) -> Path:
+    """Writes the recipe, its network, its data and its profiles into ``folder``."""
+    write_project(folder)
+    (folder / "stripednets.py").write_text(NETS)
+    (folder / "edgekit.toml").write_text(RECIPE)
+    return folder
