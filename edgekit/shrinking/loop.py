@@ -154,9 +154,9 @@ def _run(search: Search) -> str:
     if start <= budget:
         return "the unpruned student is within the budget"
     count = line.settings.steps
-    aims = [start * (budget / start) ** (i / count) for i in range(1, count + 1)]
+    aims = [start * (budget / start) ** (i / count) for i in range(1, count)]
     least = True
-    for aim in [*aims, *[budget] * MORE_STEPS]:
+    for aim in [*aims, *[budget] * (1 + MORE_STEPS)]:
         if search.now_ms <= aim * NEAR:
             continue
         line.progress("prune", len(search.steps) - 1, count, f"{search.now_ms:.3f} ms, next {aim:.3f} ms")

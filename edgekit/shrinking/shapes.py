@@ -82,7 +82,7 @@ def fitting_shape(
     least_us = sum(min(option.cost_us for option in each) for each in options.values())
     moves = {group.name: {move.name: move.change for move in group.moves} for group in groups}
     for _ in range(TRIES):
-        chosen = choose(options, max(goal_us, least_us))
+        chosen = choose(options, max(goal_us, least_us) * NEAR)
         picked = [moves[name][one.name] for name, one in chosen.options.items() if one.name in moves.get(name, {})]
         if not picked:
             break

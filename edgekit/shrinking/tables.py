@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from edgekit._paths import expand_path
 from edgekit.candidate import Task
 from edgekit.errors import SpecError
-from edgekit.latency_table import LatencyTable, estimate_table, measure_table, read_table
+from edgekit.latency_table import LatencyTable, measure_table, read_table
 from edgekit.quantization.schemes import Plan
+from edgekit.roofline import estimate_table
 from edgekit.shrinking.scores import Line
 from edgekit.teaching import TrainedModel
 
