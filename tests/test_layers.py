@@ -28,7 +28,10 @@ LAYERS = [
     ["quantization"],
     ["backends", "conversion", "distillation", "pruning", "qat"],
     ["apart", "claimed", "checking", "verdict", "bundle"],
-    ["making", "choosing", "candidate", "planning", "sensitivity", "searching"],
+    [
+        *["making", "choosing", "candidate", "planning", "sensitivity", "searching"],
+        *["table_file", "latency_table", "roofline"],
+    ],
     ["reporting", "schemas", "devices"],
     [
         "pipeline",

@@ -1,0 +1,393 @@
+"""What each move of each move group saves on the target's own engine, measured in turns with the whole network."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from edgekit import __version__
+from edgekit.artifact import Artifact, to_json
+from edgekit.backends import load_backend
+from edgekit.backends.methods import check_plan
+from edgekit.choosing import ratio_in_turns
+from edgekit.errors import EdgeKitError, EngineError, MeasurementError, ModelError
+from edgekit.making import compile_step, export, hash_array, measure_step, measuring_feeds, quantize_step
+from edgekit.profiling.host import this_host
+from edgekit.profiling.load import COMPARED_TURN_S, LoadSpec
+from edgekit.profiling.measured import Measured
+from edgekit.profiling.statistics import bounds_or_stretches, percentile
+from edgekit.pruning.knapsack import Option
+from edgekit.quantization.schemes import Plan
+from edgekit.runtime import engine_version
+from edgekit.steps import run_step, step_folder
+from edgekit.table_file import MAKE_ONE, MEASURED, TABLE_FILE, LatencyTable, Row, load_table, read_table, write_table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from edgekit.candidate import Task
+    from edgekit.pruning.moves import MoveGroup
+    from edgekit.pruning.variants import Variant
+
+__all__ = [
+    "LatencyTable",
+    "Row",
+    "forecast",
+    "measure_table",
+    "notes_of",
+    "options_of",
+    "overlap_us",
+    "read_table",
+    "write_table",
+]
+
+SECONDS = 1.5
+MOST_SECONDS = 30.0
+ROUNDS = 30
+MOST_VARIANTS = 6  # measured in the same turns, the whole network beside them
+SAMPLES = 32  # that calibrate
+STEP = "latency-table"
+WHOLE = "whole"
+REST = "everything else"
+
+
+def forecast(
+    module: Module, groups: Sequence[MoveGroup], plan: Plan, task: Task, steps: Path, *, samples: int = SAMPLES
+) -> str:
+    """What :func:`measure_table` is about to do, in words; how long a build takes is known once one was made."""
+    from edgekit.pruning.variants import variants_of
+
+    task, plan, load = _of_table(task, plan, samples)
+    variants = variants_of(groups)
+    if step_folder(steps, STEP, _key(module, groups, plan, task, load)).is_dir():
+        return f"{len(variants)} moves on {plan}: already measured"
+    return (
+        f"{len(variants)} moves of {len({group.alike for group in groups})} kinds of blocks and channels on {plan}: "
+        f"{len(variants) + 1} builds, and {_measuring_s(len(variants), load):.0f} s of measuring in turns or more"
+    )
+
+
+def measure_table(
+    module: Module,
+    inputs: Mapping[str, Tensor],
+    groups: Sequence[MoveGroup],
+    plan: Plan,
+    task: Task,
+    steps: Path,
+    *,
+    samples: int = SAMPLES,
+) -> LatencyTable:
+    """Builds and measures each move on the engine, beside the whole network and in the same turns as it.
+
+    A move is made in all groups of a class at once, so that what is told apart is many times what one group saves; by
+    the number of groups the difference is divided. All builds and measurements are steps: what a killed run had
+    finished is not repeated, and the table is a step of its own.
+
+    Args:
+        module: What is to be pruned.
+        inputs: A batch that it runs on.
+        groups: Its move groups.
+        plan: How it is deployed. Nodes that it leaves in float are quantised here: a changed network has other names.
+        task: Its target, profile and samples.
+        steps: Root of the step folders.
+        samples: That calibrate; where the quantisers are placed counts here, not how well they fit.
+
+    Raises:
+        MeasurementError: This host is not the target, or the whole network cannot be measured.
+        EdgeKitError: The whole network cannot be built.
+    """
+    from edgekit.pruning.variants import variants_of
+
+    _check_here(plan, task)
+    began, left_float = time.monotonic(), plan.float_groups
+    line = forecast(module, groups, plan, task, steps, samples=samples)
+    task, plan, load = _of_table(task, plan, samples)
+    step, count = _name(plan), len(variants_of(groups))
+    task.progress(step, 0, count, line)
+    failed: list[str] = []
+
+    def make(folder: Path) -> None:
+        notes = [f"{len(left_float)} nodes that {plan.engine} keeps in float are quantised in it"] if left_float else []
+        built = _build(module, inputs, groups, plan, task, steps, notes)
+        whole_us, rows = _measure(built, plan, task, steps, load, failed)
+        table = LatencyTable(
+            engine=plan.engine,
+            engine_version=engine_version(plan.engine),
+            precision=plan.precision,
+            source=MEASURED,
+            host=to_json(this_host()),
+            batch=load.batch,
+            whole_us=whole_us,
+            rows=tuple(rows),
+            classes=tuple(dict.fromkeys(group.alike for group in groups)),
+            notes=(*notes, *failed),
+            seconds=time.monotonic() - began,
+        )
+        write_table(table, folder / TABLE_FILE)
+
+    folder = run_step(steps, STEP, _key(module, groups, plan, task, load), make)
+    table = load_table(folder / TABLE_FILE)
+    if failed:
+        shutil.rmtree(folder)  # what crashed for want of memory may do well next time
+    task.progress(step, count, count)
+    return table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Built:
+    """The whole network, where ``variant`` is None, or a variant that was made in ``made`` members."""
+
+    artifact: Artifact
+    variant: Variant | None = None
+    made: int = 0
+
+
+def _build(
+    module: Module,
+    inputs: Mapping[str, Tensor],
+    groups: Sequence[MoveGroup],
+    plan: Plan,
+    task: Task,
+    steps: Path,
+    notes: list[str],
+) -> list[_Built]:
+    """The whole network and every variant that can be made; the others are noted."""
+    from edgekit.pruning.variants import made_of, variants_of
+
+    longest_s = 0.0
+
+    def build(changed: Module) -> Artifact:
+        nonlocal longest_s
+        began = time.monotonic()
+        artifact = export(changed, task.test, steps)
+        if plan.precision != "fp32":
+            artifact = quantize_step(artifact, plan, task, steps)
+        artifact = compile_step(artifact, plan.engine, task, steps)
+        longest_s = max(longest_s, time.monotonic() - began)  # what an earlier run had made takes no time
+        return artifact
+
+    variants, load = variants_of(groups), table_load(task)
+    built = [_Built(artifact=build(module))]
+    for i, variant in enumerate(variants):
+        left_s = (len(variants) - i) * longest_s + _measuring_s(len(variants), load)
+        task.progress(_name(plan), i, len(variants), f"{variant}; about {left_s:.0f} s left")
+        try:
+            artifact, made = made_of(variant, module, inputs, build)
+            built.append(_Built(artifact=artifact, variant=variant, made=made))
+        except EdgeKitError as exc:
+            notes.append(f"{variant}: left out, for it cannot be built: {_in_a_line(exc)}")
+    return built
+
+
+def _measure(
+    built: Sequence[_Built], plan: Plan, task: Task, steps: Path, load: LoadSpec, failed: list[str]
+) -> tuple[float, list[Row]]:
+    """The median of the whole network in microseconds, and a row for every variant that could be measured."""
+    whole, *others = built
+    turns: list[tuple[_Built, Measured, Measured, int]] = []
+    medians_us = []
+    for start in range(0, max(1, len(others)), MOST_VARIANTS):
+        side_by_side = others[start : start + MOST_VARIANTS]
+        task.progress(f"{_name(plan)}: in turns", start, len(others))
+        base, *measured = measure_step([each.artifact for each in (whole, *side_by_side)], task, steps, load)
+        if base.status != "ok":
+            raise MeasurementError(f"the whole network cannot be measured on {plan}", found=base.reason or base.status)
+        medians_us.append(1000 * percentile(base.application_ms, 50.0))
+        turns += [(each, base, got, 1 + len(measured)) for each, got in zip(side_by_side, measured, strict=True)]
+    whole_us = median(medians_us)
+    rows = []
+    for each, base, got, sides in turns:
+        shares = _shares(base, got, sides)
+        if shares is not None:
+            rows.append(_row(each, whole_us, shares))
+        else:
+            why = _in_a_line(got.reason or got.status) if got.status != "ok" else "too few queries for an interval"
+            failed.append(f"{each.variant}: left out, for it could not be measured: {why}")
+    return whole_us, rows
+
+
+def _row(built: _Built, whole_us: float, shares: tuple[float, float, float]) -> Row:
+    assert built.variant is not None, "the whole network is no row"
+    variant, (share, low, high) = built.variant, shares
+    return Row(
+        alike=variant.group.alike,
+        kind=variant.group.kind,
+        group=variant.group.name,
+        members=variant.members,
+        move=variant.move,
+        saved_us=whole_us * (1 - share) / built.made,
+        low_us=whole_us * (1 - high) / built.made,
+        high_us=whole_us * (1 - low) / built.made,
+    )
+
+
+def _shares(base: Measured, other: Measured, sides: int) -> tuple[float, float, float] | None:
+    """The other's median over the base's, and its interval; None where it is not known.
+
+    Where the ratio in turns has no interval, or the sides drift apart, it is that of the medians' own bounds, which
+    turns do not sharpen.
+    """
+    if other.status != "ok":
+        return None
+    ratio = ratio_in_turns(base, other, sides)
+    if ratio is not None and ratio.settled:
+        return ratio.ratio, ratio.low, ratio.high
+    whole, less = (bounds_or_stretches(each.application_ms, 50.0) for each in (base, other))
+    if whole.lower_ms is None or whole.upper_ms is None or less.lower_ms is None or less.upper_ms is None:
+        return None
+    share = percentile(other.application_ms, 50.0) / percentile(base.application_ms, 50.0)
+    return share, less.lower_ms / whole.upper_ms, less.upper_ms / whole.lower_ms
+
+
+def table_load(task: Task) -> LoadSpec:
+    """Enough for a ratio of medians, little enough for dozens of sides."""
+    load = task.profile.load_spec()
+    seconds = min(SECONDS, load.min_seconds)
+    return replace(
+        load,
+        percentiles=(50.0,),
+        min_seconds=seconds,
+        max_seconds=max(MOST_SECONDS, seconds),
+        min_count=ROUNDS * (load.turn_queries - 1),
+        cold_loads=1,
+        shortest_turn_s=COMPARED_TURN_S,
+    )
+
+
+def _measuring_s(variants: int, load: LoadSpec) -> float:
+    return load.min_seconds * (variants + max(1, math.ceil(variants / MOST_VARIANTS)))
+
+
+def _of_table(task: Task, plan: Plan, samples: int) -> tuple[Task, Plan, LoadSpec]:
+    """The task with few samples to calibrate, the plan as it is built here, and the load."""
+    if task.calibration is not None:
+        few = task.calibration.subset(range(min(samples, len(task.calibration))))
+        task = replace(task, calibration=few)
+    if plan.precision == "int8" and plan.scheme is None:
+        plan = replace(plan, scheme=load_backend(plan.engine).scheme(task.target))
+    return task, replace(plan, float_groups=()), table_load(task)
+
+
+def _check_here(plan: Plan, task: Task) -> None:
+    if task.not_measured is not None:
+        raise MeasurementError(
+            f"what moves save on target {task.target.name!r} cannot be measured here",
+            found=task.not_measured,
+            allowed="a latency table that was measured on the device, or an estimate",
+            fix=MAKE_ONE,
+        )
+    reason = load_backend(plan.engine).missing(task.target)
+    if reason is not None:
+        raise EngineError(f"engine {plan.engine!r} cannot prepare a model here", found=reason)
+    check_plan(plan, task.target)
+
+
+def _key(module: Module, groups: Sequence[MoveGroup], plan: Plan, task: Task, load: LoadSpec) -> dict[str, Any]:
+    from edgekit.models import class_sources, state_hash
+
+    feeds = measuring_feeds(task.test, load.batch)
+    key: dict[str, Any] = to_json(
+        {
+            "edgekit": __version__,
+            "module": state_hash(module),
+            "sources": class_sources(module),
+            "groups": [[group.name, group.kind, group.alike, group.moves] for group in groups],
+            "plan": plan,
+            "target": task.target.model_dump(),
+            "engine": engine_version(plan.engine),
+            "host": this_host(),
+            "load": load,
+            "feeds": {name: hash_array(array) for name, array in feeds.items()},
+            "preprocessing": task.test.preprocessing,
+            "calibration": task.calibration.fingerprint() if task.calibration and plan.needs_samples else None,
+        }
+    )
+    return key
+
+
+def _name(plan: Plan) -> str:
+    return f"latency table on {plan.engine}"
+
+
+def _in_a_line(error: object) -> str:
+    return ", ".join(line.strip() for line in str(error).splitlines())
+
+
+def options_of(
+    table: LatencyTable, groups: Sequence[MoveGroup], worth: Mapping[str, Mapping[str, float]]
+) -> dict[str, list[Option]]:
+    """Options for :func:`edgekit.pruning.knapsack.choose`, in microseconds: of each group, and of everything else.
+
+    A group costs what its best move saves, a move what it saves less than that; what no move saves is one group of one
+    option. So a choice costs what the network takes with it, savings taken to add up, and :func:`overlap_us` more.
+
+    Args:
+        table: What moves save.
+        groups: What may be pruned; those without a move that is shown to save time get no entry.
+        worth: How much is lost with a move, by group and move; see :func:`edgekit.pruning.worth.worth_of`.
+
+    Raises:
+        ModelError: The worth of a move that could be chosen is not known.
+    """
+    options = {}
+    for group in groups:
+        saved = shown_of(table, group)
+        if not saved:
+            continue
+        most = max(saved.values())
+        options[group.name] = [Option(name=WHOLE, cost_us=most, importance=0.0)]
+        for move, saved_us in saved.items():
+            if move not in worth.get(group.name, {}):
+                raise ModelError(
+                    f"group {group.name!r}, move {move!r}: its worth is not known",
+                    found=", ".join(worth.get(group.name, {})) or "no worth of any move of the group",
+                    fix="give the worth of every move of every group",
+                )
+            options[group.name].append(
+                Option(name=move, cost_us=max(0.0, most - saved_us), importance=-worth[group.name][move])
+            )
+    return options | {REST: [Option(name=WHOLE, cost_us=max(0.0, _rest_us(table, groups)), importance=0.0)]}
+
+
+def overlap_us(table: LatencyTable, groups: Sequence[MoveGroup]) -> float:
+    """By how much the best moves of all groups save more than the whole network takes; 0 where they do not.
+
+    That is so where they save the same time twice, as blocks and the channels that go through them do, or by noise.
+    It is what a budget for the options of :func:`options_of` is larger by.
+    """
+    return max(0.0, -_rest_us(table, groups))
+
+
+def notes_of(table: LatencyTable, groups: Sequence[MoveGroup]) -> list[str]:
+    """What was left out of the options of some groups and why, in words."""
+    unknown = [
+        f"{group.name}, {move.name}: left out, for no latency of it is known"
+        for group in groups
+        for move in group.moves
+        if group.alike not in table.classes
+    ]
+    notes = [*table.notes, *table.not_shown, *unknown]
+    over_us = overlap_us(table, groups)
+    if over_us:
+        notes.append(
+            f"the best moves of all groups save {table.whole_us + over_us:.3g} µs of {table.whole_us:.3g} µs: "
+            "some save the same time twice, so that together they save less than the table says"
+        )
+    return notes
+
+
+def shown_of(table: LatencyTable, group: MoveGroup) -> dict[str, float]:
+    """What the moves of a group save that are shown to save time, in microseconds, by move."""
+    rows = {row.move: row for row in table.rows if row.alike == group.alike and row.shown}
+    return {move.name: rows[move.name].saved_us for move in group.moves if move.name in rows}
+
+
+def _rest_us(table: LatencyTable, groups: Sequence[MoveGroup]) -> float:
+    return table.whole_us - math.fsum(max(shown_of(table, group).values(), default=0.0) for group in groups)
