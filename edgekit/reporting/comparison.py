@@ -45,6 +45,12 @@ def times(value: float, ratio: Mapping[str, Any]) -> str:
     return f"{value:.{2 if width >= 0.02 else 3 if width >= 0.002 else 4}f}"
 
 
+def times_text(ratio: Mapping[str, Any]) -> str:
+    """A ratio with its interval: ``0.93 [0.91, 0.95]``."""
+    value, low, high = (times(ratio[key], ratio) for key in ("ratio", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
 def sentence(pair: Mapping[str, Any]) -> str:
     """What was found of a pair's medians, e.g. ``B takes 0.61× the time of A [0.60, 0.62]: 39% less``."""
     base, other = pair["base"], pair["other"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekit.reporting import comparison
+from edgekit.reporting import comparison, pruned
 from edgekit.reporting.kept import corruption_table, kept_table, lost_table, sentence
 from edgekit.reporting.tables import (
     MARK,
@@ -144,6 +144,8 @@ def _body(report: Mapping[str, Any]) -> Iterator[Part]:
         return
     for target in report["targets"]:
         yield from _target(report, target, alone=len(report["targets"]) == 1)
+    if report.get("pruning"):
+        yield from _pruning(report["pruning"])
     if report.get("kept"):
         yield Part(text=_kept(report["kept"]), fold="Where the student lost")
     yield Part(text=_reproduce(report), fold="How to reproduce")
@@ -152,6 +154,16 @@ def _body(report: Mapping[str, Any]) -> Iterator[Part]:
 def _kept(kept: Mapping[str, Any]) -> str:
     tables = [table for table in (kept_table(kept), lost_table(kept), corruption_table(kept)) if table[1]]
     return "\n\n".join([f"{escape(sentence(kept))}.", *map(_table, tables)])
+
+
+def _pruning(found: Mapping[str, Any]) -> Iterator[Part]:
+    """What came of it in sight, since the model that ships is another than the recipe's; how, folded."""
+    estimate = f" Latencies are an **estimate**: {escape(found['estimate'])}." if found["estimate"] else ""
+    yield Part(text=f"**Pruned**: {escape(pruned.pruning_sentence(found))}.{estimate}")
+    said = [f"- {escape(name)}: {escape(text)}" for name, text in pruned.remarks(found)]
+    said += [f"- {escape(note)}" for note in found["notes"]]
+    text = "\n\n".join([_table(_marked(pruned.pruning_table(found, whole=True))), "\n".join(said)])
+    yield Part(text=text, fold="Pruned to a latency budget")
 
 
 def _profile(report: Mapping[str, Any]) -> Iterator[Part]:

@@ -12,6 +12,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from edgekit.reporting.evidence import Drop, Measured, Proof, record
 from edgekit.reporting.kept_model import Kept
+from edgekit.reporting.pruning_model import Pruning
 
 REPORT_SCHEMA_VERSION = 2
 
@@ -313,6 +314,8 @@ class Report(TypedDict):
     """Wall-clock time of the run, in seconds."""
     kept: NotRequired[Kept]
     """What the student kept of its teacher; absent without a student or a test set of class labels."""
+    pruning: NotRequired[Pruning]
+    """How the student was pruned to a latency budget; absent where it was not."""
 
 
 @record

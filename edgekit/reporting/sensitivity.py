@@ -10,7 +10,7 @@ from edgekit.artifact import Artifact, to_json
 from edgekit.candidate import Task
 from edgekit.profiling.host import this_host
 from edgekit.quantization.schemes import Plan
-from edgekit.reporting.comparison import TIMES, times
+from edgekit.reporting.comparison import TIMES, times, times_text
 from edgekit.reporting.group_names import short_names
 from edgekit.reporting.sensitivity_model import SENSITIVITY_SCHEMA_VERSION
 from edgekit.reporting.tables import NONE, Table, interval, milliseconds, number, points
@@ -119,8 +119,7 @@ def ratio_text(group: Mapping[str, Any], *, narrow: bool = False) -> str:
     """A group's time over that of fp32, with its interval: ``0.93 [0.91, 0.95]``."""
     if group["ratio"] is None:
         return NONE
-    shown = [times(group[key], group) for key in ("ratio", "low", "high")]
-    return shown[0] if narrow else f"{shown[0]} [{shown[1]}, {shown[2]}]"
+    return times(group["ratio"], group) if narrow else times_text(group)
 
 
 def made_of(group: Mapping[str, Any]) -> str:

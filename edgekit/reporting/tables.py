@@ -143,9 +143,9 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
     return lines
 
 
-def shortened(note: str) -> str:
+def shortened(note: str, whole: str = "report.html") -> str:
     """A note whose names may be many, cut where it is too long to read; the page has it whole."""
-    return note if len(note) <= MOST_NOTE else f"{note[:MOST_NOTE].rstrip(', ')} … (whole in report.html)"
+    return note if len(note) <= MOST_NOTE else f"{note[:MOST_NOTE].rstrip(', ')} … (whole in {whole})"
 
 
 def measured_facts(measured: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from edgekit.reporting.pruned import pruning_sentence, pruning_table, step_lines
+from edgekit.reporting.pruned import remarks as pruning_remarks
 from edgekit.reporting.tables import (
     Table,
     candidates_table,
@@ -20,6 +22,7 @@ from edgekit.reporting.tables import (
     remarks,
     scores_table,
     shipped_of,
+    shortened,
 )
 from edgekit.reporting.tried import trials_line, trials_table
 
@@ -59,6 +62,27 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         if target["bundle"]:
             console.print(f"bundle: {target['bundle']['path']} ({target['bundle']['id'][:16]})")
         console.print()
+    if report.get("pruning"):
+        print_pruning(report["pruning"], console)
+
+
+def print_pruning(pruning: Mapping[str, Any], console: Console) -> None:
+    """Prints how a model was pruned: what came of it, every step, how it was done, and what could not be.
+
+    Args:
+        pruning: The part ``pruning`` of a report, or what ``prune`` writes to ``pruning.json``.
+        console: Where to.
+    """
+    title = f"pruned for {pruning['target']}, {pruning['plan']}"
+    console.print(Text.assemble((title, "bold"), ", latencies are an estimate" if pruning["estimate"] else ""))
+    print_table(pruning_table(pruning, narrow=console.width < WIDE), console)
+    for name, text in [
+        *step_lines(pruning),
+        *pruning_remarks(pruning),
+        *(("note", shortened(note, "the page")) for note in pruning["notes"]),
+    ]:
+        console.print(Text.assemble((f"{name}: ", "dim"), text))
+    console.print(pruning_sentence(pruning))
 
 
 def print_table(table: Table, console: Console) -> None:
