@@ -224,7 +224,8 @@ def _key(lesson: Lesson) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "processes": processes(),
         "module": lesson.model.sha256,
-        "settings": lesson.settings.model_dump(exclude={"trackers"}),
+        # What is as it always was does not count: a new setting leaves what was trained without it as it is.
+        "settings": lesson.settings.model_dump(exclude={"trackers"}, exclude_defaults=True),
         "seed": lesson.seed,
         "data": lesson.data,
         "teacher": lesson.teacher,

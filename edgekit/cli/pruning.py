@@ -43,10 +43,10 @@ def prune(
 
     Exit codes: 0 within the budget, 3 not, 4 where latencies are estimates because this host is not the target.
     """
-    from edgekit.cli._output import print_json, print_table, show_progress
+    from edgekit.cli._output import console, print_json, show_progress
     from edgekit.pipeline import Choices
     from edgekit.recipe import load_recipe, recipe_file
-    from edgekit.reporting.pruned import pruning_sentence, pruning_table
+    from edgekit.reporting.terminal import print_pruning
     from edgekit.shrinking.prune_recipe import prune_recipe, with_budget
     from edgekit.shrinking.report import PRUNING_HTML, STEPS, TABLE_JSON
 
@@ -67,11 +67,7 @@ def prune(
         _print_table(report)
         click.echo(f"table: {folder / TABLE_JSON}")
         return code
-    header, rows = pruning_table(report)
-    print_table(header, [tuple(row) for row in rows])
-    for note in report["notes"]:
-        click.echo(f"note: {note}")
-    click.echo(pruning_sentence(report))
+    print_pruning(report, console())
     click.echo(f"every step: {folder / STEPS}\npicture: {folder / PRUNING_HTML}")
     out_option = f" --out {shlex.quote(str(out))}" if out else ""
     click.echo(f"next: edgekit deploy {shlex.quote(str(recipe))}{out_option}")

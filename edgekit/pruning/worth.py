@@ -140,8 +140,8 @@ BY: Mapping[str, Callable[..., Worth]] = {"loss": by_loss, "criterion": by_crite
 
 
 def _each(groups: Sequence[MoveGroup], worth: Callable[[Change], float], progress: Progress) -> Worth:
-    total, found = sum(len(group.moves) for group in groups), {}
-    done = 0
+    total, done = sum(len(group.moves) for group in groups), 0
+    found: Worth = {}
     for group in groups:
         found[group.name] = {}
         for move in group.moves:

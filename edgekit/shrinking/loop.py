@@ -159,7 +159,7 @@ def _run(search: Search) -> str:
     for aim in [*aims, *[budget] * (1 + MORE_STEPS)]:
         if search.now_ms <= aim * NEAR:
             continue
-        line.progress("prune", len(search.steps) - 1, count, f"{search.now_ms:.3f} ms, next {aim:.3f} ms")
+        line.progress("prune", min(len(search.steps), count) - 1, count, f"{search.now_ms:.3f} ms, next {aim:.3f} ms")
         stopped = _step(search, aim, check_budget=least)
         least = False
         if stopped is not None:
@@ -180,6 +180,8 @@ def _step(search: Search, aim_ms: float, *, check_budget: bool) -> str | None:
     if found is None:
         return "nothing that is left to leave out is shown to make it faster"
     model, change, said, times = found
+    if model.sha256 in {step.model.sha256 for step in search.steps}:
+        return "nothing that is left to leave out is shown to make it faster"
     number = len(search.steps)
     from edgekit.pruning.counting import macs_of
 
@@ -198,7 +200,7 @@ def _step(search: Search, aim_ms: float, *, check_budget: bool) -> str | None:
         why="",
     )
     if times.faster is False:
-        why = "undone: fewer operations are not shown to be faster than the step before"
+        why = "fewer operations are not shown to be faster than the step before"
         search.steps.append(dataclasses.replace(step, why=why))
         return None
     last = normal_ms(times, search.steps[0].times) <= search.budget_ms * NEAR
@@ -214,7 +216,7 @@ def _learn(search: Search, step: Step, *, last: bool) -> str | None:
         try:
             model = _fine_tuned(search, step.model, epochs, f"pruned-{step.number}" + ("-longer" if i else ""))
         except TrainingError as exc:
-            search.steps.append(dataclasses.replace(step, why=f"undone: fine-tuning failed: {exc.problem}"))
+            search.steps.append(dataclasses.replace(step, why=f"fine-tuning failed: {exc.problem}"))
             return f"fine-tuning of step {step.number} failed, and the step before is kept: {exc.problem}"
         step = dataclasses.replace(step, model=model, epochs=step.epochs + epochs)
         candidate = score(search.line, model, search.first.plan)
@@ -223,7 +225,7 @@ def _learn(search: Search, step: Step, *, last: bool) -> str | None:
         if broken is None:
             break
     if broken is not None:
-        search.steps.append(dataclasses.replace(step, why=f"undone: {broken}"))
+        search.steps.append(dataclasses.replace(step, why=broken))
         return f"step {step.number} {broken}"
     search.steps.append(dataclasses.replace(step, times=_times(search, step), kept=True, why="within every limit"))
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,15 @@ import numpy as np
 
 from edgekit.artifact import Artifact
 from edgekit.candidate import Candidate, Task, prepare, try_plans
-from edgekit.choosing import best, ratio_in_turns
+from edgekit.choosing import best, ratio_in_turns, shown_faster
 from edgekit.data import Samples, draw_calibration
 from edgekit.errors import EdgeKitError, MeasurementError
 from edgekit.ingredients import Ingredients, seen_by
+from edgekit.latency_table import table_load
 from edgekit.making import compile_step, export, measure_step, quantize_step
 from edgekit.metrics import Drop
 from edgekit.planning import plans_for
 from edgekit.profiling.comparison import Ratio
-from edgekit.profiling.load import COMPARED_TURN_S
 from edgekit.profiling.measured import Measured
 from edgekit.profiling.statistics import bounds_or_stretches, percentile
 from edgekit.progress import Progress
@@ -189,7 +189,7 @@ def time_in_turns(new: Artifact, before: Artifact, first: Artifact, task: Task, 
         MeasurementError: One of them could not be measured.
     """
     artifacts = list({artifact.sha256: artifact for artifact in (first, before, new)}.values())
-    load = replace(task.profile.load_spec(), shortest_turn_s=COMPARED_TURN_S, percentiles=(), cold_loads=1)
+    load = table_load(task)
     found: dict[str, Measured] = {}
     for artifact, measured in zip(artifacts, measure_step(artifacts, task, steps, load), strict=True):
         if measured.status != "ok":
@@ -197,13 +197,12 @@ def time_in_turns(new: Artifact, before: Artifact, first: Artifact, task: Task, 
         found[artifact.sha256] = measured
     mine, sides = found[new.sha256], len(artifacts)
     bounds = bounds_or_stretches(mine.application_ms, 50.0)
-    to_before = ratio_in_turns(found[before.sha256], mine, sides) if before.sha256 != new.sha256 else None
     return Times(
         p50_ms=percentile(mine.application_ms, 50.0),
         low_ms=bounds.lower_ms,
         high_ms=bounds.upper_ms,
         ratio=ratio_in_turns(found[first.sha256], mine, sides) if first.sha256 != new.sha256 else None,
-        faster=to_before is not None and to_before.high < 1,
+        faster=shown_faster(found[before.sha256], mine, sides) if before.sha256 != new.sha256 else None,
     )
 
 
