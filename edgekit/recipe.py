@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from edgekit.artifact import Preprocessing
 from edgekit.errors import SpecError
+from edgekit.recipe_qat import Qat
 from edgekit.recipe_student import StudentSpec
 from edgekit.recipe_training import Distillation, TaskSpec, Teacher
 from edgekit.specs import Names, Strict, parse, parse_toml, read_toml
@@ -117,6 +118,7 @@ class Recipe(Strict):
         metric: A name or ``module:attr``; without labels, agreement with the reference is used.
         tasks: Further tasks, each with an output of its own.
         distillation: How the student learns.
+        qat: How it goes on learning in int8; None: int8 is made by calibration alone.
         quantization: What precision ships.
         targets: Target names.
         profile: Profile name.
@@ -132,6 +134,7 @@ class Recipe(Strict):
     metric: str = "accuracy"
     tasks: Annotated[tuple[TaskSpec, ...], Field(strict=False)] = ()
     distillation: Distillation = Distillation()
+    qat: Qat | None = None
     quantization: Quantization = Quantization()
     targets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("local",)
     profile: str = "interactive"

@@ -21,7 +21,7 @@ LAYERS = [
     ["runtime"],
     ["profiling"],
     [
-        *["specs", "data", "recipe", "recipe_training", "recipe_augmentation", "recipe_student", "catalog", "models"],
+        *["specs", "data", "recipe", "recipe_training", "recipe_augmentation", "recipe_student", "recipe_qat", "catalog", "models"],
         *["metrics", "steps", "labelling", "random_inputs"],
         *["_lookup", "_paths", "_draws", "_groups", "_readers", "_images", "_weights"],
     ],
@@ -44,6 +44,7 @@ LAYERS = [
         "beginning",
         "shipping",
         "gains",
+        "trained_int8",
         "timing",
         "inspecting",
         "drift",
