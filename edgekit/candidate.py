@@ -13,7 +13,7 @@ from edgekit.backends.methods import check_plan
 from edgekit.checking import Proof, References, check
 from edgekit.choosing import best
 from edgekit.data import Samples
-from edgekit.errors import EdgeKitError
+from edgekit.errors import EdgeKitError, ModelError
 from edgekit.making import compile_step, export, measure_step, quantize_step
 from edgekit.metrics import Metric
 from edgekit.profiling.host import this_host
@@ -85,7 +85,7 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
     Every step is a folder under ``out`` keyed by what it depends on; a finished one is not repeated.
 
     Args:
-        model: A torch module, or the fp32 ONNX artifact it became.
+        model: A torch module, or the fp32 ONNX artifact it became; for a plan that was trained, the int8 artifact.
         plan: How the candidate is made; int8 without a scheme gets the engine's own dialect on the target.
         task: What it is judged by.
         out: Root of the step folders.
@@ -102,9 +102,11 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
         raise EdgeKitError(f"engine {plan.engine!r} cannot prepare a model here", found=reason)
     artifact = model if isinstance(model, Artifact) else export(model, task.test, out)
     check_plan(plan, task.target)
+    if plan.trained and artifact.precision != plan.precision:
+        raise ModelError(f"{plan} is what a training ends in", found=f"a model in {artifact.precision}")
     if plan.precision == "int8" and plan.scheme is None:
         plan = replace(plan, scheme=backend.scheme(task.target))
-    if plan.precision != "fp32":
+    if plan.precision != "fp32" and not plan.trained:
         artifact = quantize_step(artifact, plan, task, out)
     built = compile_step(artifact, plan.engine, task, out)
     on_target = task.not_measured is None
@@ -155,16 +157,26 @@ def try_plan(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Can
     return measure_all([prepare(model, plan, task, out)], task, out)[0]
 
 
-def try_plans(model: Module | Artifact, plans: Sequence[Plan], task: Task, out: Path) -> list[Candidate]:
-    """Prepares every plan, measures them in turns and judges them; a plan that fails is a candidate with a reason."""
+def try_plans(
+    model: Module | Artifact,
+    plans: Sequence[Plan],
+    task: Task,
+    out: Path,
+    trained: Sequence[tuple[Plan, Artifact]] = (),
+) -> list[Candidate]:
+    """Prepares every plan, measures them in turns and judges them; a plan that fails is a candidate with a reason.
+
+    Plans that were trained bring their own artifact, and come last.
+    """
     candidates = []
-    for i, plan in enumerate(plans):
-        task.progress(f"prepare for {task.target.name}", i, len(plans), str(plan))
+    tries = [*((plan, model) for plan in plans), *trained]
+    for i, (plan, own) in enumerate(tries):
+        task.progress(f"prepare for {task.target.name}", i, len(tries), str(plan))
         try:
-            candidates.append(prepare(model, plan, task, out))
+            candidates.append(prepare(own, plan, task, out))
         except EdgeKitError as exc:
             candidates.append(Candidate(plan=plan, failure=str(exc)))
-    task.progress(f"prepare for {task.target.name}", len(plans), len(plans))
+    task.progress(f"prepare for {task.target.name}", len(tries), len(tries))
     return measure_all(candidates, task, out)
 
 

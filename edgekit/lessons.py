@@ -115,8 +115,13 @@ def train_student(
     steps: Path,
     progress: Progress,
     name: str = "student",
+    *,
+    score_first: bool = False,
 ) -> TrainedModel:
-    """Distils a student from a teacher, and the others after it."""
+    """Distils a student from a teacher, and the others after it.
+
+    With ``score_first`` what it begins with is kept where no epoch does better.
+    """
     from edgekit.distillation.students import distill
 
     samples, validation, identity = _training_data(recipe, data)
@@ -144,6 +149,7 @@ def train_student(
             keeping=keeping,
             progress=progress,
             name=name,
+            score_first=score_first,
         )[1]
 
     lesson = Lesson(

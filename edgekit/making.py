@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from edgekit.runtime import engine_version, missing
 from edgekit.steps import run_step
 
 if TYPE_CHECKING:
+    from torch.fx import GraphModule
     from torch.nn import Module
 
     from edgekit.candidate import Task
@@ -65,18 +66,49 @@ def export(module: Module, samples: Samples, out: Path) -> Artifact:
     from edgekit.conversion.onnx_export import OPSET, to_onnx
     from edgekit.models import class_sources, state_hash
 
-    example = samples.tensors(np.arange(min(2, len(samples))))
-    if len(samples) < 2:
-        example = {name: np.concatenate([array, array]) for name, array in example.items()}
-    inputs = {name: [str(array.dtype), *array.shape] for name, array in example.items()}
+    example = _example(samples)
     key = {
         "module": state_hash(module),
         "sources": class_sources(module),
         "tools": tool_versions("torch", "onnx", "onnxscript"),
         "opset": OPSET,
-        "inputs": inputs,
+        "inputs": _shapes(example),
     }
     return _artifact_step(out, "export", key, lambda folder: to_onnx(module, example, folder))
+
+
+def export_trained(module: GraphModule, sha256: str, samples: Samples, out: Path) -> Artifact:
+    """Crosses from a network that was trained in int8 to ONNX with Q/DQ; a step like every other.
+
+    Args:
+        module: As of :func:`edgekit.qat.preparing.prepare_qat`.
+        sha256: What identifies it, its weights included.
+        samples: Two of them are the example.
+        out: Root of the step folders.
+    """
+    from edgekit.conversion.onnx_export import OPSET
+    from edgekit.qat.exporting import export_qat
+
+    example = _example(samples)
+    key = {
+        "module": sha256,
+        "tools": tool_versions("torch", "onnx", "onnxscript", "onnxruntime"),
+        "opset": OPSET,
+        "inputs": _shapes(example),
+    }
+    return _artifact_step(out, "export-int8", key, lambda folder: export_qat(module, example, folder))
+
+
+def _example(samples: Samples) -> dict[str, Array]:
+    """Two real samples, or one twice."""
+    example = samples.tensors(np.arange(min(2, len(samples))))
+    if len(samples) < 2:
+        example = {name: np.concatenate([array, array]) for name, array in example.items()}
+    return dict(example)
+
+
+def _shapes(example: Mapping[str, Array]) -> dict[str, list[object]]:
+    return {name: [str(array.dtype), *array.shape] for name, array in example.items()}
 
 
 def quantize_step(fp32: Artifact, plan: Plan, task: Task, out: Path) -> Artifact:

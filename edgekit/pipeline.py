@@ -42,6 +42,7 @@ from edgekit.teaching import (
     TrainedModel,
     import_onnx,
 )
+from edgekit.trained_int8 import TrainedInt8, check_qat, train_int8
 from edgekit.verdict import check_clock
 
 # Of several targets the worst counts: an error, then a limit not met, then a question left open.
@@ -98,6 +99,7 @@ def deploy(
     """
     started = time.perf_counter()
     jobs = make_jobs(recipe, base, choices or Choices())
+    check_qat(recipe, jobs)
     if bundle is not None and len(jobs) > 1:
         raise SpecError("one bundle name for several targets", found=f"{len(jobs)} targets", allowed="one target")
     for job in jobs:
@@ -105,7 +107,9 @@ def deploy(
     with locked(out) as steps:
         run = make_run(recipe, base, steps, progress, choices or Choices())
         kept = kept_of(run)
-        results = [_deploy_target(job, run, out / (bundle or job.target.name)) for job in jobs]
+        trained = [train_int8(job, run, base) for job in jobs]
+        tries = zip(jobs, trained, strict=True)
+        results = [_deploy_target(job, run, made, out / (bundle or job.target.name)) for job, made in tries]
         report = _report(run, results, command) | {"seconds": round(time.perf_counter() - started, 1)} | kept
         _write_report(report, out, f"{bundle}." if bundle else "")
     return report
@@ -271,10 +275,10 @@ def _cross(recipe: Recipe, student: TrainedModel, data: Ingredients, steps: Path
     return artifact
 
 
-def _deploy_target(job: Job, run: Run, out: Path) -> dict[str, Any]:
+def _deploy_target(job: Job, run: Run, trained: TrainedInt8 | None, out: Path) -> dict[str, Any]:
     """Tries every plan of one target, bundles the best at ``out``, and reports."""
     task = make_task(job, run)
-    candidates, trials = _candidates(job, run, task)
+    candidates, trials = _candidates(job, run, task, trained)
     shipped = best(candidates)
     why = why_it_ships(job, candidates, shipped, task)
     bundle, steps = None, []
@@ -297,14 +301,14 @@ def _deploy_target(job: Job, run: Run, out: Path) -> dict[str, Any]:
     )
 
 
-def _candidates(job: Job, run: Run, task: Task) -> tuple[list[Candidate], list[Trial]]:
+def _candidates(job: Job, run: Run, task: Task, trained: TrainedInt8 | None) -> tuple[list[Candidate], list[Trial]]:
     """The candidates of a target, measured and judged; and what ``auto`` tried on the way."""
-    settings = job.quantization
+    settings, made = job.quantization, trained.candidates if trained else []
     if settings.precision == "auto" and task.calibration is None:
         settings = settings.model_copy(update={"precision": "fp32"})
     if settings.precision != "auto" or task.not_measured or "int8" not in job.target.precisions:
-        return try_plans(run.fp32, plans_for(job.target, job.engines, settings), task, run.steps), []
-    return search(run.fp32, job.engines, settings, task, trial_task(task, run), run.steps)
+        return try_plans(run.fp32, plans_for(job.target, job.engines, settings), task, run.steps, made), []
+    return search(run.fp32, job.engines, settings, task, trial_task(task, run), run.steps, made)
 
 
 def trial_task(task: Task, run: Run) -> Task:

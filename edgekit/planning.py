@@ -125,11 +125,11 @@ def asked_for(engine: str, precision: str, target: Target, settings: Quantizatio
             plan = replace(plan, corrections=())
         if settings.corrections is not None:
             plan = replace(plan, corrections=settings.corrections)
-        plan = replace(plan, scheme=_scheme(engine, target, settings))
+        plan = replace(plan, scheme=scheme_of(engine, target, settings))
     return replace(plan, float_groups=settings.float_nodes)
 
 
-def _scheme(engine: str, target: Target, settings: Quantization) -> Scheme | None:
+def scheme_of(engine: str, target: Target, settings: Quantization) -> Scheme | None:
     """The engine's dialect with fields set by hand; None: the engine's own, taken when the plan is made."""
     fields = {name: value for name, value in settings.scheme if value is not None}
     if not fields:

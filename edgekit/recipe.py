@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from edgekit.artifact import Preprocessing
 from edgekit.errors import SpecError
 from edgekit.recipe_pruning import Pruning
+from edgekit.recipe_qat import Qat
 from edgekit.recipe_student import StudentSpec
 from edgekit.recipe_training import Distillation, TaskSpec, Teacher
 from edgekit.specs import Names, Strict, parse, parse_toml, read_toml
@@ -119,6 +120,7 @@ class Recipe(Strict):
         tasks: Further tasks, each with an output of its own.
         distillation: How the student learns.
         pruning: What the student is pruned to; None: it stays as it is.
+        qat: How it goes on learning in int8; None: int8 is made by calibration alone.
         quantization: What precision ships.
         targets: Target names.
         profile: Profile name.
@@ -135,6 +137,7 @@ class Recipe(Strict):
     tasks: Annotated[tuple[TaskSpec, ...], Field(strict=False)] = ()
     distillation: Distillation = Distillation()
     pruning: Pruning | None = None
+    qat: Qat | None = None
     quantization: Quantization = Quantization()
     targets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("local",)
     profile: str = "interactive"

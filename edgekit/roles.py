@@ -38,6 +38,7 @@ def check_roles(recipe: Recipe) -> None:
     _check_pruning(recipe)
     if teacher.train is not None:
         _check_samples(recipe, "teacher.train", teacher.train)
+    _check_qat(recipe)
     if recipe.data is None and (student is not None or teacher.train is not None):
         raise SpecError(
             "training needs data", found="no [data] in the recipe", allowed="data.train = …", fix="add a [data] table"
@@ -151,6 +152,52 @@ def _check_stored(recipe: Recipe) -> None:
                 found=f"teacher.model = {recipe.teacher.model!r} and distillation.{what}",
                 fix=f"remove distillation.{what}, or give the teacher itself",
             )
+
+
+def _check_qat(recipe: Recipe) -> None:
+    """What is trained in int8 is a torch model, on data, and all of it."""
+    settings, chosen = recipe.qat, recipe.quantization
+    if settings is None:
+        return
+    from edgekit.quantization.ranges import RANGE_METHODS
+
+    if settings.method not in RANGE_METHODS:
+        raise UnknownName("range method", settings.method, RANGE_METHODS, where="qat.method")
+    if recipe.student is None and is_onnx(recipe.teacher.model):
+        raise SpecError(
+            "an .onnx file cannot be trained in int8",
+            found=f"[qat] and teacher.model = {recipe.teacher.model!r}, which is deployed",
+            allowed="a torch model",
+            fix="remove [qat]: int8 is made by calibration; or give the torch factory",
+        )
+    if recipe.data is None:
+        raise SpecError(
+            "[qat] is a training, which needs data",
+            found="no [data] in the recipe",
+            allowed="data.train = …",
+            fix="add a [data] table, or remove [qat]",
+        )
+    if chosen.precision not in ("auto", "int8"):
+        raise SpecError(
+            "[qat] trains in int8, and the recipe ships another precision",
+            found=f"quantization.precision = {chosen.precision!r}",
+            allowed="auto, int8",
+            fix="remove one of the two",
+        )
+    if chosen.float_nodes:
+        raise SpecError(
+            "quantization.float_nodes names nodes of the float model, and the one that [qat] trains has others",
+            found=", ".join(chosen.float_nodes[:5]),
+            fix="remove one of the two",
+        )
+    varied = settings.augmentation.varies or settings.adversarial is not None
+    if settings.teacher == "teacher" and is_stored(recipe.teacher.model) and varied:
+        raise SpecError(
+            "a folder of stored outputs answers for samples as they are",
+            found=f"teacher.model = {recipe.teacher.model!r}, and qat varies the samples",
+            fix='say qat.teacher = "student", or remove what varies them',
+        )
+    _check_samples(recipe, "qat", settings)
 
 
 def _kind(teacher: Teacher) -> str:

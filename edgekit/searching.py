@@ -61,14 +61,14 @@ class _Search:
     total: int = 0
     trials: list[Trial] = field(default_factory=list)
 
-    def run(self, plan: Plan) -> Trial:
+    def run(self, plan: Plan, model: Artifact | None = None) -> Trial:
         """Makes a plan and judges it on the search's own samples; one that was tried is not tried again."""
         known = next((trial for trial in self.trials if trial.plan == plan), None)
         if known is not None:
             return known
         self.task.progress("auto", len(self.trials), self.total, f"trials at most; {plan}")
         try:
-            proof = prepare(self.model, plan, self.task, self.out).proof
+            proof = prepare(model or self.model, plan, self.task, self.out).proof
         except EdgeKitError as exc:
             trial = Trial(plan=plan, within=False, failure=str(exc))
         else:
@@ -83,7 +83,13 @@ class _Search:
 
 
 def search(
-    model: Artifact, engines: Sequence[str], settings: Quantization, task: Task, trial: Task, out: Path
+    model: Artifact,
+    engines: Sequence[str],
+    settings: Quantization,
+    task: Task,
+    trial: Task,
+    out: Path,
+    trained: Sequence[tuple[Plan, Artifact]] = (),
 ) -> tuple[list[Candidate], list[Trial]]:
     """Looks for the fastest plan that loses little enough; :func:`edgekit.choosing.best` of the candidates ships.
 
@@ -99,6 +105,7 @@ def search(
         task: What candidates are judged by.
         trial: The same with samples that are not the test samples, on which plans are chosen.
         out: Root of the step folders.
+        trained: Plans that were trained in int8, each with what it became: candidates beside those found here.
 
     Returns:
         Measured candidates, and every plan that was tried.
@@ -116,8 +123,10 @@ def search(
         total=settings.trials * len(engines),
     )
     plans = [plan for engine in engines for plan in _finalists(engine, state)]
+    made = [(state.run(plan, artifact).plan, artifact) for plan, artifact in trained]
     state.task.progress("auto", state.total, state.total, f"{len(state.trials)} plans tried")
-    candidates = measure_all([_prepared(plan, model, task, out) for plan in plans], task, out)
+    tries = [*((plan, model) for plan in plans), *made]
+    candidates = measure_all([_prepared(plan, own, task, out) for plan, own in tries], task, out)
     better = [plan for c in candidates if (plan := _without_losers(c, candidates, state)) is not None]
     if better:
         candidates += [_prepared(plan, model, task, out) for plan in better]

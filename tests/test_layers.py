@@ -21,8 +21,8 @@ LAYERS = [
     ["runtime"],
     ["profiling"],
     [
-        *["specs", "data", "recipe", "recipe_training", "recipe_augmentation", "recipe_student", "recipe_pruning"],
-        *["catalog", "models", "metrics", "steps", "labelling", "random_inputs"],
+        *["specs", "data", "catalog", "models", "metrics", "steps", "labelling", "random_inputs"],
+        *["recipe", "recipe_training", "recipe_augmentation", "recipe_student", "recipe_pruning", "recipe_qat"],
         *["_lookup", "_paths", "_draws", "_groups", "_readers", "_images", "_weights"],
     ],
     ["quantization"],
@@ -36,7 +36,6 @@ LAYERS = [
     [
         "pipeline",
         "shrinking",
-        "latency_table",
         "ingredients",
         "references",
         "sensitivities",
@@ -49,6 +48,7 @@ LAYERS = [
         "beginning",
         "shipping",
         "gains",
+        "trained_int8",
         "timing",
         "inspecting",
         "drift",

@@ -29,6 +29,9 @@ class Backend(Protocol):
     CORRECTIONS: tuple[str, ...]
     """Corrections of static int8 that it knows."""
 
+    TRAINED: tuple[str, ...]
+    """Methods of int8 that end a training (:data:`edgekit.quantization.schemes.TRAINED_METHODS`) and that it takes."""
+
     def missing(self, target: Target) -> str | None:
         """Why it cannot *prepare* for ``target`` here, with the command that mends it; None when it can."""
         ...

@@ -43,6 +43,10 @@ def check_plan(plan: Plan, target: Target) -> None:
     if plan.precision == "fp32":
         return
     backend = load_backend(plan.engine)
+    if plan.trained:
+        if plan.method not in backend.TRAINED:
+            raise _lacks(plan, f"method {plan.method!r}", backend.TRAINED, _who_has(lambda b: plan.method in b.TRAINED))
+        return
     if plan.precision not in backend.METHODS:
         has = ("fp32", *backend.METHODS)
         raise _lacks(plan, plan.precision, has, _who_has(lambda b: plan.precision in b.METHODS))

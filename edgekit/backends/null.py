@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgekit.artifact import Artifact, TensorSpec
 from edgekit.data import Batches
-from edgekit.quantization.schemes import STATIC_METHODS, Plan, Scheme
+from edgekit.quantization.schemes import STATIC_METHODS, TRAINED_METHODS, Plan, Scheme
 from edgekit.specs import Target
 
 
@@ -20,6 +20,7 @@ def missing(target: Target) -> str | None:
 
 METHODS: Mapping[str, tuple[str, ...]] = {"int8": STATIC_METHODS}
 CORRECTIONS: tuple[str, ...] = ()
+TRAINED: tuple[str, ...] = TRAINED_METHODS
 
 
 def scheme(target: Target) -> Scheme:

@@ -15,7 +15,7 @@ from pathlib import Path
 from edgekit.artifact import Artifact, Option
 from edgekit.backends.refusals import refusals, require_opens
 from edgekit.data import Batches
-from edgekit.quantization.schemes import CODEBOOK, STATIC_METHODS, WEIGHT_METHODS, Plan, Scheme
+from edgekit.quantization.schemes import CODEBOOK, STATIC_METHODS, TRAINED_METHODS, WEIGHT_METHODS, Plan, Scheme
 from edgekit.specs import Target
 
 NAME = "onnxruntime"
@@ -27,6 +27,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "w4": WEIGHT_METHODS,
 }
 CORRECTIONS: tuple[str, ...] = ("smooth-quant", "equalize", "bias-correction")
+TRAINED: tuple[str, ...] = TRAINED_METHODS
 # Which inputs of which operators are in int8: those that its CPU kernels take; no more, as a Q/DQ pair around any other
 # operator costs time and digits. (): all its inputs.
 _FIRST = (

@@ -19,7 +19,7 @@ from edgekit.backends.openvino_ir import NAME, fix_graph_batch, read_graph, save
 from edgekit.backends.openvino_weights import quantize as store_small
 from edgekit.backends.refusals import refusals, require_opens
 from edgekit.data import Batches
-from edgekit.quantization.schemes import CODEBOOK, WEIGHT_METHODS, Plan, Scheme
+from edgekit.quantization.schemes import CODEBOOK, TRAINED_METHODS, WEIGHT_METHODS, Plan, Scheme
 from edgekit.specs import Target
 
 METHODS: Mapping[str, tuple[str, ...]] = {
@@ -30,6 +30,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "w4": WEIGHT_METHODS,
 }
 CORRECTIONS: tuple[str, ...] = ("smooth-quant", "equalize", "bias-correction")
+TRAINED: tuple[str, ...] = TRAINED_METHODS
 _HINTS = {"fp16": "f16", "bf16": "bf16"}
 
 

@@ -27,6 +27,7 @@ def missing(target: Target) -> str | None:
 
 METHODS: Mapping[str, tuple[str, ...]] = {}
 CORRECTIONS: tuple[str, ...] = ()
+TRAINED: tuple[str, ...] = ()
 
 
 def scheme(target: Target) -> Scheme:

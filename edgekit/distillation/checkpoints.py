@@ -35,6 +35,7 @@ class Place:
         scores: Validation accuracy after each epoch.
         losses: Mean training loss of each epoch.
         seconds: Wall-clock time.
+        first: Validation accuracy before the first epoch; None where it was not asked for.
     """
 
     best: dict[str, Any]
@@ -46,6 +47,12 @@ class Place:
     scores: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    first: float | None = None
+
+    @property
+    def known(self) -> list[float]:
+        """Every validation accuracy of weights that may be kept."""
+        return self.scores if self.first is None else [self.first, *self.scores]
 
 
 class Clock:

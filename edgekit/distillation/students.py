@@ -48,6 +48,7 @@ def distill(
     keeping: Keeping = NOWHERE,
     progress: Progress = silent,
     name: str = "student",
+    score_first: bool = False,
 ) -> tuple[nn.Module, History]:
     """Trains a student in place on the teacher's logits, mixed with the labels, and on the teacher's layers.
 
@@ -69,6 +70,8 @@ def distill(
         keeping: Checkpoint and trackers.
         progress: Told of every batch.
         name: Of the student, in messages.
+        score_first: Whether the weights that it begins with may be kept; see
+            :func:`edgekit.distillation.trainer.train`.
 
     Returns:
         The student with its best weights, and how training went.
@@ -90,6 +93,7 @@ def distill(
         with _taught(panel, teacher, student, teaching):
             first = Cohort(teaching, peers, settings.peer_weight) if peers else teaching
             fit = partial(train, student, data, validation, settings, seed=seed, view=view, name=name, keeping=keeping)
+            fit = partial(fit, score_first=score_first)
             with learning(first, tasks, data, student, settings, teacher, teaching.course) as loss:
                 return student, fit(loss=loss, ask=ask, progress=progress)
 

@@ -65,11 +65,12 @@ class History:
 
     Attributes:
         epochs: Passes over the training data that were made.
-        best_epoch: The epoch, from 1, whose weights were kept.
+        best_epoch: The epoch, from 1, whose weights were kept; 0: those that it began with.
         scores: Validation accuracy after each epoch, 0 to 1.
         losses: Mean training loss of each epoch.
         seconds: Wall-clock time, that of a run that was killed included as far as its last checkpoint.
         stopped_early: Whether patience ended it before the last epoch.
+        first_score: Validation accuracy of the weights that it began with; None where they were not to be kept.
     """
 
     epochs: int
@@ -78,6 +79,7 @@ class History:
     losses: tuple[float, ...]
     seconds: float
     stopped_early: bool
+    first_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +121,7 @@ class _Run:
     schedule: LambdaLR
     batches: int
     learned: Sequence[nn.Parameter]
+    score_first: bool
 
     @property
     def total(self) -> int:
@@ -144,6 +147,7 @@ def train(
     keeping: Keeping = NOWHERE,
     progress: Progress = silent,
     name: str = "teacher",
+    score_first: bool = False,
 ) -> History:
     """Trains a module in place and leaves its best weights loaded, in evaluation mode.
 
@@ -164,6 +168,7 @@ def train(
         keeping: Checkpoint and trackers.
         progress: Told of every batch, with the last loss and validation accuracy.
         name: What the module is called in messages.
+        score_first: Whether the weights given count as those of an epoch 0, and are kept where no other does better.
 
     Raises:
         DataError: Samples are missing, or a label is missing or no class of the module.
@@ -190,6 +195,7 @@ def train(
             module=module, average=average, frozen_parts=frozen_parts, data=data, validation=validation,
             settings=settings, seed=seed, loss=loss, ask=ask, view=view, keeping=keeping, progress=progress, name=name,
             accelerator=accelerator, optimizer=optimizer, schedule=schedule, batches=batches, learned=learned,
+            score_first=score_first,
         ))  # fmt: skip
 
 
@@ -212,12 +218,15 @@ def _fit(run: _Run) -> History:
         run.accelerator.init_trackers(PROJECT, {"name": run.name, "seed": run.seed, "epochs": settings.epochs})
     began = time.perf_counter() - place.seconds
     try:
+        if run.score_first and place.first is None:
+            place.kept = shared(_score(run, 0), run.accelerator)
+            place.first = place.kept.accuracy
         while place.epoch <= settings.epochs:
             _epoch(run, place, began)
             score = shared(_score(run, place.epoch), run.accelerator)
             place.scores.append(score.accuracy)
             run.accelerator.log({f"{run.name}/validation": score.accuracy}, step=place.epoch * run.batches)
-            place.kept = better(score, place.kept, max(place.scores), len(run.validation))
+            place.kept = better(score, place.kept, max(place.known), len(run.validation))
             if place.kept is score:
                 place.best = copy.deepcopy(run.scored.state_dict())
             elif settings.patience is not None and place.epoch - place.kept.epoch >= settings.patience:
@@ -237,6 +246,7 @@ def _fit(run: _Run) -> History:
         losses=tuple(place.losses),
         seconds=time.perf_counter() - began,
         stopped_early=len(place.scores) < settings.epochs,
+        first_score=place.first,
     )
 
 

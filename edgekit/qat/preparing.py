@@ -55,7 +55,7 @@ def prepare_qat(
         DataError: Samples are missing, constant or not finite.
         UnknownName: There is no such method.
     """
-    _require_supported(scheme, weight_bits)
+    require_trainable(scheme, weight_bits)
     if method not in RANGE_METHODS:
         raise UnknownName("range method", method, RANGE_METHODS)
     if any(isinstance(part, LearnedStep) for part in module.modules()):
@@ -85,7 +85,13 @@ def prepare_qat(
     return traced
 
 
-def _require_supported(scheme: Scheme, weight_bits: int) -> None:
+def require_trainable(scheme: Scheme, weight_bits: int) -> None:
+    """Refuses a scheme whose fake-quantisers cannot be placed here.
+
+    Raises:
+        TrainingError: It is NNCF's, has asymmetric weights or products of which one factor stays in float; or weights
+            are to have other than 4 or 8 bits.
+    """
     if weight_bits not in (4, 8):
         raise TrainingError("weight_bits cannot be trained for", found=weight_bits, allowed="4 or 8")
     wrong: tuple[str, object, object] | None = None

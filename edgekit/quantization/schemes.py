@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 STATIC_METHODS = ("minmax", "average", "percentile", "entropy", "mse")
 CODEBOOK = "codebook"
 WEIGHT_METHODS = ("round", CODEBOOK)
+TRAINED_METHODS = ("qat", "qat-w4")  # int8 that a training ends in: it is exported, and not made of a float model
 CORRECTIONS = ("smooth-quant", "equalize", "bias-correction")
 
 
@@ -66,8 +67,8 @@ class Plan:
         engine: The engine that runs it.
         precision: ``fp32``, ``fp16``, ``bf16``, ``int8``, or ``w8`` and ``w4``: weights alone.
         method: int8: range method of the calibration (``minmax``, ``average``, ``percentile``, ``entropy``, ``mse``) or
-            ``dynamic``; w8 and w4: ``round``, or ``codebook``: k-means, decoded when the model is opened; None in
-            float.
+            ``dynamic``, or ``qat`` and ``qat-w4``: trained so, with weights of 8 and 4 bits; w8 and w4: ``round``, or
+            ``codebook``: k-means, decoded when the model is opened; None in float.
         scheme: The engine's dialect, or None in float.
         corrections: What is done about the loss: ``smooth-quant``, ``equalize``, ``bias-correction``.
         float_groups: Names of the nodes left in float.
@@ -81,6 +82,11 @@ class Plan:
     float_groups: tuple[str, ...] = ()
 
     @property
+    def trained(self) -> bool:
+        """Whether it was trained in int8, so that there is nothing left to quantise."""
+        return self.method in TRAINED_METHODS
+
+    @property
     def needs_samples(self) -> bool:
         """Whether it is made with calibration samples."""
         return self.method in STATIC_METHODS or bool(self.corrections)
@@ -90,7 +96,7 @@ class Plan:
         usual = USUAL.get(self.engine, Usual(method=""))
         if self.method not in (None, usual.method, "round"):
             parts.append(str(self.method))
-        if self.precision == "int8" and self.corrections != usual.corrections:
+        if self.precision == "int8" and self.corrections != usual.corrections and not self.trained:
             parts += [f"+{name}" for name in self.corrections if name not in usual.corrections]
             lacks = [name for name in usual.corrections if self.method != "dynamic" and name not in self.corrections]
             parts += ["plain"] if lacks and not self.corrections else [f"-{name}" for name in lacks]

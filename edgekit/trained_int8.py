@@ -1,0 +1,171 @@
+"""Training in int8 as a part of a recipe: the student is made ready for it, taught, and exported, each as a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from edgekit.artifact import Artifact, hash_json
+from edgekit.backends import load_backend
+from edgekit.data import Samples
+from edgekit.errors import DataError, SpecError
+from edgekit.ingredients import seen_by
+from edgekit.lessons import train_student
+from edgekit.making import export_trained
+from edgekit.planning import scheme_of
+from edgekit.profiling.host import this_host
+from edgekit.quantization.schemes import Plan, Scheme
+from edgekit.recipe import Recipe
+from edgekit.recipe_qat import Qat
+from edgekit.shipping import Job, Run
+from edgekit.specs import mismatch
+from edgekit.teaching import TrainedModel
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
+DIALECT = "onnxruntime"  # its graph is what is trained, and every engine that takes trained int8 takes that file
+_AT_ONCE = 32  # calibration samples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainedInt8:
+    """What a training in int8 ended in.
+
+    Attributes:
+        model: The fake-quantised network, and how it was trained.
+        artifact: What became of it: ONNX in int8.
+        plans: How it is deployed: one plan an engine of the target that takes it.
+        calibration: Samples that the first ranges are of.
+    """
+
+    model: TrainedModel
+    artifact: Artifact
+    plans: tuple[Plan, ...]
+    calibration: int
+
+    @property
+    def candidates(self) -> list[tuple[Plan, Artifact]]:
+        """The plans with what they deploy."""
+        return [(plan, self.artifact) for plan in self.plans]
+
+
+def check_qat(recipe: Recipe, jobs: Sequence[Job]) -> None:
+    """Refuses targets for which nothing can be trained in int8, before anything is trained.
+
+    Raises:
+        SpecError: The target has no int8, or no engine that takes what was trained.
+        TrainingError: The dialect that was set by hand cannot be trained for.
+    """
+    if recipe.qat is None:
+        return
+    from edgekit.qat.preparing import require_trainable
+
+    for job in jobs:
+        takes = [engine for engine in job.target.engines if method_of(recipe.qat) in load_backend(engine).TRAINED]
+        if "int8" not in job.target.precisions or not takes:
+            raise SpecError(
+                f"nothing can be trained in int8 for target {job.target.name!r}",
+                found=f"engines {', '.join(job.target.engines)}; precisions {', '.join(job.target.precisions)}",
+                allowed="onnxruntime or openvino among its engines, and int8 among its precisions",
+                fix="remove [qat], or name another target",
+            )
+        if wanted(recipe, job):
+            require_trainable(_scheme(job), recipe.qat.weight_bits)
+
+
+def wanted(recipe: Recipe, job: Job) -> bool:
+    """Whether a target's candidates have one that is trained in int8."""
+    precision = job.quantization.precision
+    if recipe.qat is None or precision not in ("auto", "int8"):
+        return False
+    if precision == "auto" and mismatch(job.target, this_host()) is not None:
+        return False  # fp32 ships there whatever there is beside it
+    return bool(_engines(recipe.qat, job))
+
+
+def method_of(settings: Qat) -> str:
+    """The method of a plan that was trained so."""
+    return "qat" if settings.weight_bits == 8 else "qat-w4"
+
+
+def train_int8(job: Job, run: Run, base: Path) -> TrainedInt8 | None:
+    """Trains the student of a recipe as it will compute in int8 on a target; None where that is not asked for.
+
+    It begins with the ranges of static int8. Those weights are scored as an epoch 0, so what is kept does no worse on
+    the validation samples than what it began with.
+
+    Args:
+        job: The target.
+        run: The run's models and data.
+        base: The recipe's folder.
+
+    Raises:
+        DataError: There are no calibration samples, or samples that cannot be trained on.
+        TrainingError: The student cannot be made ready, or the training fails.
+        EdgeKitError: The outcome cannot be exported.
+    """
+    settings = run.recipe.qat
+    if settings is None or not wanted(run.recipe, job):
+        return None
+    seen = seen_by(run.data, run.student.inputs)
+    if seen.calibration is None:
+        raise DataError("qat needs calibration samples", found="no data", fix="add a [data] table")
+    scheme = _scheme(job)
+    run.progress("prepare for training in int8", 0, 1)
+    ready = _ready(run.student, scheme, seen.calibration, settings)
+    run.progress("prepare for training in int8", 1, 1)
+    teacher = run.student if settings.teacher == "student" else run.teacher
+    own = run.recipe.model_copy(update={"distillation": _without_labels(settings, run)})
+    model = train_student(own, ready, [teacher], run.data, base, run.steps, run.progress, "qat", score_first=True)
+    artifact = export_trained(cast("GraphModule", model.module), model.sha256, seen.test, run.steps)
+    plans = [
+        Plan(engine=engine, precision="int8", method=method_of(settings), scheme=scheme)
+        for engine in _engines(settings, job)
+    ]
+    return TrainedInt8(model=model, artifact=artifact, plans=tuple(plans), calibration=len(seen.calibration))
+
+
+def _engines(settings: Qat, job: Job) -> list[str]:
+    return [engine for engine in job.engines if method_of(settings) in load_backend(engine).TRAINED]
+
+
+def _scheme(job: Job) -> Scheme:
+    """The dialect that is trained for, with the fields that the recipe sets by hand."""
+    return scheme_of(DIALECT, job.target, job.quantization) or load_backend(DIALECT).scheme(job.target)
+
+
+def _ready(student: TrainedModel, scheme: Scheme, calibration: Samples, settings: Qat) -> TrainedModel:
+    """The student with fake-quantisers, the same each time."""
+    from edgekit.models import count_parameters
+    from edgekit.qat.preparing import prepare_qat
+
+    assert student.module is not None  # roles see to it
+    size = 1 if settings.method == "average" else _AT_ONCE  # an average is one of batches, as in static int8
+    module = prepare_qat(
+        student.module,
+        scheme,
+        calibration.batches(size),
+        method=settings.method,
+        weight_bits=settings.weight_bits,
+    )
+    made_of = [student.sha256, scheme, settings.method, settings.weight_bits, calibration.fingerprint()]
+    return dataclasses.replace(
+        student,
+        module=module,
+        sha256=hash_json(["qat", *made_of]),
+        parameters=count_parameters(module),
+        training=None,
+        notes=(),
+    )
+
+
+def _without_labels(settings: Qat, run: Run) -> Qat:
+    """The settings, in which the teacher alone teaches where there are no labels and the recipe does not say."""
+    labelled = run.data.train is not None and run.data.train.targets is not None
+    if labelled or "soft_weight" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"soft_weight": 1.0})
