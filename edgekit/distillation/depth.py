@@ -76,6 +76,68 @@ def without_blocks(module: nn.Module, path: str, dropped: Collection[int]) -> It
         again()
 
 
+def drop_blocks(module: nn.Module, inputs: Mapping[str, Tensor], blocks: Mapping[str, Collection[int]]) -> list[str]:
+    """Leaves blocks out of a module for good.
+
+    Args:
+        module: Changed in place, also where an error is raised.
+        inputs: A batch that it runs on.
+        blocks: Positions of the blocks by path of their list, in the module as it stands.
+
+    Returns:
+        What was left out, in words.
+
+    Raises:
+        ModelError: There is no such list or position, or the module does not run without the blocks, or gives other
+            shapes.
+    """
+    check_blocks(module, blocks)
+    before = output_shapes(module, inputs, "before blocks are left out")
+    notes = []
+    # Lists inside of others come first: those that follow a block that is left out get another path.
+    for path in sorted(blocks, key=lambda path: -len(path.split(".")) if path else 0):
+        if blocks[path]:
+            _rebuild(module, path, [i for i in range(len(module.get_submodule(path))) if i not in blocks[path]])
+            word = "block" if len(set(blocks[path])) == 1 else "blocks"
+            notes.append(f"{path or type(module).__name__}: {word} {_listed([*blocks[path]])} left out")
+    after = f"without its blocks ({'; '.join(notes)})"
+    shapes = output_shapes(module, inputs, after, "leave fewer blocks out")
+    if shapes != before:
+        raise ModelError(
+            f"the outputs of {type(module).__name__} have other shapes {after}", found=str(shapes), allowed=str(before)
+        )
+    return notes
+
+
+def check_blocks(module: nn.Module, blocks: Mapping[str, Collection[int]]) -> None:
+    """Refuses blocks that are not there.
+
+    Args:
+        module: Where they should be.
+        blocks: Positions of blocks by path of their list.
+
+    Raises:
+        ModelError: There is no such list or position.
+    """
+    lists = {name: part for name, part in module.named_modules() if isinstance(part, (nn.Sequential, nn.ModuleList))}
+    for path, numbers in blocks.items():
+        if path not in lists:
+            known = [*block_lists(module)] or [name for name in lists if name]
+            raise ModelError(
+                f"{type(module).__name__} has no list of blocks {path!r}",
+                found=repr(path),
+                allowed=", ".join(known) or "a Sequential or a ModuleList; it has none",
+                fix=did_you_mean(path, known),
+            )
+        wrong = sorted(number for number in numbers if not 0 <= number < len(lists[path]))
+        if wrong:
+            raise ModelError(
+                f"{path or type(module).__name__} has no block {wrong[0]}",
+                found=f"blocks {_listed([*numbers])}",
+                allowed=f"0 to {len(lists[path]) - 1}",
+            )
+
+
 def spread(blocks: Sequence[int], fixed: set[int], count: int) -> list[int]:
     """Chooses ``count`` of some blocks, evenly spread from the first to the last, and all fixed ones with them.
 

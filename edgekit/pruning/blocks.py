@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgekit.distillation.depth import block_lists, without_blocks
 from edgekit.distillation.dry_run import keeping_shape, output_shapes
+from edgekit.distillation.forward import call, evaluating
 from edgekit.errors import ModelError
 from edgekit.models import count_parameters
 from edgekit.pruning.channels import as_parameters
 from edgekit.pruning.criteria import NO_EVIDENCE, Criterion, Evidence, score
 from edgekit.pruning.groups import Group, Member
+
+# Steps of torch's autograd that mix channels, in lower case.
+MIXING = ("convolution", "mm", "attention", "embedding", "linear", "matmul")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +75,7 @@ def score_blocks(
         EdgeKitError: The criterion cannot be found, or lacks what it needs.
     """
     blocks = removable(module, inputs)
-    groups = [_as_group(path, number, module) for path, number in blocks]
+    groups = [as_group(path, number, module) for path, number in blocks]
     with as_parameters(module):
         scores = score(module, groups, criterion, evidence, base)
     whole = None if accuracy is None else accuracy(module)
@@ -92,18 +97,10 @@ def removable(module: nn.Module, inputs: Mapping[str, Tensor]) -> list[tuple[str
     Raises:
         ModelError: There is none; names the blocks and why they stay.
     """
-    before = output_shapes(module, inputs, "before its blocks are scored")
-    lists = block_lists(module)
-    children = {(path, i): module.get_submodule(path)[i] for path, numbers in lists.items() for i in numbers}
-    same = keeping_shape(module, list(children.values()), inputs)
-    found, kept = [], []
-    for (path, number), block in children.items():
-        why = _needed(module, inputs, path, number, before) if block in same else "gives another shape than it takes"
-        if why is None:
-            found.append((path, number))
-        else:
-            kept.append(f"{path}.{number} {why}")
+    blocks = look_at_blocks(module, inputs)
+    found = [block for block, why in blocks.items() if why is None]
     if not found:
+        kept = [f"{block_name(module, *block)} {why}" for block, why in blocks.items()]
         raise ModelError(
             f"no block of {type(module).__name__} can be left out",
             found="; ".join(kept) or "no Sequential or ModuleList with two blocks or more of one class",
@@ -111,6 +108,83 @@ def removable(module: nn.Module, inputs: Mapping[str, Tensor]) -> list[tuple[str
             fix="prune channels instead",
         )
     return found
+
+
+def look_at_blocks(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[tuple[str, int], str | None]:
+    """Every block of a module, by path of its list and position, with why it cannot be left out; None where it can."""
+    before = output_shapes(module, inputs, "before its blocks are looked at")
+    lists = block_lists(module)
+    children = {(path, i): module.get_submodule(path)[i] for path, numbers in lists.items() for i in numbers}
+    same = keeping_shape(module, list(children.values()), inputs)
+    return {
+        (path, number): _needed(module, inputs, path, number, before)
+        if block in same
+        else "gives another shape than it takes"
+        for (path, number), block in children.items()
+    }
+
+
+def passed_around(module: nn.Module, inputs: Mapping[str, Tensor], blocks: Sequence[nn.Module]) -> set[nn.Module]:
+    """Those of some blocks that have a way around their layers, a shortcut, from what they take to what they give.
+
+    Of K. He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016: what goes that way stays when the rest is
+    left out. Norms, activations, slices and padding may lie on it; no layer that mixes channels may.
+
+    Raises:
+        ModelError: The module does not run.
+    """
+    taken: dict[nn.Module, Any] = {}
+    found: dict[nn.Module, bool] = {}
+
+    def enter(block: nn.Module, args: Any, kwargs: Any) -> None:
+        first = _first([*args, *kwargs.values()])
+        taken[block] = None if first is None else first.grad_fn
+
+    def leave(block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        given = _first(output)
+        way = given is not None and taken[block] is not None and _leads(given.grad_fn, taken[block])
+        found[block] = found.get(block, True) and way
+
+    handles = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in set(blocks)]
+    handles += [block.register_forward_hook(leave, with_kwargs=True) for block in set(blocks)]
+    try:
+        with as_parameters(module), evaluating(module), torch.enable_grad():
+            fed = {
+                name: tensor.detach().requires_grad_().clone() if tensor.is_floating_point() else tensor
+                for name, tensor in inputs.items()
+            }
+            call(module, fed)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {block for block, way in found.items() if way}
+
+
+def _leads(given: Any, taken: Any) -> bool:
+    """Whether one step of a computation leads to another without a layer that mixes channels between them."""
+    seen, left = {taken}, [given]
+    while left:
+        step = left.pop()
+        if step is taken:
+            return True
+        if step is None or step in seen or any(word in step.name().lower() for word in MIXING):
+            continue
+        seen.add(step)
+        left += [before for before, _ in step.next_functions]
+    return False
+
+
+def _first(value: Any) -> Tensor | None:
+    """The first tensor in nested values."""
+    if isinstance(value, Tensor):
+        return value
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return next((found for part in parts if (found := _first(part)) is not None), None)
+
+
+def block_name(module: nn.Module, path: str, number: int) -> str:
+    """Path of a block, from the path of its list and its position there."""
+    return ".".join(filter(None, (path, list(module.get_submodule(path)._modules)[number])))
 
 
 def _needed(
@@ -125,10 +199,10 @@ def _needed(
     return None if shapes == before else "changes the shapes of the outputs"
 
 
-def _as_group(path: str, number: int, module: nn.Module) -> Group:
+def as_group(path: str, number: int, module: nn.Module) -> Group:
     """A block as one channel that is all of its layers."""
     part = module.get_submodule(path)
-    prefix = ".".join(filter(None, (path, list(part._modules)[number])))
+    prefix = block_name(module, path, number)
     none = torch.zeros(0, dtype=torch.long)
     members = tuple(
         Member(

@@ -13,7 +13,7 @@ from edgekit.errors import ModelError, did_you_mean
 from edgekit.pruning.channels import PRUNING, Traced, as_parameters, told, trace
 from edgekit.pruning.criteria import NO_EVIDENCE, Criterion, Evidence, score
 from edgekit.pruning.cutting import whole_after_errors
-from edgekit.pruning.groups import Coupled, coupled, half_followed, of_one_width
+from edgekit.pruning.groups import Coupled, coupled, half_followed, of_one_width, spared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,9 @@ class Channels:
     Attributes:
         name: Path of the first layer that gives them.
         layers: Paths of all layers that give them or hand them on.
+        touched: Paths of all layers that give them, hand them on or take them.
         count: Number of channels.
+        least: Channels that must be kept in any case, so that no layer loses all.
         parts: In how many groups of a convolution, or heads, they are; as many are dropped of each.
         importance: Of every channel; None where all stay.
         whole: Why they all stay, with the layer or operation that ties them; None where they may be dropped.
@@ -32,7 +34,9 @@ class Channels:
 
     name: str
     layers: tuple[str, ...]
+    touched: tuple[str, ...]
     count: int
+    least: int
     parts: int
     importance: tuple[float, ...] | None
     whole: str | None
@@ -66,6 +70,11 @@ class Scored:
     whole: str | None
     width: int
 
+    @property
+    def least(self) -> int:
+        """Channels of each part that must be kept in any case."""
+        return self.coupled.size if self.importance is None else len(spared(self.coupled, self.importance))
+
 
 def score_channels(
     module: nn.Module,
@@ -93,7 +102,9 @@ def score_channels(
         Channels(
             name=each.coupled.group.name,
             layers=each.coupled.givers,
+            touched=tuple(dict.fromkeys(member.name for member in each.coupled.group.members)),
             count=each.coupled.group.count,
+            least=each.least * each.coupled.parts,
             parts=each.coupled.parts,
             importance=None if each.importance is None else tuple(each.importance.tolist()),
             whole=each.whole,

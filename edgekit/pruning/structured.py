@@ -13,7 +13,7 @@ from edgekit.models import count_parameters
 from edgekit.pruning.channels import PRUNING, as_parameters, told
 from edgekit.pruning.criteria import NO_EVIDENCE, Criterion, Evidence
 from edgekit.pruning.cutting import cut, see_that_it_runs, whole_after_errors
-from edgekit.pruning.groups import lowest, spared
+from edgekit.pruning.groups import lowest
 from edgekit.pruning.scores import Scored, Scoring, check, look
 from edgekit.pruning.sizes import sizes_of
 from edgekit.pruning.widths import SCOPES, Choice
@@ -70,7 +70,7 @@ def prune_channels(
                 parts=each.coupled.parts,
                 multiple=multiple,
                 width=each.width,
-                least=len(spared(each.coupled, each.importance)),
+                least=each.least,
             )
             for each in found
             if each.importance is not None
@@ -179,7 +179,7 @@ def _of_part(each: Scored, path: str, width: int) -> int:
             found=f"{each.whole}; a width of {width}",
             fix=f"leave {path} out",
         )
-    least = 1 if each.importance is None else len(spared(each.coupled, each.importance))
+    least = each.least
     if not least * parts <= width <= count or width % parts:
         raise ModelError(
             f"pruning: {path} cannot keep {width} channels",

@@ -84,9 +84,22 @@ def over_all(choices: Sequence[Choice], share: float) -> list[int]:
 SCOPES = {"layer": by_layer, "global": over_all}
 
 
+def nearest_width(count: int, parts: int, multiple: int, width: float, least: int = 1) -> int:
+    """The width of each part that is allowed and nearest; of two the larger.
+
+    Args:
+        count: Channels of all parts together.
+        parts: Parts of equal size that they are in.
+        multiple: Of which the number of channels that are kept is one, unless all are.
+        width: Channels of each part that are wanted.
+        least: Channels of each part that are kept in any case.
+    """
+    allowed = [each for each in allowed_widths(count, parts, multiple) if each >= least]
+    return min(allowed, key=lambda each: (abs(each - width), -each))
+
+
 def _nearest(choice: Choice, width: float) -> int:
-    """The allowed width of each part that is nearest; of two the larger."""
-    return min(_allowed(choice), key=lambda each: (abs(each - width), -each))
+    return nearest_width(len(choice.importance), choice.parts, choice.multiple, width, choice.least)
 
 
 def _allowed(choice: Choice) -> list[int]:

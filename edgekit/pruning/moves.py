@@ -1,0 +1,263 @@
+"""What may be left out of a network, one by one: its blocks, and channels inside of them or through several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from edgekit.errors import ModelError
+from edgekit.pruning.alike import Ran, alike, run_once
+from edgekit.pruning.blocks import block_name, look_at_blocks, passed_around
+from edgekit.pruning.changes import Change
+from edgekit.pruning.criteria import NO_EVIDENCE, Criterion, Evidence
+from edgekit.pruning.scores import Channels, score_channels
+from edgekit.pruning.widths import nearest_width
+
+SHARES = (0.75, 0.5, 0.25)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One change that may be made to a group.
+
+    Attributes:
+        name: What it does: ``removed``, or ``24 of 32 channels``.
+        change: Of the module as it stands.
+    """
+
+    name: str
+    change: Change
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveGroup:
+    """What one of several moves may be made to.
+
+    Attributes:
+        name: Path of the block, or of the first layer that gives the channels.
+        kind: ``block``: may be left out, or have fewer channels inside; ``channels``: has moves of widths alone.
+        alike: Equal for groups whose moves cost the same: the same layers, which take and give the same shapes.
+        moves: At least one; that all stays as it is is not among them.
+    """
+
+    name: str
+    kind: str
+    alike: str
+    moves: tuple[Move, ...]
+
+
+def find_moves(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    *,
+    blocks: bool = True,
+    channels: bool = True,
+    multiple: int = 1,
+    keep: Sequence[str] = (),
+    shares: Sequence[float] = SHARES,
+    criterion: str | Criterion = "l2",
+    evidence: Evidence = NO_EVIDENCE,
+    base: Path | None = None,
+) -> tuple[list[MoveGroup], list[str]]:
+    """Finds what may be left out of a module; nothing of the module changes.
+
+    A block that it runs without is a group, with the channels that live wholly inside of it: no layer outside gives or
+    takes them, and no others outside must have their width. Of blocks in blocks the innermost are taken that have a way
+    around their layers (a shortcut); blocks without one are offered only where there are no others. Channels inside a
+    block that must stay are a group, and so are those that go through several blocks, with all of the same width.
+
+    Args:
+        module: Residual or transformer blocks in a ``Sequential`` or ``ModuleList``, or any module with channels.
+        inputs: A batch that it runs on.
+        blocks: Whether blocks may be left out.
+        channels: Whether layers may have fewer channels.
+        multiple: Widths are multiples of it; layers with fewer channels stay whole.
+        keep: Paths of layers, or of modules with layers, that keep the channels they give, and stay.
+        shares: Of the channels that may be kept, each above 0 and below 1.
+        criterion: By which channels would be dropped, as of :func:`edgekit.pruning.structured.prune_channels`.
+        evidence: Batches, a loss and a seed, for criteria that need them.
+        base: The recipe's folder, whose modules are importable.
+
+    Returns:
+        The groups in the order of the module, and what cannot be left out and why, in words.
+
+    Raises:
+        ModelError: An argument is wrong, nothing can be left out, or the module does not run or cannot be traced.
+        EdgeKitError: As of :func:`edgekit.pruning.structured.prune_channels`.
+    """
+    _check(module, blocks, channels, shares)
+    scored: list[Channels] = []
+    if channels:
+        scored = score_channels(
+            module, inputs, criterion=criterion, multiple=multiple, keep=keep, evidence=evidence, base=base
+        )
+    places, ran = _places(module, inputs, keep), run_once(module, inputs)
+    inside, through = _divided(scored, places)
+    notes = _whole(module, scored, places if blocks else None)
+    groups = []
+    for place in places:
+        removed = [Move(name="removed", change=place.removed)] if blocks and place.why is None else []
+        moves = [*removed, *_width_moves(inside.get(place.name, []), places, multiple, shares)]
+        if moves:
+            groups.append(_of_block(module, place, "block" if removed else "channels", moves, ran))
+    for together in through:
+        moves = _width_moves(together, places, multiple, shares)
+        if moves:
+            groups.append(_of_channels(module, together, moves, ran))
+    if not groups:
+        raise _nothing(module, notes)
+    order = {name: place for place, (name, _) in enumerate(module.named_modules())}
+    return sorted(groups, key=lambda each: order[each.name]), notes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """A block: its path, that of its list and its position there, and why it must stay; None where it need not."""
+
+    name: str
+    path: str
+    number: int
+    why: str | None
+
+    @property
+    def removed(self) -> Change:
+        return Change(blocks={self.path: (self.number,)})
+
+    def holds(self, layer: str) -> bool:
+        return layer == self.name or layer.startswith(f"{self.name}.")
+
+
+def _check(module: nn.Module, blocks: bool, channels: bool, shares: Sequence[float]) -> None:
+    if not blocks and not channels:
+        raise ModelError(
+            f"neither blocks nor channels of {type(module).__name__} may be left out",
+            found="blocks = false and channels = false",
+            allowed="one of them, or both",
+        )
+    for share in shares:
+        if not 0 < share < 1:
+            raise ModelError(
+                "a share of the channels that is kept is wrong", found=f"{share:g}", allowed="above 0 and below 1"
+            )
+
+
+def _places(module: nn.Module, inputs: Mapping[str, Tensor], keep: Sequence[str]) -> list[_Place]:
+    """The blocks that may be left out, none in another, and those that must stay and neither hold nor are in them."""
+    found = []
+    children = {}
+    for (path, number), why in look_at_blocks(module, inputs).items():
+        name = block_name(module, path, number)
+        children[name] = module.get_submodule(name)
+        kept = next((k for k in keep if _related(k, name)), None)
+        if why is None and kept is not None:
+            why = "is in keep" if kept == name else f"goes with {kept}, which is in keep"
+        found.append(_Place(name=name, path=path, number=number, why=why))
+    around = passed_around(module, inputs, list(children.values()))
+    free = [place for place in found if place.why is None]
+    ways = [place for place in free if children[place.name] in around]
+    chosen: list[_Place] = []
+    for place in sorted(ways or free, key=lambda place: -place.name.count(".")):
+        if not any(_related(place.name, other.name) for other in chosen):
+            chosen.append(place)
+    rest = [place for place in found if not any(_related(place.name, other.name) for other in chosen)]
+    rest = [replace(place, why=place.why or "has no way around its layers, as others have") for place in rest]
+    return [*chosen, *rest]
+
+
+def _related(name: str, other: str) -> bool:
+    """Whether one of two modules is the other one, or inside of it."""
+    short, long = sorted((name, other), key=len)
+    return short == long or long.startswith(f"{short}.")
+
+
+def _divided(
+    scored: Sequence[Channels], places: Sequence[_Place]
+) -> tuple[dict[str, list[Channels]], list[list[Channels]]]:
+    """Channels that may be dropped: those that live wholly inside a block, by its name, and the others, by width."""
+    by_width: dict[int, list[Channels]] = {}
+    for each in scored:
+        by_width.setdefault(each.width, []).append(each)
+    inside: dict[str, list[Channels]] = {}
+    through = []
+    for together in by_width.values():
+        if any(each.whole is not None or not each.layers for each in together):
+            continue
+        layers = [layer for each in together for layer in (*each.layers, *each.touched)]
+        holding = [place.name for place in places if all(place.holds(layer) for layer in layers)]
+        if holding:
+            inside.setdefault(max(holding, key=len), []).extend(together)
+        else:
+            through.append(together)
+    return inside, through
+
+
+def _width_moves(
+    channels: Sequence[Channels], places: Sequence[_Place], multiple: int, shares: Sequence[float]
+) -> list[Move]:
+    """Moves that keep a share of some channels, all of them at once."""
+    moves: list[Move] = []
+    for share in sorted(set(shares), reverse=True):
+        widths, kept = {}, 0
+        for each in channels:
+            least = max(other.least for other in channels if other.width == each.width)
+            size = each.count // each.parts
+            width = each.parts * nearest_width(each.count, each.parts, multiple, size * share, least // each.parts)
+            kept += width
+            if width < each.count:
+                widths[_giver(each, places)] = width
+        change = Change(widths=widths)
+        if widths and all(change != move.change for move in moves):
+            name = f"{kept} of {sum(each.count for each in channels)} channels"
+            moves.append(Move(name=name, change=change))
+    return moves
+
+
+def _giver(channels: Channels, places: Sequence[_Place]) -> str:
+    """A layer that gives some channels, one that stays whatever blocks are left out if there is one."""
+    free = [place for place in places if place.why is None]
+    stays = (layer for layer in channels.layers if not any(place.holds(layer) for place in free))
+    return next(stays, channels.layers[0])
+
+
+def _of_block(module: nn.Module, place: _Place, kind: str, moves: Sequence[Move], ran: Ran) -> MoveGroup:
+    parts = dict(module.get_submodule(place.name).named_modules())
+    skip = len(place.name) + 1
+    named = [(move.name, [(path[skip:], width) for path, width in move.change.widths.items()]) for move in moves]
+    return MoveGroup(name=place.name, kind=kind, alike=alike(parts, ran, named), moves=tuple(moves))
+
+
+def _of_channels(module: nn.Module, channels: Sequence[Channels], moves: Sequence[Move], ran: Ran) -> MoveGroup:
+    layers = {layer for each in channels for layer in (*each.layers, *each.touched)}
+    parts = {name: part for name, part in module.named_modules() if name in layers}
+    numbers = {name: str(i) for i, name in enumerate(parts)}
+    numbered = {numbers[name]: part for name, part in parts.items()}
+    named = [(move.name, [(numbers[path], width) for path, width in move.change.widths.items()]) for move in moves]
+    name = next(iter(moves[0].change.widths))
+    return MoveGroup(name=name, kind="channels", alike=alike(numbered, ran, named), moves=tuple(moves))
+
+
+def _whole(module: nn.Module, scored: Sequence[Channels], places: Sequence[_Place] | None) -> list[str]:
+    """What cannot be left out, and why, in words."""
+    notes = []
+    if places is not None:
+        notes += [f"block {place.name} stays: it {place.why}" for place in places if place.why is not None]
+        if not places:
+            notes.append(f"{type(module).__name__} has no Sequential or ModuleList of blocks")
+    for each in scored:
+        if each.whole is not None or not each.layers:
+            names = ", ".join(each.layers[:4]) or each.name
+            more = f" and {len(each.layers) - 4} more" if len(each.layers) > 4 else ""
+            notes.append(f"{names}{more}: all {each.count} channels stay: {each.whole or 'no layer gives them'}")
+    return notes
+
+
+def _nothing(module: nn.Module, notes: Sequence[str]) -> ModelError:
+    return ModelError(
+        f"nothing of {type(module).__name__} can be left out",
+        found="; ".join(notes) or "no width that is allowed",
+        allowed="residual blocks in a Sequential or ModuleList, or channels that nothing ties",
+        fix="a smaller multiple, fewer layers in keep, or blocks that give the shape they take",
+    )

@@ -1,0 +1,195 @@
+"""What each move costs a network in accuracy: the rise of its loss, or what a criterion says goes with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edgekit.distillation.depth import check_blocks, without_blocks
+from edgekit.distillation.forward import evaluating, logits_of
+from edgekit.errors import DataError, ModelError, TrainingError, UnknownName
+from edgekit.progress import Progress, silent
+from edgekit.pruning.blocks import as_group
+from edgekit.pruning.changes import Change, apply_change
+from edgekit.pruning.channels import as_parameters
+from edgekit.pruning.criteria import Criterion, Evidence, score
+from edgekit.pruning.cutting import whole_after_errors
+from edgekit.pruning.gradients import needed
+from edgekit.pruning.groups import Group, lowest
+from edgekit.pruning.moves import MoveGroup
+from edgekit.pruning.scores import Scored, Scoring, check, look
+
+Worth = dict[str, dict[str, float]]
+"""By group, by move: how much is lost when this move alone is made."""
+
+
+def worth_of(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    groups: Sequence[MoveGroup],
+    evidence: Evidence,
+    *,
+    criterion: str | Criterion = "l2",
+    by: str = "loss",
+    base: Path | None = None,
+    progress: Progress = silent,
+) -> Worth:
+    """How much is lost by each move alone; nothing of the module changes.
+
+    Args:
+        module: As :func:`edgekit.pruning.moves.find_moves` saw it.
+        inputs: A batch that it runs on.
+        groups: Moves, as of there.
+        evidence: Batches and a loss, for ``loss`` and for criteria that need them.
+        criterion: By which channels are dropped, as of :func:`edgekit.pruning.structured.prune_channels`.
+        by: A key of :data:`BY`. ``loss``: by how much the mean of the loss over the batches rises, in evaluation mode;
+            infinite where the loss is no longer finite. ``criterion``: the sum of the criterion over what goes, a block
+            counting for all its layers.
+        base: The recipe's folder, whose modules are importable.
+        progress: Told move by move.
+
+    Returns:
+        By group, by move: a higher number for a greater loss; usually 0 or more.
+
+    Raises:
+        UnknownName: There is no such ``by``.
+        DataError: There are no batches where they are needed, or no labels.
+        TrainingError: The module or the loss fails, or the loss of the module as it is is not finite.
+        ModelError: A move cannot be made, or the criterion says nothing of a block.
+        EdgeKitError: As of :func:`edgekit.pruning.structured.prune_channels`.
+    """
+    if by not in BY:
+        raise UnknownName("measure of what a move loses", by, BY)
+    for group in groups:
+        for move in group.moves:
+            check_blocks(module, move.change.blocks)
+    scoring = Scoring(criterion=criterion, evidence=evidence, multiple=1, keep=(), base=base)
+    return BY[by](module, inputs, groups, scoring, progress)
+
+
+def by_loss(
+    module: nn.Module, inputs: Mapping[str, Tensor], groups: Sequence[MoveGroup], scoring: Scoring, progress: Progress
+) -> Worth:
+    """The rise of the mean loss over the batches of the evidence."""
+    evidence = scoring.evidence
+    if not evidence.batches:
+        raise DataError(
+            "what a move loses cannot be told by the loss: there are no data",
+            found="no batches",
+            fix="give training data, or tell it by the criterion",
+        )
+    needed(evidence.batches, "loss", evidence.loss)
+    whole = _mean_loss(module, evidence)
+    if not math.isfinite(whole):
+        raise TrainingError(
+            f"the loss of {type(module).__name__} is not finite before anything is left out",
+            found=f"a loss of {whole}",
+            fix="check inputs and labels for values that are not finite",
+        )
+    scored = _scored(module, inputs, groups, scoring)
+
+    def rise(change: Change) -> float:
+        with _changed(module, inputs, change, scored) as changed:
+            loss = _mean_loss(changed, evidence)
+        return loss - whole if math.isfinite(loss) else math.inf
+
+    return _each(groups, rise, progress)
+
+
+def by_criterion(
+    module: nn.Module, inputs: Mapping[str, Tensor], groups: Sequence[MoveGroup], scoring: Scoring, progress: Progress
+) -> Worth:
+    """The sum of the criterion over what goes."""
+    scored = _scored(module, inputs, groups, scoring)
+    giver = {path: each for each in scored for path in each.coupled.givers}
+    changes = [move.change for group in groups for move in group.moves]
+    blocks = sorted({(path, i) for change in changes for path, numbers in change.blocks.items() for i in numbers})
+    as_groups = [as_group(path, number, module) for path, number in blocks]
+    with as_parameters(module):
+        scores = score(module, as_groups, scoring.criterion, scoring.evidence, scoring.base) if blocks else []
+    of_block: dict[tuple[str, int], float] = {}
+    for block, group, value in zip(blocks, as_groups, scores, strict=True):
+        if value is None:
+            raise ModelError(
+                f"the criterion says nothing of block {group.name}",
+                found="a block without a layer that it looks at",
+                fix="another criterion, or tell what a move loses by the loss",
+            )
+        of_block[block] = float(value)
+
+    def gone(change: Change) -> float:
+        total = math.fsum(of_block[path, i] for path, numbers in change.blocks.items() for i in numbers)
+        for path, width in change.widths.items():
+            each = giver.get(path)
+            if each is None or each.importance is None:
+                raise ModelError(f"there are no channels of {path} that may be dropped", found=repr(path))
+            dropped = lowest(each.coupled, each.importance, width // each.coupled.parts)
+            total += float(each.importance[dropped].sum())
+        return total
+
+    return _each(groups, gone, progress)
+
+
+BY: Mapping[str, Callable[..., Worth]] = {"loss": by_loss, "criterion": by_criterion}
+
+
+def _each(groups: Sequence[MoveGroup], worth: Callable[[Change], float], progress: Progress) -> Worth:
+    total, found = sum(len(group.moves) for group in groups), {}
+    done = 0
+    for group in groups:
+        found[group.name] = {}
+        for move in group.moves:
+            progress("worth of moves", done, total, f"{group.name}: {move.name}")
+            found[group.name][move.name] = worth(move.change)
+            done += 1
+    progress("worth of moves", done, total)
+    return found
+
+
+def _scored(
+    module: nn.Module, inputs: Mapping[str, Tensor], groups: Sequence[MoveGroup], scoring: Scoring
+) -> list[Scored]:
+    """The channels with their importance; nothing where no move is about channels."""
+    if not any(move.change.widths for group in groups for move in group.moves):
+        return []
+    check(module, scoring)
+    with whole_after_errors(module), as_parameters(module):
+        return look(module, inputs, scoring)[1]
+
+
+@contextmanager
+def _changed(
+    module: nn.Module, inputs: Mapping[str, Tensor], change: Change, scored: Sequence[Scored]
+) -> Iterator[nn.Module]:
+    """While the block runs, what a module is after a change."""
+    if change.widths:
+        copy = deepcopy(module)
+        apply_change(copy, inputs, change, criterion=_known(scored))
+        yield copy
+        return
+    with ExitStack() as stack:
+        for path, numbers in sorted(change.blocks.items(), key=lambda each: -each[0].count(".")):
+            stack.enter_context(without_blocks(module, path, numbers))
+        yield module
+
+
+def _known(scored: Sequence[Scored]) -> Criterion:
+    """The criterion that says again what was found: data are looked at once, not once a move."""
+    importance = {each.coupled.group.name: each.importance for each in scored}
+
+    def known(module: nn.Module, groups: Sequence[Group], evidence: Evidence) -> list[Tensor | None]:
+        return [importance.get(group.name) for group in groups]
+
+    return known
+
+
+def _mean_loss(module: nn.Module, evidence: Evidence) -> float:
+    with evaluating(module), torch.no_grad():
+        losses = [float(evidence.loss(batch, logits_of(module, batch.inputs))) for batch in evidence.batches]
+    return math.fsum(losses) / len(losses)
