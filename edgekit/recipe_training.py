@@ -77,6 +77,9 @@ class Training(Strict):
         freeze: Module paths whose parameters stay as they are.
         rates: Factor of the learning rate by module path.
         head: A new head, put on before training.
+        bn_sparsity: Factor of the L1 norm of the BatchNorm scales, which is added to what is minimised, so that the
+            criterion ``batchnorm`` can tell channels apart (Liu et al. 2017, with 1e-5 and 1e-4 and ``sgd``); losses
+            are told without it. None: nothing is added.
         sparse: Weights that are zero from the first step on and stay so; None: none.
     """
 
@@ -99,6 +102,7 @@ class Training(Strict):
     freeze: Names = ()
     rates: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     head: Head | None = None
+    bn_sparsity: PositiveFloat | None = None
     sparse: Sparse | None = None
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -30,7 +30,7 @@ from edgekit.distillation.checkpoints import (
     set_random_state,
 )
 from edgekit.distillation.forward import forward, logits_of, to_torch
-from edgekit.distillation.inspection import count_batches, inspect_samples
+from edgekit.distillation.inspection import count_batches, inspect_samples, not_finite
 from edgekit.distillation.parameters import frozen, optimizer_for
 from edgekit.distillation.sampling import epoch_order
 from edgekit.distillation.schedules import rate_factor
@@ -50,6 +50,7 @@ from edgekit.distillation.workers import (
 from edgekit.errors import TrainingError
 from edgekit.models import replace_head
 from edgekit.progress import Progress, silent
+from edgekit.pruning.criteria import sparsity_loss
 from edgekit.pruning.holding import sparsely
 from edgekit.recipe_training import Training
 
@@ -67,7 +68,7 @@ class History:
         epochs: Passes over the training data that were made.
         best_epoch: The epoch, from 1, whose weights were kept.
         scores: Validation accuracy after each epoch, 0 to 1.
-        losses: Mean training loss of each epoch.
+        losses: Mean training loss of each epoch, without what ``bn_sparsity`` adds to it.
         seconds: Wall-clock time, that of a run that was killed included as far as its last checkpoint.
         stopped_early: Whether patience ended it before the last epoch.
     """
@@ -167,6 +168,7 @@ def train(
 
     Raises:
         DataError: Samples are missing, or a label is missing or no class of the module.
+        ModelError: ``bn_sparsity`` finds no BatchNorm scales that learn, or ``sparse`` no weights to mask.
         TrainingError: Settings name what is not here, the module does not fit the data, or the loss is not finite; the
             best weights until then are loaded, and the last checkpoint stays.
     """
@@ -181,6 +183,8 @@ def train(
         frozen(module, settings.freeze) as frozen_parts,
         sparsely(module, settings.sparse),
     ):
+        if settings.bn_sparsity is not None:
+            sparsity_loss(module)  # refuses a module without scales before anything is trained
         _learn(module, beside, frozen_parts)
         batches = count_batches(module, len(data), settings.batch_size, accelerator.num_processes)
         optimizer, schedule = _stepping(module, beside, settings, batches, accelerator)
@@ -286,10 +290,12 @@ def _step(run: _Run, place: Place, parts: Sequence[Array]) -> tuple[float, int]:
             batch = batch if run.ask is None else replace(batch, answers=run.ask(batch))
             logits = logits_of(run.module, batch.inputs)
             value = run.loss(batch, logits) * (len(own) / count)
-        loss = float(value.detach())
+        loss = float(value.detach())  # without the penalty: it stays comparable, and what it tells is of the data
         if not math.isfinite(loss):
             where = f"{run.name}: epoch {place.epoch}, batch {place.batch + number + 1}"
-            raise _not_finite(where, loss, batch.inputs, logits, run.keeping.checkpoint)
+            raise not_finite(where, loss, batch.inputs, logits, run.keeping.checkpoint)
+        if run.settings.bn_sparsity is not None:
+            value = value + run.settings.bn_sparsity * (len(own) / count) * sparsity_loss(run.module)
         accelerator.backward(value)
         summed += loss
     sum_gradients(run.learned, accelerator)
@@ -319,21 +325,6 @@ def _batch(run: _Run, place: Place, indices: Array, share: float) -> Batch:
         inputs = partly_perturbed(run.module, inputs, labels, run.settings.adversarial, generator=generator)
     further = {name: torch.tensor(array[indices], device=device) for name, array in run.data.further.items()}
     return Batch(inputs=inputs, labels=labels, indices=indices, view=view, share=share, further=further)
-
-
-def _not_finite(
-    where: str, loss: float, inputs: Mapping[str, Tensor], logits: Tensor, checkpoint: Path | None
-) -> TrainingError:
-    dirty = [name for name, tensor in inputs.items() if not torch.isfinite(tensor).all()]
-    if dirty:
-        found, fix = f"input {dirty[0]!r} has NaN or infinity in this batch", "mend the data"
-    elif not torch.isfinite(logits).all():
-        found, fix = "the module's outputs have NaN or infinity", "lower learning_rate, and check the weights"
-    else:
-        found, fix = "the outputs are finite, the loss is not", "lower learning_rate, and check the teacher's outputs"
-    if checkpoint is not None and checkpoint.exists():
-        found += f"; the last good state is kept in {checkpoint.name}"
-    return TrainingError(f"{where}: the loss is {loss}", found=found, allowed="a finite loss", fix=fix)
 
 
 def _score(run: _Run, epoch: int) -> Score:
