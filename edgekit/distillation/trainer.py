@@ -51,7 +51,7 @@ from edgekit.errors import TrainingError
 from edgekit.models import replace_head
 from edgekit.progress import Progress, silent
 from edgekit.pruning.criteria import sparsity_loss
-from edgekit.pruning.holding import sparsely
+from edgekit.pruning.rising import Rising, early_epochs, sparsely
 from edgekit.recipe_training import Training
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ class _Run:
     schedule: LambdaLR
     batches: int
     learned: Sequence[nn.Parameter]
+    rising: Rising | None
 
     @property
     def total(self) -> int:
@@ -181,7 +182,7 @@ def train(
         seeded(seed + accelerator.process_index),
         placed(accelerator.device, module, beside),
         frozen(module, settings.freeze) as frozen_parts,
-        sparsely(module, settings.sparse),
+        sparsely(module, settings.sparse) as rising,
     ):
         if settings.bn_sparsity is not None:
             sparsity_loss(module)  # refuses a module without scales before anything is trained
@@ -194,6 +195,7 @@ def train(
             module=module, average=average, frozen_parts=frozen_parts, data=data, validation=validation,
             settings=settings, seed=seed, loss=loss, ask=ask, view=view, keeping=keeping, progress=progress, name=name,
             accelerator=accelerator, optimizer=optimizer, schedule=schedule, batches=batches, learned=learned,
+            rising=rising,
         ))  # fmt: skip
 
 
@@ -211,7 +213,7 @@ def _stepping(
 def _fit(run: _Run) -> History:
     """All epochs; whatever happens, the best weights until then are loaded at the end."""
     place = _resumed(run) or Place(best=copy.deepcopy(run.module.state_dict()))
-    settings = run.settings
+    settings, early = run.settings, early_epochs(run.settings)
     if settings.trackers and run.keeping.logs is not None:
         run.accelerator.init_trackers(PROJECT, {"name": run.name, "seed": run.seed, "epochs": settings.epochs})
     began = time.perf_counter() - place.seconds
@@ -221,10 +223,11 @@ def _fit(run: _Run) -> History:
             score = shared(_score(run, place.epoch), run.accelerator)
             place.scores.append(score.accuracy)
             run.accelerator.log({f"{run.name}/validation": score.accuracy}, step=place.epoch * run.batches)
-            place.kept = better(score, place.kept, max(place.scores), len(run.validation))
+            if place.epoch > early:
+                place.kept = better(score, place.kept, max(place.scores[early:]), len(run.validation))
             if place.kept is score:
                 place.best = copy.deepcopy(run.scored.state_dict())
-            elif settings.patience is not None and place.epoch - place.kept.epoch >= settings.patience:
+            elif settings.patience is not None and place.epoch - max(place.kept.epoch, early) >= settings.patience:
                 break
             place.epoch, place.batch, place.loss, place.seen = place.epoch + 1, 0, 0.0, 0
             _save(run, place, began)
@@ -271,6 +274,8 @@ def _epoch(run: _Run, place: Place, began: float) -> None:
         loss, count = _step(run, place, parts)
         place.batch, place.loss, place.seen = until, place.loss + loss * count, place.seen + count
         done = (place.epoch - 1) * run.batches + until
+        if run.rising is not None:
+            run.rising.advance(done / run.total, () if run.average is None else (run.average.module,))
         run.accelerator.log({f"{run.name}/loss": loss, f"{run.name}/rate": run.schedule.get_last_lr()[0]}, step=done)
         run.progress(f"train {run.name}", done, run.total, f"loss {loss:.3f}{validation}")
         if place.batch < run.batches and shared(clock.due(), run.accelerator):
@@ -373,6 +378,7 @@ def _stateful(run: _Run) -> dict[str, Any]:
         "module": run.module,
         "loss": module_of(run.loss),
         "average": run.average,
+        "zeros": run.rising,
         "optimizer": run.optimizer,
         "schedule": run.schedule,
         "scaler": run.accelerator.scaler,
