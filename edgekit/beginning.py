@@ -13,7 +13,7 @@ from edgekit.errors import SpecError
 from edgekit.ingredients import Ingredients
 from edgekit.models import class_sources, count_parameters, replace_head, state_hash
 from edgekit.recipe import Recipe
-from edgekit.recipe_training import Training
+from edgekit.recipe_training import Distillation, Training
 from edgekit.teaching import TrainedModel, taking
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def check_beginning(
         data: The recipe's.
 
     Raises:
-        ModelError: The student cannot be made so.
+        ModelError: The student cannot be made so, or has no BatchNorm scales for ``bn_sparsity``.
         TrainingError: A layer that is named is not there.
         SpecError: The student is larger than each of its teachers.
     """
@@ -102,6 +102,7 @@ def check_beginning(
         student = _twin(student)
     student = begin_student(recipe, student, teacher, data, recipe.seed)
     student = _headed(student, recipe.distillation, recipe.seed)
+    _check_scales(student, recipe.distillation)
     counts = [each.parameters for each in (teacher, *teachers[1:])]
     known = [count for count in counts if count]
     if recipe.student.larger or len(known) < len(counts) or student.parameters is None:
@@ -113,6 +114,21 @@ def check_beginning(
             allowed="as many as the teacher, or fewer",
             fix="exchange the two, or say larger = true in [student] where that is meant",
         )
+
+
+def _check_scales(student: TrainedModel, settings: Distillation) -> None:
+    """Refuses sparsity training of a student without BatchNorm scales that learn."""
+    stages = [settings.stage(number) for number in range(len(settings.stages))] or [settings]
+    wanted = [stage for stage in stages if stage.bn_sparsity is not None]
+    if not wanted:
+        return
+    from edgekit.distillation.parameters import frozen
+    from edgekit.pruning.criteria import sparsity_loss
+
+    assert student.module is not None  # roles see to it
+    for stage in wanted:
+        with frozen(student.module, stage.freeze):
+            sparsity_loss(student.module)
 
 
 def _headed(model: TrainedModel, training: Training | None, seed: int) -> TrainedModel:

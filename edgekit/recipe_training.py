@@ -31,16 +31,20 @@ class Head(Strict):
 
 
 class Sparse(Strict):
-    """Weights that are zero from the first step on; one of ``share`` and ``pattern``.
+    """Weights that are zero from the first step on, or little by little; one of ``share`` and ``pattern``.
 
     Attributes:
         share: Of the weights, those of the smallest magnitude.
+        over: The part of a training, 0 to 1, over which the share rises from nothing, quickly at first (Zhu and Gupta
+            2017); weights of epochs before its end are not kept, and a stage or generation begins anew. 0: all are zero
+            from the first step on.
         pattern: ``[N, M]``: N of every M consecutive weights stay, e.g. ``[2, 4]``.
         scope: Where the weights of a share are ranked: ``global``, or ``layer`` by layer.
         dense: Module paths whose weights stay as they are.
     """
 
     share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    over: Annotated[float, Field(ge=0, le=1)] = 0.0
     pattern: Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)] | None = None
     scope: Literal["global", "layer"] = "global"
     dense: Names = ()
@@ -51,6 +55,8 @@ class Sparse(Strict):
             raise ValueError("one of share and pattern")
         if self.pattern is not None and self.pattern[0] >= self.pattern[1]:
             raise ValueError("a pattern [N, M] with N below M")
+        if self.pattern is not None and self.over:
+            raise ValueError("over beside share alone: a pattern holds from the first step on")
         return self
 
 
@@ -77,7 +83,10 @@ class Training(Strict):
         freeze: Module paths whose parameters stay as they are.
         rates: Factor of the learning rate by module path.
         head: A new head, put on before training.
-        sparse: Weights that are zero from the first step on and stay so; None: none.
+        bn_sparsity: Factor of the L1 norm of the BatchNorm scales, which is added to what is minimised, so that the
+            criterion ``batchnorm`` can tell channels apart (Liu et al. 2017, with 1e-5 and 1e-4 and ``sgd``); losses
+            are told without it. None: nothing is added.
+        sparse: Weights that become zero and stay so; None: none.
     """
 
     epochs: PositiveInt = 10
@@ -99,6 +108,7 @@ class Training(Strict):
     freeze: Names = ()
     rates: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     head: Head | None = None
+    bn_sparsity: PositiveFloat | None = None
     sparse: Sparse | None = None
 
 

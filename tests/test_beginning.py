@@ -107,6 +107,16 @@ def test_a_mistake_is_told_before_any_training(project, tmp_path, student, error
     assert not (tmp_path / "steps").exists()
 
 
+@pytest.mark.parametrize(
+    "distillation", [{"bn_sparsity": 1e-4}, {"stages": [{"epochs": 1}, {"bn_sparsity": 1e-4}]}], ids=["all", "a stage"]
+)
+def test_sparsity_training_of_a_student_without_scales_is_told_before_any_training(project, tmp_path, distillation):
+    recipe = torch_recipe(project, student={"width": 0.5}, distillation=QUICK | distillation)
+    with pytest.raises(ModelError, match=r"bn_sparsity\) needs BatchNorm scales"):
+        train_models(recipe, project, tmp_path / "steps")
+    assert not (tmp_path / "steps").exists()
+
+
 def test_a_student_may_be_as_large_as_its_teacher_and_larger_where_that_is_meant(project, tmp_path):
     for number, student in enumerate(
         ({}, {"args": {"hidden": 9}, "larger": True}, {"args": {"classes": 5}}),

@@ -39,7 +39,9 @@ def test_two_of_four(project):
     assert ((groups == 0).sum(axis=1) == 2).all()
 
 
-@pytest.mark.parametrize("given", ["{}", "{ share = 0.5, pattern = [2, 4] }", "{ pattern = [4, 2] }"])
+@pytest.mark.parametrize(
+    "given", ["{}", "{ share = 0.5, pattern = [2, 4] }", "{ pattern = [4, 2] }", "{ pattern = [2, 4], over = 0.5 }"]
+)
 def test_one_of_share_and_pattern_is_told(project, given):
     result = edgekit("distill", project, "--out", project / "out", "--set", f"distillation.sparse={given}")
     assert result.exit_code == 1

@@ -49,7 +49,8 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #freeze = []                      # module paths whose parameters stay as they are
 #rates = {}                       # factor of the learning rate by module path
 #head = { module = "fc", classes = 10 }  # a new last layer, put on before training; default: none
-#sparse = { share = 0.5 }         # weights that stay zero; or { pattern = [2, 4] }; scope, dense; default: none
+#bn_sparsity = 1e-4               # factor of the BatchNorm scales' L1 norm, added to the loss; default: nothing is
+#sparse = { share = 0.5 }         # weights that stay zero; or { pattern = [2, 4] }; over, scope, dense; default: none
 
 # The small model that learns from the teacher. Leave it out to deploy the teacher itself.
 #[student]
@@ -98,6 +99,7 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #freeze = []
 #rates = {}
 #head = { module = "fc", classes = 10 }
+#bn_sparsity = 1e-4
 #sparse = { share = 0.5 }
 
 # What changes while the student learns: each value goes from the one above (features: from 1) to `end`, with the steps

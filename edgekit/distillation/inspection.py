@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgekit.data import Samples
 from edgekit.distillation.forward import device_of, evaluating, logits_of, to_torch
@@ -111,3 +113,27 @@ def count_batches(module: nn.Module, count: int, batch_size: int, processes: int
             fix="raise batch_size, or freeze the modules with BatchNorms",
         )
     return math.ceil(count / batch_size)
+
+
+def not_finite(
+    where: str, loss: float, inputs: Mapping[str, Tensor], logits: Tensor, checkpoint: Path | None
+) -> TrainingError:
+    """The error of a loss that is not finite, with what is to blame: the batch, the module or the loss.
+
+    Args:
+        where: Which run, epoch and batch.
+        loss: Its value.
+        inputs: The batch.
+        logits: What the module gave.
+        checkpoint: Where the last good state is kept, or None.
+    """
+    dirty = [name for name, tensor in inputs.items() if not torch.isfinite(tensor).all()]
+    if dirty:
+        found, fix = f"input {dirty[0]!r} has NaN or infinity in this batch", "mend the data"
+    elif not torch.isfinite(logits).all():
+        found, fix = "the module's outputs have NaN or infinity", "lower learning_rate, and check the weights"
+    else:
+        found, fix = "the outputs are finite, the loss is not", "lower learning_rate, and check the teacher's outputs"
+    if checkpoint is not None and checkpoint.exists():
+        found += f"; the last good state is kept in {checkpoint.name}"
+    return TrainingError(f"{where}: the loss is {loss}", found=found, allowed="a finite loss", fix=fix)

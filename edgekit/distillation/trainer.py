@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -30,7 +30,7 @@ from edgekit.distillation.checkpoints import (
     set_random_state,
 )
 from edgekit.distillation.forward import forward, logits_of, to_torch
-from edgekit.distillation.inspection import count_batches, inspect_samples
+from edgekit.distillation.inspection import count_batches, inspect_samples, not_finite
 from edgekit.distillation.parameters import frozen, optimizer_for
 from edgekit.distillation.sampling import epoch_order
 from edgekit.distillation.schedules import rate_factor
@@ -50,7 +50,8 @@ from edgekit.distillation.workers import (
 from edgekit.errors import TrainingError
 from edgekit.models import replace_head
 from edgekit.progress import Progress, silent
-from edgekit.pruning.holding import sparsely
+from edgekit.pruning.criteria import sparsity_loss
+from edgekit.pruning.rising import Rising, early_epochs, sparsely
 from edgekit.recipe_training import Training
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class History:
         epochs: Passes over the training data that were made.
         best_epoch: The epoch, from 1, whose weights were kept; 0: those that it began with.
         scores: Validation accuracy after each epoch, 0 to 1.
-        losses: Mean training loss of each epoch.
+        losses: Mean training loss of each epoch, without what ``bn_sparsity`` adds to it.
         seconds: Wall-clock time, that of a run that was killed included as far as its last checkpoint.
         stopped_early: Whether patience ended it before the last epoch.
         first_score: Validation accuracy of the weights that it began with; None where they were not to be kept.
@@ -122,6 +123,7 @@ class _Run:
     batches: int
     learned: Sequence[nn.Parameter]
     score_first: bool
+    rising: Rising | None
 
     @property
     def total(self) -> int:
@@ -172,6 +174,7 @@ def train(
 
     Raises:
         DataError: Samples are missing, or a label is missing or no class of the module.
+        ModelError: ``bn_sparsity`` finds no BatchNorm scales that learn, or ``sparse`` no weights to mask.
         TrainingError: Settings name what is not here, the module does not fit the data, or the loss is not finite; the
             best weights until then are loaded, and the last checkpoint stays.
     """
@@ -184,8 +187,10 @@ def train(
         seeded(seed + accelerator.process_index),
         placed(accelerator.device, module, beside),
         frozen(module, settings.freeze) as frozen_parts,
-        sparsely(module, settings.sparse),
+        sparsely(module, settings.sparse) as rising,
     ):
+        if settings.bn_sparsity is not None:
+            sparsity_loss(module)  # refuses a module without scales before anything is trained
         _learn(module, beside, frozen_parts)
         batches = count_batches(module, len(data), settings.batch_size, accelerator.num_processes)
         optimizer, schedule = _stepping(module, beside, settings, batches, accelerator)
@@ -196,6 +201,7 @@ def train(
             settings=settings, seed=seed, loss=loss, ask=ask, view=view, keeping=keeping, progress=progress, name=name,
             accelerator=accelerator, optimizer=optimizer, schedule=schedule, batches=batches, learned=learned,
             score_first=score_first,
+            rising=rising,
         ))  # fmt: skip
 
 
@@ -213,7 +219,7 @@ def _stepping(
 def _fit(run: _Run) -> History:
     """All epochs; whatever happens, the best weights until then are loaded at the end."""
     place = _resumed(run) or Place(best=copy.deepcopy(run.module.state_dict()))
-    settings = run.settings
+    settings, early = run.settings, early_epochs(run.settings)
     if settings.trackers and run.keeping.logs is not None:
         run.accelerator.init_trackers(PROJECT, {"name": run.name, "seed": run.seed, "epochs": settings.epochs})
     began = time.perf_counter() - place.seconds
@@ -226,10 +232,12 @@ def _fit(run: _Run) -> History:
             score = shared(_score(run, place.epoch), run.accelerator)
             place.scores.append(score.accuracy)
             run.accelerator.log({f"{run.name}/validation": score.accuracy}, step=place.epoch * run.batches)
-            place.kept = better(score, place.kept, max(place.known), len(run.validation))
+            if place.epoch > early:
+                known = place.scores[early:] if early else place.known
+                place.kept = better(score, place.kept, max(known), len(run.validation))
             if place.kept is score:
                 place.best = copy.deepcopy(run.scored.state_dict())
-            elif settings.patience is not None and place.epoch - place.kept.epoch >= settings.patience:
+            elif settings.patience is not None and place.epoch - max(place.kept.epoch, early) >= settings.patience:
                 break
             place.epoch, place.batch, place.loss, place.seen = place.epoch + 1, 0, 0.0, 0
             _save(run, place, began)
@@ -277,6 +285,8 @@ def _epoch(run: _Run, place: Place, began: float) -> None:
         loss, count = _step(run, place, parts)
         place.batch, place.loss, place.seen = until, place.loss + loss * count, place.seen + count
         done = (place.epoch - 1) * run.batches + until
+        if run.rising is not None:
+            run.rising.advance(done / run.total, () if run.average is None else (run.average.module,))
         run.accelerator.log({f"{run.name}/loss": loss, f"{run.name}/rate": run.schedule.get_last_lr()[0]}, step=done)
         run.progress(f"train {run.name}", done, run.total, f"loss {loss:.3f}{validation}")
         if place.batch < run.batches and shared(clock.due(), run.accelerator):
@@ -296,10 +306,12 @@ def _step(run: _Run, place: Place, parts: Sequence[Array]) -> tuple[float, int]:
             batch = batch if run.ask is None else replace(batch, answers=run.ask(batch))
             logits = logits_of(run.module, batch.inputs)
             value = run.loss(batch, logits) * (len(own) / count)
-        loss = float(value.detach())
+        loss = float(value.detach())  # without the penalty: it stays comparable, and what it tells is of the data
         if not math.isfinite(loss):
             where = f"{run.name}: epoch {place.epoch}, batch {place.batch + number + 1}"
-            raise _not_finite(where, loss, batch.inputs, logits, run.keeping.checkpoint)
+            raise not_finite(where, loss, batch.inputs, logits, run.keeping.checkpoint)
+        if run.settings.bn_sparsity is not None:
+            value = value + run.settings.bn_sparsity * (len(own) / count) * sparsity_loss(run.module)
         accelerator.backward(value)
         summed += loss
     sum_gradients(run.learned, accelerator)
@@ -329,21 +341,6 @@ def _batch(run: _Run, place: Place, indices: Array, share: float) -> Batch:
         inputs = partly_perturbed(run.module, inputs, labels, run.settings.adversarial, generator=generator)
     further = {name: torch.tensor(array[indices], device=device) for name, array in run.data.further.items()}
     return Batch(inputs=inputs, labels=labels, indices=indices, view=view, share=share, further=further)
-
-
-def _not_finite(
-    where: str, loss: float, inputs: Mapping[str, Tensor], logits: Tensor, checkpoint: Path | None
-) -> TrainingError:
-    dirty = [name for name, tensor in inputs.items() if not torch.isfinite(tensor).all()]
-    if dirty:
-        found, fix = f"input {dirty[0]!r} has NaN or infinity in this batch", "mend the data"
-    elif not torch.isfinite(logits).all():
-        found, fix = "the module's outputs have NaN or infinity", "lower learning_rate, and check the weights"
-    else:
-        found, fix = "the outputs are finite, the loss is not", "lower learning_rate, and check the teacher's outputs"
-    if checkpoint is not None and checkpoint.exists():
-        found += f"; the last good state is kept in {checkpoint.name}"
-    return TrainingError(f"{where}: the loss is {loss}", found=found, allowed="a finite loss", fix=fix)
 
 
 def _score(run: _Run, epoch: int) -> Score:
@@ -392,6 +389,7 @@ def _stateful(run: _Run) -> dict[str, Any]:
         "module": run.module,
         "loss": module_of(run.loss),
         "average": run.average,
+        "zeros": run.rising,
         "optimizer": run.optimizer,
         "schedule": run.schedule,
         "scaler": run.accelerator.scaler,

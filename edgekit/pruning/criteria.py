@@ -72,7 +72,12 @@ def batchnorm(module: nn.Module, groups: Sequence[Group], evidence: Evidence) ->
         ModelError: The module has no BatchNorm with scales.
     """
     if not scales_of(module):
-        raise _no_scales(module, "criterion 'batchnorm'")
+        raise ModelError(
+            f"criterion 'batchnorm' needs BatchNorm layers with scales, and {type(module).__name__} has none",
+            found="no BatchNorm with affine = True",
+            allowed="l1 and l2 without data; taylor, hessian and activation with data",
+            fix="use the criterion 'l2', or 'taylor' where there are training data",
+        )
     found: list[Tensor | None] = []
     for group in groups:
         members = [member for member in group.members if _scale(member.layer) is not None]
@@ -88,24 +93,31 @@ def random(module: nn.Module, groups: Sequence[Group], evidence: Evidence) -> li
 
 
 def sparsity_loss(module: nn.Module) -> Tensor:
-    """The L1 norm of all BatchNorm scales, to be added to a loss with a small weight.
+    """The L1 norm of all BatchNorm scales that learn, to be added to a loss with a small weight.
 
     Z. Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", ICCV 2017, equation 1; there
     with weights of 1e-5 and 1e-4.
 
     Args:
-        module: What is trained.
+        module: What is trained; frozen scales do not count.
 
     Returns:
         A scalar with a gradient.
 
     Raises:
-        ModelError: The module has no BatchNorm with scales.
+        ModelError: The module has no BatchNorm with scales, or all of them are frozen.
     """
     scales = scales_of(module)
-    if not scales:
-        raise _no_scales(module, "sparsity training")
-    return torch.stack([scale.abs().sum() for scale in scales]).sum()
+    learning = [scale for scale in scales if scale.requires_grad]
+    if not learning:
+        raise ModelError(
+            f"sparsity training (bn_sparsity) needs BatchNorm scales that learn, and {type(module).__name__} has none",
+            found=f"{len(scales)} BatchNorms with scales, all frozen" if scales else "no BatchNorm with affine = True",
+            allowed="at least one BatchNorm whose scales take a gradient",
+            fix=("freeze fewer modules" if scales else "prune by the criterion 'l2' or 'taylor'")
+            + ", or leave bn_sparsity out",
+        )
+    return torch.cat([scale.abs().flatten() for scale in learning]).sum()
 
 
 def scales_of(module: nn.Module) -> list[Tensor]:
@@ -169,12 +181,3 @@ def _of_weights(group: Group, values: Callable[[Tensor], Tensor]) -> Tensor:
 
 def _scale(layer: nn.Module) -> Tensor | None:
     return layer.weight if isinstance(layer, _BatchNorm) else None
-
-
-def _no_scales(module: nn.Module, what: str) -> ModelError:
-    return ModelError(
-        f"{what} needs BatchNorm layers with scales, and {type(module).__name__} has none",
-        found="no BatchNorm with affine = True",
-        allowed="l1 and l2 without data; taylor, hessian and activation with data",
-        fix="use the criterion 'l2', or 'taylor' where there are training data",
-    )

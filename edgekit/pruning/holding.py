@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -11,12 +11,53 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from edgekit.errors import ModelError
-from edgekit.pruning.masks import Masks, sparse
-from edgekit.recipe_training import Sparse
+from edgekit.pruning.masks import Masks
+
+
+class Hold:
+    """Masks that are held, see :func:`held`; others may take their place."""
+
+    def __init__(self, module: nn.Module, masks: Masks) -> None:
+        self._module = module
+        self._layers = [_Layer(module, name, kept) for name, kept in masks.kept.items()]
+
+    @property
+    def layers(self) -> Sequence[_Layer]:
+        """The masked weights."""
+        return self._layers
+
+    @property
+    def kept(self) -> dict[str, Tensor]:
+        """The masks that are held now, as of :class:`edgekit.pruning.masks.Masks`."""
+        return {layer.name: layer.kept for layer in self._layers}
+
+    def change(self, masks: Masks, copies: Sequence[nn.Module] = ()) -> None:
+        """Holds other masks from now on.
+
+        Args:
+            masks: Of the same weights.
+            copies: Copies of the module that are zeroed too, such as its running mean, whose weights at new zeros would
+                fade but slowly.
+        """
+        for layer in self._layers:
+            layer.take(masks.kept[layer.name])
+            for whole in copies:
+                layer.zero(whole.get_submodule(layer.path))
+        self.zero_all()
+
+    def zero_all(self) -> None:
+        """Zeroes all masked weights.
+
+        Raises:
+            ModelError: A masked layer was replaced meanwhile.
+        """
+        for layer in self._layers:
+            layer.check_there(self._module)
+            layer.zero(layer.owner)
 
 
 @contextmanager
-def held(module: nn.Module, masks: Masks) -> Iterator[None]:
+def held(module: nn.Module, masks: Masks) -> Iterator[Hold]:
     """Zeroes the masked weights and holds them at zero while the block runs; after it the module is plain and sparse.
 
     They are exactly zero after every step of any ``torch.optim`` optimizer, whatever its momentum or weight decay,
@@ -35,36 +76,19 @@ def held(module: nn.Module, masks: Masks) -> Iterator[None]:
     # The parameters stay plain and are zeroed in place, for then the keys of state dicts and checkpoints, deep copies
     # and torch.export know nothing of masks. torch.nn.utils.parametrize renames every weight to "….original", which
     # takes no plain weights, and keeps dense weights behind the zeros that decay and running means go on with.
-    layers = [_Layer(module, name, kept) for name, kept in masks.kept.items()]
-
-    def zero_all() -> None:
-        for layer in layers:
-            layer.check_there(module)
-            layer.zero(layer.owner)
-
-    zero_all()
+    hold = Hold(module, masks)
+    hold.zero_all()
     with ExitStack() as stack:
-        for layer in layers:
+        for layer in hold.layers:
             parameter = getattr(layer.owner, layer.attribute)
             if parameter.requires_grad:
                 stack.callback(parameter.register_post_accumulate_grad_hook(layer.zero_gradient).remove)
             after_load = _AfterLoad(layer)
             stack.callback(layer.owner.register_load_state_dict_post_hook(after_load).remove)
             stack.callback(after_load.let_go)
-        stack.callback(register_optimizer_step_post_hook(lambda *_: zero_all()).remove)
-        yield
-    zero_all()
-
-
-@contextmanager
-def sparsely(module: nn.Module, settings: Sparse | None) -> Iterator[None]:
-    """Holds the zeros that a recipe asks for while the block runs; None: there are none."""
-    if settings is None:
-        yield
-        return
-    masks = sparse(module, share=settings.share, pattern=settings.pattern, scope=settings.scope, dense=settings.dense)
-    with held(module, masks):
-        yield
+        stack.callback(register_optimizer_step_post_hook(lambda *_: hold.zero_all()).remove)
+        yield hold
+    hold.zero_all()
 
 
 class _Layer:
@@ -83,6 +107,10 @@ class _Layer:
                 fix="choose the masks on the module that is trained",
             )
         self.owner: nn.Module = parts[self.path]
+
+    def take(self, kept: Tensor) -> None:
+        """Takes another mask of the same weight."""
+        self.kept, self.dropped = kept, ~kept
 
     def zero(self, owner: nn.Module) -> None:
         """Zeroes the weights of the layer, or of a copy of it."""

@@ -121,6 +121,25 @@ def sparse(
         TrainingError: A path in ``dense`` names no module.
         ModelError: There is nothing to mask, a weight is not finite, or a layer would lose all its weights.
     """
+    masks = smallest(module, share=share, pattern=pattern, scope=scope, dense=dense)
+    if all(mask.all() for mask in masks.kept.values()):
+        raise ModelError(
+            f"share = {share} makes no weight of {type(module).__name__} zero",
+            found=f"{sum(mask.numel() for mask in masks.kept.values())} weights in {len(masks.kept)} layers",
+            allowed="a share of at least one weight",
+        )
+    return masks
+
+
+def smallest(
+    module: nn.Module,
+    *,
+    share: float | None = None,
+    pattern: Sequence[int] | None = None,
+    scope: Literal["global", "layer"] = "global",
+    dense: Sequence[str] = (),
+) -> Masks:
+    """As :func:`sparse`, but a share of less than a weight makes masks without zeros."""
     _check_settings(share, pattern, scope)
     weights = {weight.name: weight for weight in _weights(module)}
     stay = {parameter for path in dense for parameter in module_at(module, path, "dense").parameters()}
@@ -133,7 +152,7 @@ def sparse(
         kept = {name: _largest([value], share)[0] for name, value in values.items()}
     else:
         kept = dict(zip(values, _largest(list(values.values()), share), strict=True))
-    _check_masks(module, kept, share, scope)
+    _check_left(kept, share, scope)
     kept = {name: mask.movedim(-1, weights[name].input_dim).contiguous() for name, mask in kept.items()}
     return Masks(kept=kept, dense=whole)
 
@@ -252,8 +271,8 @@ def _check_values(
             )
 
 
-def _check_masks(module: nn.Module, kept: Mapping[str, Tensor], share: float | None, scope: str) -> None:
-    """A layer without weights gives the same whatever goes in; a mask without zeros is none."""
+def _check_left(kept: Mapping[str, Tensor], share: float | None, scope: str) -> None:
+    """A layer without weights gives the same whatever goes in."""
     empty = [name for name, mask in kept.items() if not mask.any()]
     if empty:
         raise ModelError(
@@ -261,12 +280,6 @@ def _check_masks(module: nn.Module, kept: Mapping[str, Tensor], share: float | N
             found=f"{len(empty)} of {len(kept)} layers without a weight: {', '.join(empty[:_SHOWN])}",
             allowed="a share that leaves a weight in every layer",
             fix="a smaller share" + (", scope = 'layer', or name it in dense" if scope == "global" else ""),
-        )
-    if all(mask.all() for mask in kept.values()):
-        raise ModelError(
-            f"share = {share} makes no weight of {type(module).__name__} zero",
-            found=f"{sum(mask.numel() for mask in kept.values())} weights in {len(kept)} layers",
-            allowed="a share of at least one weight",
         )
 
 

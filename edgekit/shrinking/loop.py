@@ -173,37 +173,35 @@ def _run(search: Search) -> str:
 def _step(search: Search, aim_ms: float, *, check_budget: bool) -> str | None:
     """Makes one step; why all ends with it, or None."""
     line, before = search.line, search.now
-    groups, options = options_for(search)
-    if check_budget:
-        choose(options, search.budget_ms * 1e3)  # says so where the smallest network takes more
-    found = fitting_shape(search, groups, options, aim_ms)
-    if found is None:
-        return "nothing that is left to leave out is shown to make it faster"
-    model, change, said, times = found
-    if model.sha256 in {step.model.sha256 for step in search.steps}:
+    options = options_for(search)
+    search.notes += options.notes
+    if check_budget:  # the knapsack says so where the smallest network takes more
+        choose(options.options, search.budget_ms * 1e3 + options.overlap_us)
+    shape = fitting_shape(search, options, aim_ms)
+    if shape is None or shape.model.sha256 in {step.model.sha256 for step in search.steps}:
         return "nothing that is left to leave out is shown to make it faster"
     number = len(search.steps)
     from edgekit.pruning.counting import macs_of
 
-    assert model.module is not None
+    assert shape.model.module is not None
     step = Step(
         number=number,
         aim_ms=aim_ms,
-        model=model,
-        changes=(*before.changes, change),
-        said=said,
-        times=times,
+        model=shape.model,
+        changes=(*before.changes, *shape.changes),
+        said=shape.said,
+        times=shape.times,
         candidate=None,
-        macs=macs_of(model.module, line.inputs()),
+        macs=macs_of(shape.model.module, line.inputs()),
         epochs=0,
         kept=False,
         why="",
     )
-    if times.faster is False:
+    if shape.times.faster is False:
         why = "fewer operations are not shown to be faster than the step before"
         search.steps.append(dataclasses.replace(step, why=why))
         return None
-    last = normal_ms(times, search.steps[0].times) <= search.budget_ms * NEAR
+    last = normal_ms(shape.times, search.steps[0].times) <= search.budget_ms * NEAR
     return _learn(search, step, last=last)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit import __version__
-from edgekit.artifact import Artifact, hash_json, read_json, write_json
-from edgekit.latency_table import options_of
+from edgekit.artifact import hash_json, read_json, write_json
+from edgekit.latency_table import notes_of, options_of, overlap_us
 from edgekit.making import tool_versions
 from edgekit.models import class_sources, count_parameters, state_hash
 from edgekit.pruning.knapsack import Option, choose
@@ -20,11 +20,62 @@ from edgekit.steps import run_step
 from edgekit.teaching import TrainedModel
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from edgekit.latency_table import LatencyTable
     from edgekit.pruning.changes import Change
     from edgekit.pruning.moves import MoveGroup
 
-TRIES = 3  # shapes that are compiled and measured for one step, each by what the one before was wrong about
+PART = 0.06  # of the unpruned latency, that goes before what the rest loses is asked again
 SHAPE = "shape.json"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Options:
+    """What may be left out of a student as it stands.
+
+    Attributes:
+        groups: Move groups.
+        options: What each move loses and saves, for the knapsack.
+        whole_us: What the student takes.
+        overlap_us: By how much the options' costs are more than what it takes.
+        notes: What may not be left out, and why.
+    """
+
+    groups: Sequence[MoveGroup]
+    options: Mapping[str, list[Option]]
+    whole_us: float
+    overlap_us: float
+    notes: tuple[str, ...]
+
+    def within(self, budget_us: float) -> Change | None:
+        """The moves that keep most within a budget, or as near to it as there are moves; None where none is left.
+
+        Everything may be left out that is in the table; what is not worth its time goes first.
+        """
+        from edgekit.pruning.changes import merged
+
+        least_us = sum(min(option.cost_us for option in each) for each in self.options.values())
+        chosen = choose(self.options, max(budget_us + self.overlap_us, least_us * NEAR))
+        moves = {group.name: {move.name: move.change for move in group.moves} for group in self.groups}
+        picked = [moves[name][one.name] for name, one in chosen.options.items() if one.name in moves.get(name, {})]
+        return merged(picked) if picked else None
+
+    def saved_us(self, change: Change) -> float:
+        """What the moves of a change save by the table."""
+        saved = 0.0
+        for group in self.groups:
+            of_group = {option.name: option for option in self.options.get(group.name, ())}
+            for move in group.moves:
+                if move.name in of_group and _holds(change, move.change):
+                    saved += max(option.cost_us for option in of_group.values()) - of_group[move.name].cost_us
+        return saved
+
+
+def _holds(change: Change, other: Change) -> bool:
+    """Whether one change has all that another one asks for."""
+    blocks = all(set(numbers) <= set(change.blocks.get(path, ())) for path, numbers in other.blocks.items())
+    return blocks and all(change.widths.get(path) == width for path, width in other.widths.items())
 
 
 def groups_of(line: Line, model: TrainedModel) -> tuple[list[MoveGroup], list[str]]:
@@ -46,105 +97,157 @@ def groups_of(line: Line, model: TrainedModel) -> tuple[list[MoveGroup], list[st
     )
 
 
-def options_for(search: Search) -> tuple[list[MoveGroup], Mapping[str, list[Option]]]:
-    """What may be left out of the student as it stands, with what each move loses and saves."""
+def options_for(search: Search) -> Options:
+    """What may be left out of the student as it stands; the latencies of moves that are not known yet are measured."""
+    groups, notes = groups_of(search.line, search.now.model)
+    search.table = table_of(search.line, search.now.model, groups, search.first.plan, search.plan_task, search.table)
+    return _options(search.line, search.now.model, groups, search.table, search.now_ms * 1e3, notes)
+
+
+def _options(
+    line: Line,
+    model: TrainedModel,
+    groups: Sequence[MoveGroup],
+    table: LatencyTable,
+    whole_us: float,
+    notes: Sequence[str],
+) -> Options:
+    """The same for a student that takes so long."""
     from edgekit.pruning.worth import worth_of
 
-    line, settings, model = search.line, search.line.settings, search.now.model
     assert model.module is not None
-    groups, notes = groups_of(line, model)
-    table = table_of(line, model, groups, search.first.plan, search.plan_task, search.table)
-    search.table = table
     worth = worth_of(
         model.module,
         line.inputs(),
         groups,
         line.evidence(),
-        criterion=settings.criterion,
-        by=settings.importance,
+        criterion=line.settings.criterion,
+        by=line.settings.importance,
         base=line.base,
         progress=line.progress,
     )
-    search.notes += [*notes, *table.notes]
-    return groups, options_of(dataclasses.replace(table, whole_us=search.now_ms * 1e3), groups, worth)
+    table = dataclasses.replace(table, whole_us=whole_us)
+    return Options(
+        groups=groups,
+        options=options_of(table, groups, worth),
+        whole_us=whole_us,
+        overlap_us=overlap_us(table, groups),
+        notes=(*notes, *notes_of(table, groups)),
+    )
 
 
-def fitting_shape(
-    search: Search, groups: Sequence[MoveGroup], options: Mapping[str, list[Option]], aim_ms: float
-) -> tuple[TrainedModel, Change, tuple[str, ...], Times] | None:
-    """The shape of the most importance that is within an aim when it is compiled and measured.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shape:
+    """A student with something left out, before it has learnt anything.
 
-    Latencies of moves add up only nearly: a shape that misses its aim is made again with so much less to spend.
+    Attributes:
+        model: The student.
+        changes: What was done, in order.
+        said: The same in words.
+        times: How long it takes.
     """
-    from edgekit.pruning.changes import merged
 
-    goal_us, found = aim_ms * 1e3, None
-    least_us = sum(min(option.cost_us for option in each) for each in options.values())
-    moves = {group.name: {move.name: move.change for move in group.moves} for group in groups}
-    for _ in range(TRIES):
-        chosen = choose(options, max(goal_us, least_us) * NEAR)
-        picked = [moves[name][one.name] for name, one in chosen.options.items() if one.name in moves.get(name, {})]
-        if not picked:
-            break
-        change = merged(picked)
-        model, said = _cut(search, change)
-        times = _shape_times(search, model, chosen.cost_us)
-        found = model, change, said, times
-        over_us = normal_ms(times, search.steps[0].times) * 1e3 - aim_ms * 1e3
-        if over_us <= aim_ms * 1e3 * (NEAR - 1) or goal_us <= least_us:
-            break
-        goal_us -= over_us
-    return found
+    model: TrainedModel
+    changes: tuple[Change, ...]
+    said: tuple[str, ...]
+    times: Times
 
 
-def _shape_times(search: Search, model: TrainedModel, predicted_us: float) -> Times:
-    """How long a shape takes before it has learnt anything: latency does not hang on weights."""
-    line, task = search.line, search.plan_task
-    if task.not_measured is not None:
-        return Times(p50_ms=predicted_us / 1e3)
-    made = compiled(line, model, search.first.plan, task)
-    before: Artifact = compiled(line, search.now.model, search.first.plan, task)
-    first: Artifact = compiled(line, line.student, search.first.plan, task)
-    return time_in_turns(made, before, first, task, line.steps)
+def fitting_shape(search: Search, options: Options, aim_ms: float) -> Shape | None:
+    """The student as it stands with less in it, until it is within an aim when it is compiled and measured.
 
+    It goes in parts, and what each move loses is asked anew after each: of many blocks that hardly count alone, the
+    last ones count a great deal. Latencies of moves add up only nearly, so a shape that misses its aim loses more.
+    Which shape that is, is a step that is found again.
 
-def _cut(search: Search, change: Change) -> tuple[TrainedModel, tuple[str, ...]]:
-    """The student as it stands with a change made; which channels go is a step that is found again."""
-    from edgekit.distillation.beginnings import copied
+    Returns:
+        None where nothing is left that saves time.
+    """
     from edgekit.models import load_weights, save_weights
-    from edgekit.pruning.changes import apply_change, as_json
+    from edgekit.pruning.changes import apply_change, as_json, from_json
 
-    line, model, settings = search.line, search.now.model, search.line.settings
-    assert model.module is not None
-    module, inputs = copied(model.module), line.inputs()
+    line, now = search.line, search.now.model
+    assert now.module is not None
     key = {
         "edgekit": __version__,
         "tools": tool_versions("torch", "torch-pruning"),
-        "module": model.sha256,
-        "change": as_json(change),
-        "criterion": settings.criterion,
-        "samples": settings.samples,
+        "module": now.sha256,
+        "options": {name: [option.name for option in each] for name, each in options.options.items()},
+        "aim_ms": aim_ms,
+        "settings": line.settings.model_dump(exclude={"train", "last_epochs"}, exclude_defaults=True),
+        "plan": str(search.first.plan),
         "seed": line.recipe.seed,
     }
 
     def make(folder: Path) -> None:
-        twin = copied(model.module)
-        said = apply_change(
-            twin, inputs, change, criterion=settings.criterion, evidence=line.evidence(), base=line.base
-        )
-        save_weights(twin, folder / "model.safetensors")
-        write_json(folder / SHAPE, said)
+        module, changes, said, predicted_us = _shrunk(search, options, aim_ms)
+        save_weights(module, folder / "model.safetensors")
+        told = {"changes": [as_json(change) for change in changes], "said": said, "predicted_us": predicted_us}
+        write_json(folder / SHAPE, told)
 
     folder = run_step(line.steps, "pruned-shape", key, make)
-    apply_change(module, inputs, change)
+    found = read_json(folder / SHAPE)
+    changes = tuple(from_json(change) for change in found["changes"])
+    if not changes:
+        return None
+    module = _copy(now)
+    for change in changes:
+        apply_change(module, line.inputs(), change)
     load_weights(module, folder / "model.safetensors", where="pruning")
-    sha256 = hash_json([state_hash(module), class_sources(module)])
-    pruned = dataclasses.replace(
-        model,
+    model = _as_model(line, module)
+    times = _shape_times(search, model, found["predicted_us"])
+    return Shape(model=model, changes=changes, said=tuple(found["said"]), times=times)
+
+
+def _shrunk(search: Search, options: Options, aim_ms: float) -> tuple[Module, list[Change], list[str], float]:
+    """A copy of the student with less in it, the changes in order and in words, and what it takes by the table."""
+    from edgekit.pruning.changes import apply_change
+
+    line, aim_us, part_us = search.line, aim_ms * 1e3, PART * search.steps[0].times.p50_ms * 1e3
+    module, changes, said = _copy(search.now.model), [], []
+    table, evidence = search.table, line.evidence()
+    assert table is not None, "options_for made it"
+    while True:
+        change = options.within(max(aim_us, options.whole_us - part_us))
+        if change is None:
+            return module, changes, said, options.whole_us
+        left_us = options.whole_us - options.saved_us(change)
+        said += apply_change(
+            module, line.inputs(), change, criterion=line.settings.criterion, evidence=evidence, base=line.base
+        )
+        changes.append(change)
+        model = _as_model(line, module)
+        if left_us <= aim_us * NEAR:
+            left_us = normal_ms(_shape_times(search, model, left_us), search.steps[0].times) * 1e3
+            if left_us <= aim_us * NEAR:
+                return module, changes, said, left_us
+        groups, notes = groups_of(line, model)
+        options = _options(line, model, groups, table, left_us, notes)
+
+
+def _shape_times(search: Search, model: TrainedModel, predicted_us: float) -> Times:
+    """How long a shape takes before it has learnt anything: latency does not hang on weights."""
+    line, task, plan = search.line, search.plan_task, search.first.plan
+    if task.not_measured is not None:
+        return Times(p50_ms=predicted_us / 1e3)
+    new, before, first = (compiled(line, one, plan, task) for one in (model, search.now.model, line.student))
+    return time_in_turns(new, before, first, task, line.steps)
+
+
+def _as_model(line: Line, module: Module) -> TrainedModel:
+    """A module that something was left out of, by its own name and identity."""
+    return dataclasses.replace(
+        line.student,
         name=f"{line.student.name}, pruned",
         module=module,
-        sha256=sha256,
+        sha256=hash_json([state_hash(module), class_sources(module)]),
         parameters=count_parameters(module),
         training=None,
     )
-    return pruned, tuple(read_json(folder / SHAPE))
+
+
+def _copy(model: TrainedModel) -> Module:
+    from edgekit.distillation.beginnings import copied
+
+    assert model.module is not None
+    return copied(model.module)

@@ -92,8 +92,12 @@ def row_of(key: str) -> Row:
 
 def make(key: str) -> nn.Module:
     """The network of a row, the same on every call; named by the recipes of the zoo."""
-    row = row_of(key)
-    torch.manual_seed(zlib.crc32(key.encode()))
+    return network_of(row_of(key))
+
+
+def network_of(row: Row) -> nn.Module:
+    """The network that a row describes, the same on every call."""
+    torch.manual_seed(zlib.crc32(row.key.encode()))
     build: Callable[[Row], nn.Module] = {"torchvision": _torchvision, "timm": _timm, "transformers": _transformers}[
         row.source
     ]

@@ -1,9 +1,16 @@
-"""A small network, and what tests of its masks ask."""
+"""A small network, what it is trained on, and what tests of its masks ask."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
+
+from edgekit.data import Samples
+
+
+class Killed(BaseException):
+    """Ends a training as a signal would."""
 
 
 class Net(nn.Module):
@@ -19,6 +26,15 @@ class Net(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.body(self.stem(x)).mean((2, 3)))
+
+
+def images(count: int, seed: int = 0) -> Samples:
+    """Three classes: the brightest channel."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    x = rng.standard_normal((count, 3, 5, 5)).astype(np.float32)
+    x[np.arange(count), labels] += 1
+    return Samples(name="images", count=count, fetch=lambda indices: {"input": x[indices]}, targets=labels)
 
 
 def of_four(weight: torch.Tensor, dim: int = 1) -> torch.Tensor:

@@ -68,7 +68,9 @@ def test_a_network_without_scales_is_refused_and_told_what_to_use(without):
     net = nn.Sequential(nn.Linear(4, 6), without, nn.Linear(6, 3)).eval()
     with pytest.raises(ModelError, match=r"criterion 'batchnorm' needs BatchNorm(.|\n)*Sequential has none(.|\n)*'l2'"):
         prune_channels(net, {"input": ROWS}, 0.5, criterion="batchnorm")
-    with pytest.raises(ModelError, match=r"sparsity training needs BatchNorm"):
+    with pytest.raises(
+        ModelError, match=r"bn_sparsity\) needs BatchNorm scales that learn.*Sequential has none(.|\n)*no BatchNorm"
+    ):
         sparsity_loss(net)
 
 

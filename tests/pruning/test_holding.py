@@ -3,14 +3,12 @@ from __future__ import annotations
 import copy
 import io
 
-import numpy as np
 import pytest
 import torch
-from sparse_nets import Net, of_four, same, state_of
+from sparse_nets import Killed, Net, images, of_four, same, state_of
 from torch import nn
 from torch.optim.optimizer import _global_optimizer_post_hooks
 
-from edgekit.data import Samples
 from edgekit.distillation.averages import Average
 from edgekit.distillation.trainer import Keeping, train
 from edgekit.errors import ModelError
@@ -19,15 +17,6 @@ from edgekit.pruning.masks import Masks, sparse, sparsity_of
 from edgekit.recipe_training import Head, Training
 
 SETTINGS = Training(epochs=3, batch_size=16, learning_rate=0.02, weight_decay=0.1)
-
-
-def images(count: int, seed: int = 0) -> Samples:
-    """Three classes: the brightest channel."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    x = rng.standard_normal((count, 3, 5, 5)).astype(np.float32)
-    x[np.arange(count), labels] += 1
-    return Samples(name="images", count=count, fetch=lambda indices: {"input": x[indices]}, targets=labels)
 
 
 def zeros_of(module: nn.Module, masks: Masks) -> bool:
@@ -76,10 +65,6 @@ def test_masks_hold_through_a_fine_tuning(fields, how):
     assert not torch.equal(net.head.weight, before["head.weight"] * masks.kept["head.weight"])  # it has learned
     if "pattern" in how:
         assert (of_four(net.body[0].weight) == 2).all()
-
-
-class Killed(BaseException):
-    """Ends a training as a signal would."""
 
 
 @pytest.mark.parametrize("fields", [{}, {"optimizer": "sgd", "ema": 0.9}], ids=["adamw", "momentum and average"])
