@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from edgekit.errors import ModelError
-from edgekit.pruning.masks import Masks, sparse
+from edgekit.pruning.masks import Masks, sparse, zeros_of
 from edgekit.recipe_training import Sparse
 
 
@@ -64,6 +64,13 @@ def sparsely(module: nn.Module, settings: Sparse | None) -> Iterator[None]:
         return
     masks = sparse(module, share=settings.share, pattern=settings.pattern, scope=settings.scope, dense=settings.dense)
     with held(module, masks):
+        yield
+
+
+@contextmanager
+def zeros_held(module: nn.Module) -> Iterator[None]:
+    """Holds the weights at zero that are zero now, while the block runs."""
+    with held(module, zeros_of(module)):
         yield
 
 
