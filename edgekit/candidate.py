@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.artifact import Artifact
+from edgekit.artifact import Array, Artifact
 from edgekit.backends import load_backend
 from edgekit.backends.methods import check_plan
-from edgekit.checking import Proof, References, check
+from edgekit.checking import Proof, References, prove
 from edgekit.choosing import best
 from edgekit.data import Samples
 from edgekit.errors import EdgeKitError, ModelError
@@ -69,6 +69,7 @@ class Candidate:
         measured: Latencies; None where the host is not the target, or it failed.
         verdict: Every limit judged; None where it failed.
         failure: Why it failed, or None.
+        scores: Its score of every sample, ``[n]``; None where it failed or none is known.
     """
 
     plan: Plan
@@ -77,6 +78,7 @@ class Candidate:
     measured: Measured | None = None
     verdict: Verdict | None = None
     failure: str | None = None
+    scores: Array | None = None
 
 
 def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Candidate:
@@ -110,8 +112,8 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
         artifact = quantize_step(artifact, plan, task, out)
     built = compile_step(artifact, plan.engine, task, out)
     on_target = task.not_measured is None
-    proof = check(task.references, built, task.test, task.metric, task.progress, on_target=on_target)
-    return Candidate(plan=plan, artifact=built, proof=proof)
+    proof, scores = prove(task.references, built, task.test, task.metric, task.progress, on_target=on_target)
+    return Candidate(plan=plan, artifact=built, proof=proof, scores=scores)
 
 
 def measure_all(candidates: Sequence[Candidate], task: Task, out: Path) -> list[Candidate]:

@@ -168,6 +168,19 @@ def check(
     *,
     on_target: bool = True,
 ) -> Proof:
+    """Runs a built artifact on the check samples and compares it with its references; see :func:`prove`."""
+    return prove(references, built, samples, metric, progress, on_target=on_target)[0]
+
+
+def prove(
+    references: References,
+    built: Artifact,
+    samples: Samples,
+    metric: Metric | None,
+    progress: Progress = silent,
+    *,
+    on_target: bool = True,
+) -> tuple[Proof, Array | None]:
     """Runs a built artifact on the check samples, in a process of its own, and compares it with its references.
 
     An artifact whose engine cannot execute here is run by ONNX Runtime when it is an ONNX file (a TensorRT
@@ -181,6 +194,9 @@ def check(
         progress: Told of every chunk of samples.
         on_target: Whether this host is what the artifact is made for: elsewhere its kernels are others, and what it
             ran in says nothing against the artifact.
+
+    Returns:
+        The proof, and its score of every sample; None where no score or only one of the whole set is known.
 
     Raises:
         EngineError: The engine refuses the artifact, cannot execute here, crashes, hangs, gives other outputs than
@@ -216,7 +232,7 @@ def check(
         int8_share_time=placement.share("int8", by="time"),
         ran_in_float=ran_in_float(built, placement) if telling else (),
     )
-    return proof if proof.broken else _scored(proof, references, outputs, samples, metric)
+    return (proof, None) if proof.broken else _scored(proof, references, outputs, samples, metric)
 
 
 def without_times(proof: Proof) -> Proof:
@@ -295,9 +311,9 @@ def _broken(precision: str, db: float, outputs: Mapping[str, Array]) -> str | No
 
 def _scored(
     proof: Proof, references: References, outputs: Mapping[str, Array], samples: Samples, metric: Metric | None
-) -> Proof:
+) -> tuple[Proof, Array | None]:
     if references.teacher_score is None or references.student_score is None:
-        return proof
+        return proof, None
     teacher_output = next(iter(references.teacher.values()))
     if references.metric_name == "agreement" or metric is None or samples.targets is None:
         # By name: an engine may give its outputs in another order.
@@ -305,7 +321,7 @@ def _scored(
     else:
         own = score(metric, _for_metric(outputs), samples.targets)
     if own is None:
-        return proof
+        return proof, None
     drops = []
     for reference_score, reference in (
         (references.teacher_score, references.teacher),
@@ -317,7 +333,7 @@ def _scored(
             drops.append(paired_drop_aggregate(metric, _for_metric(reference), _for_metric(outputs), samples.targets))
         else:
             drops.append(paired_drop(reference_score, own))
-    return replace(
+    scored = replace(
         proof,
         metric=references.metric_name,
         teacher=float(np.mean(references.teacher_score)),
@@ -326,6 +342,7 @@ def _scored(
         drop=drops[0],
         drop_from_fp32=drops[1],
     )
+    return scored, None if isinstance(own, float) else own
 
 
 def _for_metric(outputs: Mapping[str, Array]) -> Array | dict[str, Array]:

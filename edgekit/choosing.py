@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgekit.profiling.comparison import Ratio, compare_in_turns, split_turns
@@ -13,10 +14,25 @@ if TYPE_CHECKING:
     from edgekit.candidate import Candidate
 
 COLLAPSE_DB = 15.0  # where no score is known, what has less against the fp32 model is taken to be of no use
-_ORDER = {"pass": 0, "inconclusive": 1, "not measured": 2, "fail": 3}
+ORDER = {"pass": 0, "inconclusive": 1, "not measured": 2, "fail": 3}
 
 
-def best(candidates: Sequence[Candidate]) -> Candidate | None:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Settled:
+    """Which of two int8 candidates of one engine ships rather than the other; see :func:`edgekit.rivals.settle`.
+
+    Attributes:
+        stays: The one.
+        goes: The other.
+        why: In words, of the other.
+    """
+
+    stays: Candidate
+    goes: Candidate
+    why: str
+
+
+def best(candidates: Sequence[Candidate], settled: Sequence[Settled] = ()) -> Candidate | None:
     """The candidate that ships; None when none may.
 
     Of those with the best verdict it is the one with the lowest p50 bound (the lowest median, where one of them has no
@@ -28,18 +44,21 @@ def best(candidates: Sequence[Candidate]) -> Candidate | None:
 
     Args:
         candidates: As :func:`edgekit.candidate.measure_all` gives them, measured in the same turns.
+        settled: Pairs of them of which time does not decide.
     """
     left = eligible(candidates)
     if not left:
         return None
-    top = min(_ORDER[c.verdict.status] for c in left if c.verdict is not None)
-    left = [c for c in left if c.verdict is not None and _ORDER[c.verdict.status] == top]
+    top = min(ORDER[c.verdict.status] for c in left if c.verdict is not None)
+    left = [c for c in left if c.verdict is not None and ORDER[c.verdict.status] == top]
     ranked = _by_time(left)
     floats = [c for c in ranked if c.plan.precision == "fp32"]
     if floats and floats[0].measured is not None:
         sides = sum(c.measured is not None for c in candidates)
         ranked = [c for c in ranked if c in floats or not _in_vain(c, floats, sides)]
-    return ranked[0]
+    standing = {id(c) for c in ranked}
+    gone = {id(pair.goes) for pair in settled if id(pair.stays) in standing}
+    return next(c for c in ranked if id(c) not in gone)
 
 
 def eligible(candidates: Sequence[Candidate]) -> list[Candidate]:

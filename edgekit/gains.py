@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,16 @@ SECONDS = 1.0
 MOST_SECONDS = 20.0
 COUNT = 30
 FILLED = "fp32 without its zeros"
+TRAINED = "int8 after training"
 FEWEST_ZEROS = 0.1  # share of the weights from which it is asked what they gain
 
 
-def measure_gains(run: Run, task: Task, shipped: Candidate) -> list[dict[str, Any]]:
+def measure_gains(
+    run: Run, task: Task, shipped: Candidate, candidates: Sequence[Candidate] = ()
+) -> list[dict[str, Any]]:
     """Teacher, fp32 student and what ships, compiled for the engine that ships and measured in the same turns.
+
+    Where int8 was trained, it and the int8 of calibration are both there, whichever ships.
 
     A step that cannot be made or measured has None for what is not known, and a note that says why.
 
@@ -35,6 +40,7 @@ def measure_gains(run: Run, task: Task, shipped: Candidate) -> list[dict[str, An
         run: The run's models.
         task: The target, its profile and samples.
         shipped: What ships.
+        candidates: What else there was.
     """
     assert shipped.artifact is not None, "best() returns judged candidates only"
     assert shipped.proof is not None
@@ -49,8 +55,10 @@ def measure_gains(run: Run, task: Task, shipped: Candidate) -> list[dict[str, An
     dense = _without_zeros(run, task, engine)
     if dense is not None:
         made.append((FILLED, dense[0], None, run.student.parameters, dense[1]))
+    made += [(name, a, score, run.student.parameters, "") for name, a, score in _beside(shipped, candidates)]
     if student or shipped.plan.precision != "fp32":
-        made.append((str(shipped.plan), shipped.artifact, proof.artifact, run.student.parameters, ""))
+        name = TRAINED if shipped.plan.trained else str(shipped.plan)
+        made.append((name, shipped.artifact, proof.artifact, run.student.parameters, ""))
     measured = _measured([a for _, a, *_ in made if a is not None], task, run.steps)
     zeros = _gained_by_zeros(run, task, engine, dense[0], measured) if dense is not None and dense[0] else ""
     return [
@@ -64,6 +72,20 @@ def measure_gains(run: Run, task: Task, shipped: Candidate) -> list[dict[str, An
             **({"note": zeros} if name == FILLED and zeros else {}),
         }
         for name, artifact, score, parameters, note in made
+    ]
+
+
+def _beside(shipped: Candidate, candidates: Sequence[Candidate]) -> list[tuple[str, Artifact, float | None]]:
+    """Of int8 that was trained and int8 that was calibrated for the engine that ships, those that do not ship."""
+    int8 = [c for c in candidates if c.plan.precision == "int8" and c.plan.engine == shipped.plan.engine]
+    calibrated, trained = ([c for c in int8 if c.plan.trained is kind] for kind in (False, True))
+    if not trained:
+        return []
+    both = [*(() if shipped in calibrated else calibrated[:1]), *trained]
+    return [
+        (TRAINED if c.plan.trained else str(c.plan), c.artifact, c.proof.artifact)
+        for c in both
+        if c is not shipped and c.artifact is not None and c.proof is not None and not c.failure
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -117,12 +118,15 @@ def train_student(
     name: str = "student",
     *,
     score_first: bool = False,
+    hold_zeros: bool = False,
 ) -> TrainedModel:
     """Distils a student from a teacher, and the others after it.
 
-    With ``score_first`` what it begins with is kept where no epoch does better.
+    With ``score_first`` what it begins with is kept where no epoch does better. Weights that are zero stay zero with
+    ``hold_zeros``.
     """
     from edgekit.distillation.students import distill
+    from edgekit.pruning.holding import zeros_held
 
     samples, validation, identity = _training_data(recipe, data)
     settings = recipe.distillation
@@ -134,23 +138,24 @@ def train_student(
     together = hash_json([model.sha256 for model in (*teachers, *peers)])
 
     def fit(target: Module, keeping: Keeping) -> object:
-        return distill(
-            source,
-            target,
-            samples,
-            validation,
-            settings,
-            seed=recipe.seed,
-            others=others,
-            peers=[peer.module for peer in peers if peer.module is not None],
-            answers=_answers(recipe, [source, *others], target, samples, together, base, steps),
-            tasks=recipe.tasks,
-            base=base,
-            keeping=keeping,
-            progress=progress,
-            name=name,
-            score_first=score_first,
-        )[1]
+        with zeros_held(target) if hold_zeros else nullcontext():
+            return distill(
+                source,
+                target,
+                samples,
+                validation,
+                settings,
+                seed=recipe.seed,
+                others=others,
+                peers=[peer.module for peer in peers if peer.module is not None],
+                answers=_answers(recipe, [source, *others], target, samples, together, base, steps),
+                tasks=recipe.tasks,
+                base=base,
+                keeping=keeping,
+                progress=progress,
+                name=name,
+                score_first=score_first,
+            )[1]
 
     lesson = Lesson(
         name=name,

@@ -32,6 +32,7 @@ from edgekit.reporting.html import to_html
 from edgekit.reporting.markdown import to_markdown
 from edgekit.reporting.model import REPORT_SCHEMA_VERSION
 from edgekit.reporting.report import REPORT_HTML, REPORT_JSON, REPORT_MD, target_report
+from edgekit.rivals import settle
 from edgekit.runtime import engine_version, missing
 from edgekit.searching import Trial, search
 from edgekit.shipping import Job, Run, exit_code_of, ship, why_it_ships
@@ -42,7 +43,7 @@ from edgekit.teaching import (
     TrainedModel,
     import_onnx,
 )
-from edgekit.trained_int8 import TrainedInt8, check_qat, train_int8
+from edgekit.trained_int8 import TrainedInt8, check_qat, reported, train_int8, untrained
 from edgekit.verdict import check_clock
 
 # Of several targets the worst counts: an error, then a limit not met, then a question left open.
@@ -111,6 +112,7 @@ def deploy(
         tries = zip(jobs, trained, strict=True)
         results = [_deploy_target(job, run, made, out / (bundle or job.target.name)) for job, made in tries]
         report = _report(run, results, command) | {"seconds": round(time.perf_counter() - started, 1)} | kept
+        report |= reported(jobs, trained, recipe.qat)
         _write_report(report, out, f"{bundle}." if bundle else "")
     return report
 
@@ -279,12 +281,13 @@ def _deploy_target(job: Job, run: Run, trained: TrainedInt8 | None, out: Path) -
     """Tries every plan of one target, bundles the best at ``out``, and reports."""
     task = make_task(job, run)
     candidates, trials = _candidates(job, run, task, trained)
-    shipped = best(candidates)
-    why = why_it_ships(job, candidates, shipped, task)
+    settled = settle(candidates, trials)
+    shipped = best(candidates, settled)
+    why = why_it_ships(job, candidates, shipped, task, settled) + untrained(job, run.recipe)
     bundle, steps = None, []
     if shipped is not None:
         bundle = {"path": out.name, "id": ship(job, run, task, shipped, out).id}
-        steps = measure_gains(run, task, shipped)
+        steps = measure_gains(run, task, shipped, candidates)
     elif out.exists():
         why += f"; the bundle in {out.name} is from an earlier run"
     return target_report(

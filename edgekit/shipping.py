@@ -11,7 +11,7 @@ from edgekit.artifact import Artifact, Manifest, Parent, to_json
 from edgekit.bundle import BundleFacts, make_golden, write_bundle
 from edgekit.candidate import Candidate, Plan, Task
 from edgekit.checking import References, without_times
-from edgekit.choosing import collapsed, eligible, p50_bound_ms, p50_ms, ratio_in_turns
+from edgekit.choosing import Settled, collapsed, eligible, p50_bound_ms, p50_ms, ratio_in_turns
 from edgekit.ingredients import Ingredients
 from edgekit.profiling.host import this_host
 from edgekit.progress import Progress
@@ -91,7 +91,9 @@ def exit_code_of(candidates: Sequence[Candidate], shipped: Candidate | None) -> 
     return 3 if any(c.verdict is not None and c.verdict.accuracy_failed for c in candidates) else 1
 
 
-def why_it_ships(job: Job, candidates: Sequence[Candidate], shipped: Candidate | None, task: Task) -> str:
+def why_it_ships(
+    job: Job, candidates: Sequence[Candidate], shipped: Candidate | None, task: Task, settled: Sequence[Settled] = ()
+) -> str:
     """Why this candidate ships, or why none does, in one line."""
     if shipped is None:
         beyond = any(c.verdict is not None and c.verdict.accuracy_failed for c in candidates)
@@ -99,9 +101,10 @@ def why_it_ships(job: Job, candidates: Sequence[Candidate], shipped: Candidate |
         return "nothing ships: " + ("the accuracy limit is missed" if beyond else lost)
     chosen = str(shipped.plan)
     auto = job.quantization.precision == "auto" and "int8" in job.target.precisions
+    passed_over = "".join(f"; {pair.goes.plan} {pair.why}" for pair in settled if pair.stays is shipped)
     if task.not_measured:
         because = "auto ships fp32 where nothing can be measured" if auto else "as asked"
-        return f"{chosen}: {because} ({task.not_measured})"
+        return f"{chosen}: {because} ({task.not_measured}){passed_over}"
     note = "; int8 was not tried: there are no calibration samples" if auto and task.calibration is None else ""
     left = eligible(candidates)
     kept = {id(c) for c in left}
@@ -115,7 +118,7 @@ def why_it_ships(job: Job, candidates: Sequence[Candidate], shipped: Candidate |
     bound = p50_bound_ms(shipped)
     lowest = "lowest median" if bound is None or None in bounds else f"lowest p50 bound ({bound:.3f} ms)"
     vain = _in_vain(candidates, shipped)
-    return f"{chosen}: {lowest}{' in fp32' if vain else ''} {among}{f'; {vain}' if vain else ''}{note}"
+    return f"{chosen}: {lowest}{' in fp32' if vain else ''} {among}{f'; {vain}' if vain else ''}{passed_over}{note}"
 
 
 def _in_vain(candidates: Sequence[Candidate], shipped: Candidate) -> str | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from edgekit.artifact import Artifact, hash_json
 from edgekit.backends import load_backend
@@ -120,7 +120,9 @@ def train_int8(job: Job, run: Run, base: Path) -> TrainedInt8 | None:
     run.progress("prepare for training in int8", 1, 1)
     teacher = run.student if settings.teacher == "student" else run.teacher
     own = run.recipe.model_copy(update={"distillation": _without_labels(settings, run)})
-    model = train_student(own, ready, [teacher], run.data, base, run.steps, run.progress, "qat", score_first=True)
+    model = train_student(
+        own, ready, [teacher], run.data, base, run.steps, run.progress, "qat", score_first=True, hold_zeros=True
+    )
     artifact = export_trained(cast("GraphModule", model.module), model.sha256, seen.test, run.steps)
     plans = [
         Plan(engine=engine, precision="int8", method=method_of(settings), scheme=scheme)
@@ -169,3 +171,59 @@ def _without_labels(settings: Qat, run: Run) -> Qat:
     if labelled or "soft_weight" in settings.model_fields_set:
         return settings
     return settings.model_copy(update={"soft_weight": 1.0})
+
+
+def reported(jobs: Sequence[Job], made: Sequence[TrainedInt8 | None], settings: Qat | None) -> dict[str, Any]:
+    """How the students were trained in int8, as a report keeps it: under ``qat``, or nothing where none was."""
+    found: dict[str, dict[str, Any]] = {}
+    for job, one in zip(jobs, made, strict=True):
+        if one is None or settings is None:
+            continue
+        entry = found.setdefault(one.model.sha256, {"targets": [], **_entry(one, settings)})
+        entry["targets"].append(job.target.name)
+    return {"qat": list(found.values())} if found else {}
+
+
+def untrained(job: Job, recipe: Recipe) -> str:
+    """Why nothing was trained in int8 for a target although the recipe says how: the end of a sentence, or nothing."""
+    if recipe.qat is None or wanted(recipe, job):
+        return ""
+    if job.quantization.precision not in ("auto", "int8"):
+        why = f"{job.quantization.precision} was asked for"
+    elif not _engines(recipe.qat, job):
+        why = f"{', '.join(job.engines)} takes no int8 that was trained"
+    else:
+        why = 'auto does not choose int8 that cannot be measured; quantization.precision = "int8" does'
+    return f"; nothing was trained in int8: {why}"
+
+
+def _entry(one: TrainedInt8, settings: Qat) -> dict[str, Any]:
+    training = one.model.training or {}
+    scheme = one.plans[0].scheme
+    kept = training["best_epoch"]
+    return {
+        "said": _said(training, settings),
+        "scheme": scheme.name if scheme else "",
+        **{key: getattr(settings, key) for key in ("weight_bits", "method", "teacher", "learning_rate")},
+        "calibration": one.calibration,
+        **{key: training[key] for key in ("epochs", "best_epoch", "first_score", "scores", "losses")},
+        **{key: training[key] for key in ("seconds", "reused")},
+        "score": training["scores"][kept - 1] if kept else training["first_score"],
+        "sha256": one.artifact.sha256,
+        "size_mb": one.artifact.size_bytes / 1e6,
+    }
+
+
+def _said(training: Mapping[str, Any], settings: Qat) -> str:
+    """How a training in int8 went, in a sentence."""
+    epochs, kept, first = training["epochs"], training["best_epoch"], training["first_score"]
+    taught = "its float self" if settings.teacher == "student" else "the teacher"
+    said = f"trained in int8 for {epochs} epoch{'' if epochs == 1 else 's'} with {settings.weight_bits}-bit weights"
+    if not kept:
+        best = max(training["scores"])
+        return (
+            f"{said}, taught by {taught}, in vain: no epoch did better on the validation samples than what it began"
+            f" with ({first:.1%}; the best epoch {best:.1%}), which was kept; try a lower qat.learning_rate"
+        )
+    score = training["scores"][kept - 1]
+    return f"{said}, taught by {taught}: {score:.1%} on the validation samples after epoch {kept}, {first:.1%} before"

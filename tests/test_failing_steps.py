@@ -32,7 +32,7 @@ STEPS = {
     "export": ("edgekit.conversion.onnx_export.to_onnx", ("export",)),
     "quantise": ("edgekit.backends.onnxruntime.quantize", ("quantize",)),
     "compile": ("edgekit.backends.onnxruntime.compile", ("compile",)),
-    "check": ("edgekit.candidate.check", ()),
+    "check": ("edgekit.candidate.prove", ()),
     "measure": ("edgekit.making.measure_in_turns", ("measure",)),
     "golden": ("edgekit.shipping.make_golden", ()),
     "bundle": ("edgekit.bundle.hash_file", ()),

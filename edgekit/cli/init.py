@@ -196,6 +196,38 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #float_nodes = []                 # names of nodes left in float
 #scheme = { per_channel = true }  # fields of the engine's dialect set by hand; default: the engine's own
 #trials = 16                      # most plans that auto tries on one engine
+
+# Training in int8: the student goes on learning as it will compute, and is a candidate beside int8 of calibration.
+# Leave it out where int8 by calibration loses little.
+#[qat]
+#weight_bits = 8                  # 4: weights on 16 levels, stored two a byte and computed with as int8
+#method = "minmax"                # how the first ranges are found, which are then learned
+#teacher = "student"              # who teaches it: the float student itself, or the recipe's "teacher"
+#learning_rate = 1e-4             # a tenth of what training in float takes
+#temperature = 4.0                # these and the rest: as for distillation
+#soft_weight = 0.7                # without labels: 1
+#soft = "soft_targets"
+#soft_args = {}
+#standardise = false
+#cache = true
+#schedules = {}
+#epochs = 10
+#batch_size = 64
+#weight_decay = 0.01
+#optimizer = "adamw"
+#patience = 3
+#schedule = "cosine"
+#warmup = 0.05
+#accumulate = 1
+#clip_norm = 1.0
+#ema = 0.999
+#mixed_precision = "no"
+#trackers = []
+#augmentation = { flip = true, crop = 4 }
+#adversarial = { attack = "fgsm", epsilon = 0.03 }
+#group_temperature = 1.0
+#freeze = []
+#rates = {}
 """
 
 

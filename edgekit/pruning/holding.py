@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from edgekit.errors import ModelError
-from edgekit.pruning.masks import Masks
+from edgekit.pruning.masks import Masks, zeros_of
 
 
 class Hold:
@@ -89,6 +89,13 @@ def held(module: nn.Module, masks: Masks) -> Iterator[Hold]:
         stack.callback(register_optimizer_step_post_hook(lambda *_: hold.zero_all()).remove)
         yield hold
     hold.zero_all()
+
+
+@contextmanager
+def zeros_held(module: nn.Module) -> Iterator[None]:
+    """Holds the weights at zero that are zero now, while the block runs."""
+    with held(module, zeros_of(module)):
+        yield
 
 
 class _Layer:

@@ -168,6 +168,12 @@ def sparsity_of(module: nn.Module) -> Sparsity:
     )
 
 
+def zeros_of(module: nn.Module) -> Masks:
+    """Masks of the weights that are zero already; layers without zeros have none."""
+    values = {weight.name: weight.value for weight in _weights(module) if weight.value is not None}
+    return Masks(kept={name: value != 0 for name, value in values.items() if bool((value == 0).any())}, dense={})
+
+
 def filled(module: nn.Module, seed: int = 0) -> nn.Module:
     """A copy with random weights, as large as the others of their layer, in place of zeros: for timing alone."""
     twin = copy.deepcopy(module)

@@ -40,7 +40,7 @@ from edgekit.reporting.pictures_latency import (
 from edgekit.reporting.pictures_pareto import SHAPES, Pareto, crowded, draw_pareto, drawn_shape, pareto_of
 from edgekit.reporting.pictures_steps import changed, draw_gauge, draw_scores, draw_steps, megabytes
 from edgekit.reporting.placing import placement_facts
-from edgekit.reporting.tables import count, milliseconds, percent, shipped_of
+from edgekit.reporting.tables import count, milliseconds, percent, qat_facts, shipped_of
 from edgekit.reporting.tried import failures as trial_failures
 from edgekit.reporting.tried import trials_line
 
@@ -273,7 +273,7 @@ def _facts(report: Mapping[str, Any], target: Mapping[str, Any], measured: Mappi
             ("measured", f"{plain(application.get('n'))} queries in {plain(measured.get('turns'))} turns, {when}")
         )
     lines += [("auto", trials_line(target))] if trials_line(target) else []
-    lines += placement_facts(target)
+    lines += [*placement_facts(target), *qat_facts(report, target)]
     if report.get("untrained"):
         lines.append(("weights", "none were given: they are as the factory made them"))
     if target.get("not_measured"):

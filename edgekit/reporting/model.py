@@ -13,6 +13,7 @@ from typing_extensions import NotRequired, TypedDict
 from edgekit.reporting.evidence import Drop, Measured, Proof, record
 from edgekit.reporting.kept_model import Kept
 from edgekit.reporting.pruning_model import Pruning
+from edgekit.reporting.qat_model import Qat
 
 REPORT_SCHEMA_VERSION = 2
 
@@ -62,6 +63,8 @@ class Training(TypedDict):
     """Wall-clock time, in seconds."""
     stopped_early: bool
     """Whether patience ended it."""
+    first_score: NotRequired[float | None]
+    """Validation score of the weights that it began with; null where they were not to be kept."""
     reused: bool
     """Whether it is from an earlier run."""
 
@@ -193,7 +196,7 @@ class Step(TypedDict):
     """One step of the waterfall from the teacher to what ships; null where it was not measured."""
 
     name: str
-    """"teacher", "fp32 student", or engine and precision."""
+    """"teacher", "fp32 student", "int8 after training", or engine and precision."""
     engine: str | None
     """The engine it was measured on."""
     size_mb: float | None
@@ -316,6 +319,8 @@ class Report(TypedDict):
     """What the student kept of its teacher; absent without a student or a test set of class labels."""
     pruning: NotRequired[Pruning]
     """How the student was pruned to a latency budget; absent where it was not."""
+    qat: NotRequired[list[Qat]]
+    """How it was trained in int8; absent where it was not."""
 
 
 @record

@@ -132,6 +132,7 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
         lines += measured_facts(measured)
     lines += placement_facts(target)
     lines += [("built", shortened(note)) for note in (shipped["notes"] if shipped else [])]
+    lines += qat_facts(report, target)
     if report["untrained"]:
         lines.append(("weights", "none were given: they are as the factory made them"))
     if target["not_measured"]:
@@ -141,6 +142,11 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
     elif not report["data"]["held_out"]:
         lines.append(("data", "there is no test set: numbers are proven on training samples, accuracy is not"))
     return lines
+
+
+def qat_facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How a target's model was trained in int8, where it was."""
+    return [("qat", one["said"]) for one in report.get("qat") or [] if target["target"] in one["targets"]]
 
 
 def shortened(note: str, whole: str = "report.html") -> str:
