@@ -21,6 +21,7 @@ from edgekit.shrinking.steps import NEAR, Pruned, Search, Step, normal_ms
 from edgekit.shrinking.tables import table_of
 from edgekit.teaching import TrainedModel
 
+NOTHING_LEFT = "nothing that is left to leave out is shown to make it faster"
 MORE_STEPS = 2  # beyond those of the recipe, where latencies did not add up
 
 
@@ -174,12 +175,14 @@ def _step(search: Search, aim_ms: float, *, check_budget: bool) -> str | None:
     """Makes one step; why all ends with it, or None."""
     line, before = search.line, search.now
     options = options_for(search)
+    if options is None:
+        return NOTHING_LEFT
     search.notes += options.notes
     if check_budget:  # the knapsack says so where the smallest network takes more
         choose(options.options, search.budget_ms * 1e3 + options.overlap_us)
     shape = fitting_shape(search, options, aim_ms)
     if shape is None or shape.model.sha256 in {step.model.sha256 for step in search.steps}:
-        return "nothing that is left to leave out is shown to make it faster"
+        return NOTHING_LEFT
     number = len(search.steps)
     from edgekit.pruning.counting import macs_of
 

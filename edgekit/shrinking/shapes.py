@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgekit import __version__
 from edgekit.artifact import hash_json, read_json, write_json
+from edgekit.errors import ModelError
 from edgekit.latency_table import notes_of, options_of, overlap_us
 from edgekit.making import tool_versions
 from edgekit.models import class_sources, count_parameters, state_hash
@@ -97,9 +98,21 @@ def groups_of(line: Line, model: TrainedModel) -> tuple[list[MoveGroup], list[st
     )
 
 
-def options_for(search: Search) -> Options:
-    """What may be left out of the student as it stands; the latencies of moves that are not known yet are measured."""
-    groups, notes = groups_of(search.line, search.now.model)
+def options_for(search: Search) -> Options | None:
+    """What may be left out of the student as it stands; the latencies of moves that are not known yet are measured.
+
+    Returns:
+        None where nothing is left, after earlier steps.
+
+    Raises:
+        ModelError: Nothing of the unpruned student may be left out; says what ties it.
+    """
+    try:
+        groups, notes = groups_of(search.line, search.now.model)
+    except ModelError:
+        if search.now.number == 0:
+            raise
+        return None
     search.table = table_of(search.line, search.now.model, groups, search.first.plan, search.plan_task, search.table)
     return _options(search.line, search.now.model, groups, search.table, search.now_ms * 1e3, notes)
 
@@ -204,7 +217,9 @@ def _shrunk(search: Search, options: Options, aim_ms: float) -> tuple[Module, li
     from edgekit.pruning.changes import apply_change
 
     line, aim_us, part_us = search.line, aim_ms * 1e3, PART * search.steps[0].times.p50_ms * 1e3
-    module, changes, said = _copy(search.now.model), [], []
+    module = _copy(search.now.model)
+    changes: list[Change] = []
+    said: list[str] = []
     table, evidence = search.table, line.evidence()
     assert table is not None, "options_for made it"
     while True:
@@ -221,7 +236,10 @@ def _shrunk(search: Search, options: Options, aim_ms: float) -> tuple[Module, li
             left_us = normal_ms(_shape_times(search, model, left_us), search.steps[0].times) * 1e3
             if left_us <= aim_us * NEAR:
                 return module, changes, said, left_us
-        groups, notes = groups_of(line, model)
+        try:
+            groups, notes = groups_of(line, model)
+        except ModelError:  # that something could be left out was seen before: now nothing is left
+            return module, changes, said, left_us
         options = _options(line, model, groups, table, left_us, notes)
 
 

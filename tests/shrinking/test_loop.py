@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fake_line import fake_target, make_samples, make_task, quick_profile
 from torch import nn
 
@@ -16,16 +17,16 @@ from edgekit.candidate import Candidate
 from edgekit.checking import Proof
 from edgekit.errors import SpecError, TrainingError
 from edgekit.ingredients import Ingredients
+from edgekit.latency_table import LatencyTable, Row
 from edgekit.metrics import Drop
 from edgekit.profiling.comparison import Ratio
-from edgekit.pruning.changes import Change
-from edgekit.pruning.knapsack import Option
+from edgekit.pruning.criteria import Evidence
 from edgekit.quantization.schemes import Plan
 from edgekit.recipe import Quantization
 from edgekit.shipping import Job
 from edgekit.shrinking import loop, shapes
 from edgekit.shrinking.report import met, pruning_report
-from edgekit.shrinking.scores import Times
+from edgekit.shrinking.scores import Line, Times
 from edgekit.shrinking.steps import Pruned
 from edgekit.teaching import TrainedModel
 
@@ -49,66 +50,100 @@ def ratio(value: float) -> Ratio:
     return Ratio(**fields | {"ratio": value, "low": value * 0.99, "high": value * 1.01})  # type: ignore[arg-type]
 
 
+class Block(nn.Module):
+    """A residual block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.layer(x)
+
+
+class Net(nn.Module):
+    """Eight blocks, each of which takes a millisecond."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(Block() for _ in range(8)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.blocks(x)
+
+
+def left_in(model: TrainedModel) -> int:
+    assert model.module is not None
+    return len(model.module.blocks)  # type: ignore[arg-type]
+
+
 class Scripted:
-    """A network of eight blocks: how long what is left takes, and what it loses once it has learnt."""
+    """How long what is left takes, and what it loses once it has learnt."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, drops: Any = lambda left, epochs: 0.0) -> None:
-        self.left, self.drops, self.learnt = 8, drops, []
-        self.block_ms, self.faster, self.first_drop = 1.0, True, 0.0
-        self.not_measured: str | None = None
-        monkeypatch.setattr(loop, "first_plan", self.first_plan)
-        monkeypatch.setattr(loop, "options_for", self.options)
+        self.drops, self.learnt, self.asked = drops, [], []
+        self.faster, self.first_drop, self.saves_ms, self.table_us = True, 0.0, 1.0, 1000.0
+        monkeypatch.setattr(loop, "first_plan", lambda line: (candidate(self.first_drop, "8"), make_task()))
         monkeypatch.setattr(loop, "train_student", self.train)
         monkeypatch.setattr(loop, "score", self.score)
-        monkeypatch.setattr(loop, "time_in_turns", lambda new, *others: self.times(new.sha256))
-        monkeypatch.setattr(shapes, "_cut", self.cut)
-        monkeypatch.setattr(shapes, "_shape_times", lambda search, model, us: self.times(model.sha256))
+        monkeypatch.setattr(loop, "time_in_turns", lambda new, *others: self.times(int(new.sha256)))
+        monkeypatch.setattr(shapes, "_shape_times", lambda search, model, us: self.times(left_in(model)))
+        monkeypatch.setattr(shapes, "table_of", self.table)
+        monkeypatch.setattr("edgekit.pruning.worth.worth_of", self.worth)
         monkeypatch.setattr("edgekit.pruning.counting.macs_of", lambda module, inputs: 1000)
-        monkeypatch.setattr("edgekit.shrinking.scores.Line.inputs", lambda line: {})
+        monkeypatch.setattr(Line, "inputs", lambda line: {"input": torch.zeros(2, 4)})
+        monkeypatch.setattr(Line, "evidence", lambda line: Evidence())
 
-    def first_plan(self, line: Any) -> Any:
-        return candidate(self.first_drop, "8"), make_task()
-
-    def times(self, left: str) -> Times:
-        took = int(left) * self.block_ms + (8 - int(left)) * (1.0 - self.block_ms) * 0
-        share = took / (8 * self.block_ms)
-        if left == "8":
+    def times(self, left: int) -> Times:
+        share = 1 - (8 - left) * self.saves_ms / WHOLE_MS
+        if left == 8:
             return Times(p50_ms=WHOLE_MS)
         return Times(p50_ms=share * WHOLE_MS, ratio=ratio(share), faster=self.faster)
 
-    def options(self, search: Any) -> Any:
-        left = int(search.now.model.sha256)
-        groups = [
-            SimpleNamespace(
-                name=f"b{i}", moves=(SimpleNamespace(name="removed", change=Change(blocks={"blocks": (i,)})),)
+    def table(self, line: Any, model: Any, groups: Any, *others: Any) -> LatencyTable:
+        rows = {
+            group.alike: Row(
+                alike=group.alike,
+                kind="block",
+                group=group.name,
+                members=8,
+                move="removed",
+                saved_us=self.table_us,
+                low_us=self.table_us - 10,
+                high_us=self.table_us + 10,
             )
-            for i in range(left - 1)
-        ]
-        whole = {
-            group.name: [
-                Option(name="whole", cost_us=1000.0, importance=0.0),
-                Option(name="removed", cost_us=0.0, importance=-0.1 * (i + 1)),
-            ]
-            for i, group in enumerate(groups)
+            for group in groups
         }
-        return groups, {**whole, "everything else": [Option(name="stays", cost_us=1000.0, importance=0.0)]}
+        return LatencyTable(
+            engine="null",
+            engine_version="1",
+            precision="int8",
+            source="measured",
+            host=None,
+            batch=1,
+            whole_us=8000.0,
+            rows=tuple(rows.values()),
+            classes=tuple(rows),
+            notes=(),
+            seconds=1.0,
+        )
 
-    def cut(self, search: Any, change: Change) -> Any:
-        gone = change.blocks["blocks"]
-        left = int(search.now.model.sha256) - len(gone)
-        model = dataclasses.replace(search.now.model, sha256=str(left), parameters=left)
-        return model, (f"blocks {gone} left out",)
+    def worth(self, module: nn.Module, inputs: Any, groups: Any, *others: Any, **more: Any) -> Any:
+        self.asked.append(len(module.blocks))  # type: ignore[arg-type]
+        # Once the first blocks are gone, the last ones count less than those in the middle.
+        order = range(8) if len(module.blocks) > 6 else range(8, 0, -1)  # type: ignore[arg-type]
+        return {g.name: {"removed": 0.1 * (1 + order[int(g.name.rpartition(".")[2])])} for g in groups}
 
     def train(self, recipe: Any, model: Any, teachers: Any, *others: Any) -> TrainedModel:
         epochs = recipe.distillation.epochs
-        self.learnt.append((int(model.sha256), epochs))
-        if self.drops(int(model.sha256), epochs) is None:
+        self.learnt.append((left_in(model), epochs))
+        if self.drops(left_in(model), epochs) is None:
             raise TrainingError("pruned: the loss is nan")
-        return dataclasses.replace(model, training={"epochs": epochs})
+        return dataclasses.replace(model, sha256=f"{model.sha256} learnt", training={"epochs": epochs})
 
     def score(self, line: Any, model: TrainedModel, plan: Plan) -> Candidate:
         assert model.training is not None
-        return candidate(self.drops(int(model.sha256), model.training["epochs"]), model.sha256)
+        return candidate(self.drops(left_in(model), model.training["epochs"]), str(left_in(model)))
 
 
 @pytest.fixture
@@ -119,7 +154,7 @@ def line(monkeypatch):
 def prune(tmp_path: Path, *, limits: dict[str, float] | None = None, **settings: Any) -> Pruned:
     from fake_line import make_recipe
 
-    table = {"train": {"epochs": 2}, "steps": 2} | settings
+    table = {"train": {"epochs": 2}, "steps": 2, "criterion": "l2"} | settings
     recipe = make_recipe(teacher={"model": "nets:teacher", "weights": "factory"}, pruning=table)
     samples = make_samples()
     data = Ingredients(
@@ -134,7 +169,7 @@ def prune(tmp_path: Path, *, limits: dict[str, float] | None = None, **settings:
         labels=(),
         parents=(),
     )
-    model = TrainedModel(name="nets:teacher", module=nn.Linear(2, 2), sha256="8", parameters=8)
+    model = TrainedModel(name="nets:teacher", module=Net(), sha256="8", parameters=160)
     job = Job(
         target=fake_target(),
         profile=quick_profile(**(limits or {})),
@@ -146,7 +181,7 @@ def prune(tmp_path: Path, *, limits: dict[str, float] | None = None, **settings:
 
 def left(pruned: Pruned) -> list[tuple[int, bool]]:
     """Blocks after each step, and whether it was kept."""
-    return [(int(step.model.sha256), step.kept) for step in pruned.steps]
+    return [(left_in(step.model), step.kept) for step in pruned.steps]
 
 
 def test_it_nears_the_budget_in_steps_of_one_factor_and_ends_there(line, tmp_path):
@@ -156,12 +191,19 @@ def test_it_nears_the_budget_in_steps_of_one_factor_and_ends_there(line, tmp_pat
     assert found.stopped == "the budget is met"
     assert found.best.number == 2
     assert met(found)
-    assert [len(step.changes) for step in found.steps] == [0, 1, 2]
+    assert [len(step.changes) for step in found.steps] == [0, 3, 4]
 
 
 def test_the_least_important_blocks_go_first(line, tmp_path):
+    found = prune(tmp_path, ratio=0.75, steps=1)
+    assert [change.blocks for change in found.best.changes] == [{"blocks": (0,)}, {"blocks": (0,)}]
+
+
+def test_what_a_move_loses_is_asked_again_once_others_were_made(line, tmp_path):
     found = prune(tmp_path, ratio=0.5, steps=1)
-    assert found.best.changes[0].blocks == {"blocks": (0, 1, 2, 3)}
+    assert line.asked == [8, 7, 6, 5]
+    gone = [change.blocks["blocks"] for change in found.best.changes]
+    assert gone == [(0,), (0,), (5,), (4,)]
 
 
 def test_the_last_step_learns_longer(line, tmp_path):
@@ -243,24 +285,12 @@ def test_a_shape_not_shown_to_be_faster_is_undone_before_it_is_trained(line, tmp
 
 def test_a_shape_that_misses_its_aim_is_made_smaller(monkeypatch, tmp_path):
     line = Scripted(monkeypatch)
-    sure = line.times
-    # A block saves half of what the table says.
-    monkeypatch.setattr(
-        line,
-        "times",
-        lambda left: (
-            sure(left)
-            if left == "8"
-            else dataclasses.replace(sure(left), p50_ms=(8 + int(left)) / 2, ratio=ratio((8 + int(left)) / 16))
-        ),
-    )
-    monkeypatch.setattr(loop, "time_in_turns", lambda new, *others: line.times(new.sha256))
-    monkeypatch.setattr(shapes, "_shape_times", lambda search, model, us: line.times(model.sha256))
-    found = prune(tmp_path, ratio=0.75, steps=1)
-    assert left(found) == [(8, True), (4, True)]
+    line.saves_ms = 0.5  # the table says a millisecond
+    assert left(prune(tmp_path, ratio=0.75, steps=1)) == [(8, True), (4, True)]
 
 
 def test_a_budget_below_the_smallest_network_is_told_before_anything_is_trained(line, tmp_path):
+    line.table_us = 900.0  # 0.8 ms are no block's
     with pytest.raises(SpecError, match="below what the smallest network takes"):
         prune(tmp_path, budget_ms=0.5)
     assert line.learnt == []
@@ -270,7 +300,7 @@ def test_the_report_holds_every_step(monkeypatch, tmp_path):
     Scripted(monkeypatch, drops=lambda left, epochs: {5: 0.4, 4: 1.7}[left])
     report = pruning_report(prune(tmp_path, ratio=0.5, max_drop_points=1.0))
     assert [step["kept"] for step in report["steps"]] == [True, True, False]
-    assert [step["parameters"] for step in report["steps"]] == [8, 5, 4]
+    assert [step["parameters"] for step in report["steps"]] == [160, 100, 80]
     assert report["best"] == 1
     assert report["budget"] == "0.5 of the unpruned student's 8.000 ms"
     assert report["steps"][1]["ratio"]["ratio"] == pytest.approx(5 / 8)

@@ -97,7 +97,7 @@ def test_deploy_ships_what_was_pruned_and_trains_nothing_again(report, project):
     assert found["models"]["student"]["parameters"] == best["parameters"]
     assert not found["same_model"]
     assert found["pruning"]["best"] == report["best"]
-    assert [step["name"] for step in found["targets"][0]["steps"]][0] == "teacher"
+    assert found["targets"][0]["steps"][0]["name"] == "teacher"
 
 
 def test_elsewhere_a_roofline_takes_the_place_of_measuring_and_says_so(project, ran, tmp_path):
