@@ -25,7 +25,7 @@ from edgekit.reporting.pictures import (
 )
 from edgekit.reporting.pictures_labels import draw_limits, label_beside, text_clear_of
 from edgekit.reporting.pictures_pareto import MARKER, NARROW, RING, WIDE, drawn_shape
-from edgekit.reporting.pruned import changes_text, latency_text, macs_text, unpruned
+from edgekit.reporting.pruned import changes_text, latency_text, macs_text, pruning_sentence, unpruned
 from edgekit.reporting.tables import interval, milliseconds, percent
 
 # More steps than this and only the intervals of the one that was taken are drawn.
@@ -161,7 +161,7 @@ def draw_pruning(pruning: Pruning, identity: str, *, narrow: bool = False) -> Ma
         height,
         *parts,
         title=f"Score against {how} after every step",
-        description=f"{len(steps)} of {len(pruning['steps'])} steps, the unpruned model among them",
+        description=pruning_sentence(pruning),
         role="group",
         class_="narrow" if narrow else "wide",
     )
