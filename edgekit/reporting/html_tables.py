@@ -83,6 +83,7 @@ class Grid:
         sortable: Whether a click on a column sorts it.
         name_at: Which column names the row.
         marked: Numbers of the rows that ship.
+        marked_as: What is said of them to those who do not see the star.
         folded: Whether it is opened by a click.
     """
 
@@ -93,6 +94,7 @@ class Grid:
     sortable: bool = True
     name_at: int = 0
     marked: frozenset[int] = frozenset()
+    marked_as: str = "ships"
     folded: bool = False
 
 

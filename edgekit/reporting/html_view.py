@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from edgekit.reporting.html_kept import kept_view
+from edgekit.reporting.html_pruning import pruning_view
 from edgekit.reporting.html_tables import (
     Cell,
     Grid,
@@ -29,7 +30,6 @@ from edgekit.reporting.html_tables import (
     time_cell,
     trials_grid,
 )
-from edgekit.reporting.pictures import picture
 from edgekit.reporting.pictures_latency import (
     budgets_of,
     draw_histogram,
@@ -37,7 +37,7 @@ from edgekit.reporting.pictures_latency import (
     draw_timeline,
     percentiles_of,
 )
-from edgekit.reporting.pictures_pareto import SHAPES, Pareto, crowded, draw_pareto, drawn_shape, pareto_of
+from edgekit.reporting.pictures_pareto import SHAPES, Pareto, crowded, draw_key, draw_pareto, pareto_of
 from edgekit.reporting.pictures_steps import changed, draw_gauge, draw_scores, draw_steps, megabytes
 from edgekit.reporting.placing import placement_facts
 from edgekit.reporting.tables import count, milliseconds, percent, qat_facts, shipped_of
@@ -73,6 +73,7 @@ def run_view(report: Mapping[str, Any], identity: str) -> dict[str, Any]:
         "models": _models(report, identity),
         "data": _data(report),
         "kept": kept_view(report, identity),
+        "pruning": pruning_view(report["pruning"], f"{identity}-pruning") if report.get("pruning") else None,
         **_reproduce(report, identity),
     }
 
@@ -188,11 +189,7 @@ def _pictures(target: Mapping[str, Any], pareto: Pareto, measured: Mapping[str, 
 def _legend(pareto: Pareto) -> list[tuple[str, Markup]]:
     """The engines' markers."""
     drawn = {p.engine for p in pareto.points}
-    return [(name, _key(i % SHAPES)) for i, name in enumerate(pareto.engines) if name in drawn]
-
-
-def _key(shape: int) -> Markup:
-    return picture(16.0, 16.0, drawn_shape(shape, 8.0, 8.0, hollow=False, size=5.0), title="marker", class_="key")
+    return [(name, draw_key(i % SHAPES)) for i, name in enumerate(pareto.engines) if name in drawn]
 
 
 def _tiles(target: Mapping[str, Any], shipped: Mapping[str, Any] | None, identity: str) -> list[dict[str, Any]]:

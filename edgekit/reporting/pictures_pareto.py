@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
@@ -12,22 +12,19 @@ from markupsafe import Markup
 from edgekit.reporting.pictures import (
     Box,
     Scale,
-    hatch,
     line,
     path,
     picture,
-    place_label,
     rect,
     spanning,
     tag,
     text,
-    text_lines,
-    text_width,
     tip,
     wrapped,
     x_axis,
     y_axis,
 )
+from edgekit.reporting.pictures_labels import draw_limits, label_beside
 from edgekit.reporting.tables import LIMIT_NAMES, bounds, hundredths, milliseconds, percent
 
 PERCENTILE_LIMITS = {"p50_ms": "50.0", "p90_ms": "90.0", "p95_ms": "95.0", "p99_ms": "99.0", "p999_ms": "99.9"}
@@ -240,35 +237,16 @@ def _described(pareto: Pareto) -> str:
 
 
 def _budgets(x: Scale, y: Scale, frame: Box, pareto: Pareto, identity: str) -> tuple[Markup, list[Box]]:
-    """What lies beyond the limits, hatched, with the limits' lines and names; and the room that these take."""
-    parts = [hatch(f"{identity}-hatch")]
+    """What lies beyond the limits, with their names; and the room that these take."""
     budget, allowed = pareto.budget_ms, pareto.max_drop
-    taken = []
-    beyond = []
-    if budget is not None:
-        beyond.append((x(budget), frame.top, frame.right - x(budget), frame.bottom - frame.top))
-    if allowed is not None:
-        right = x(budget) if budget is not None else frame.right
-        beyond.append((frame.left, y(allowed), right - frame.left, frame.bottom - y(allowed)))
-    for left, top, wide, high in beyond:
-        parts.append(rect(left, top, wide, high, "forbidden"))
-        parts.append(tag("rect", x=left, y=top, width=wide, height=high, fill=f"url(#{identity}-hatch)"))
-    parts.append(line(frame.left, y(0.0), frame.right, y(0.0), "zero"))
-    if budget is not None:
-        parts.append(line(x(budget), frame.top, x(budget), frame.bottom, "budget"))
-        said = f"{LIMIT_NAMES[pareto.limit]} budget {budget:g} ms"
-        anchor = "end" if x(budget) + text_width(said) + 8 > frame.right else None
-        at = x(budget) - 6 if anchor else x(budget) + 6
-        parts.append(text(at, frame.top + 14, said, "budget-name", anchor))
-        left = at - text_width(said) if anchor else at
-        taken.append(Box(left, frame.top, left + text_width(said), frame.top + 18))
-        taken.append(Box(x(budget) - 2, frame.top, x(budget) + 2, frame.bottom))
-    if allowed is not None:
-        parts.append(line(frame.left, y(allowed), frame.right, y(allowed), "budget"))
-        said = f"largest drop {allowed:g}"
-        parts.append(text(frame.left + 6, y(allowed) + 15, said, "budget-name"))
-        taken.append(Box(frame.left, y(allowed) - 1, frame.left + text_width(said) + 8, y(allowed) + 18))
-    return Markup("").join(parts), taken
+    named = f"{LIMIT_NAMES[pareto.limit]} budget {budget:g} ms" if budget is not None else ""
+    marks, taken = draw_limits(
+        frame,
+        identity,
+        right_of=None if budget is None else (x(budget), named),
+        below=None if allowed is None else (y(allowed), f"largest drop {allowed:g}"),
+    )
+    return marks + line(frame.left, y(0.0), frame.right, y(0.0), "zero"), taken
 
 
 def _front(front: Sequence[Point], x: Scale, y: Scale) -> Markup:
@@ -310,15 +288,8 @@ def _labels(
         if point.shipped:
             wanted.insert(1, wrapped(point.name, NAME * 0.75, 4))
         # What ships is named wherever there is room for it, the others beside their points.
-        gaps, bold = ((14.0, 24.0, 38.0, 56.0), 1.1) if point.shipped else ((9.0,), 1.0)
-        for content, gap in product(wanted, gaps):
-            wide = max(map(text_width, content)) * bold
-            placed = place_label(x(point.ms), y(point.drop), wide, taken, frame, gap, lines=len(content))
-            if placed:
-                left, baseline, box = placed
-                taken.append(box)
-                parts.append(text_lines(left, baseline, content, "label shipped" if point.shipped else "label"))
-                break
+        gaps, look = ((14.0, 24.0, 38.0, 56.0), "label shipped") if point.shipped else ((9.0,), "label")
+        parts.append(label_beside(x(point.ms), y(point.drop), wanted, gaps, taken, frame, look))
     return Markup("").join(parts)
 
 
@@ -340,6 +311,11 @@ def _marker(point: Point, shape: int, x: Scale, y: Scale) -> Markup:
         role="img",
         aria_label=title,
     )
+
+
+def draw_key(shape: int, *, hollow: bool = False) -> Markup:
+    """A marker for a legend."""
+    return picture(16.0, 16.0, drawn_shape(shape, 8.0, 8.0, hollow=hollow, size=5.0), title="marker", class_="key")
 
 
 def drawn_shape(shape: int, x: float, y: float, *, hollow: bool, size: float = MARKER) -> Markup:

@@ -9,6 +9,7 @@ from edgekit.reporting.comparison import times_text
 from edgekit.reporting.tables import MARK, NONE, Table, bounds, interval, milliseconds, percent
 
 MOST_CHANGES = 3  # of a step that are told in its row
+MOST_CHANGE = 100  # characters of one of them
 MILLION = 1e6
 
 Pruning = Mapping[str, Any]
@@ -80,8 +81,9 @@ def changes_text(step: Step, most: int = MOST_CHANGES) -> str:
     """What was left out in a step, the first few in words."""
     if step["number"] == 0:
         return "the unpruned model"
-    more = len(step["changes"]) - most
-    return "; ".join([*step["changes"][:most], *([f"{more} more"] if more > 0 else [])]) or NONE
+    told = [change if len(change) <= MOST_CHANGE else f"{change[:MOST_CHANGE]}…" for change in step["changes"]]
+    more = [f"{len(told) - most} more"] if len(told) > most else []
+    return "; ".join([*told[:most], *more]) or NONE
 
 
 def macs_text(macs: int) -> str:

@@ -102,6 +102,23 @@ def crowd() -> dict[str, Any]:
     return pruning(*made, *near)
 
 
+def diverged() -> dict[str, Any]:
+    """The last fine-tuning went to ruin: its score is that of guessing."""
+    return pruning(step(1, 0.62, 0.4, ["layer1: block 1 left out"]),
+                   step(2, 0.5, 79.47, ["layer2: block 2 left out"], kept=False, why="the loss is not finite"),
+                   stopped="the fine-tuning diverged")  # fmt: skip
+
+
+def taught() -> dict[str, Any]:
+    """Drops are from a teacher that is not the unpruned model."""
+    found = pruning()
+    for one in found["steps"]:
+        lost = round(89.47 + 0.35 - 100.0 * one["score"], 6)
+        one["drop"] = {"points": lost, "low": lost - 0.4, "high": lost + 0.4, "n": SAMPLES, "disagreements": 201,
+                       "confidence": 0.95}  # fmt: skip
+    return found
+
+
 def hostile(text: str) -> dict[str, Any]:
     """Every text is an attack, and long."""
     found = pruning(target=text, plan=text, budget=text, criterion=text, estimate=text, stopped=text, notes=[text] * 3)
@@ -126,4 +143,6 @@ PRUNINGS = {
     "nothing": lambda: pruning(steps=[step(0, 1.0, 0.0, [])], best=0, notes=[], stopped="nothing can be pruned"),
     "empty": lambda: pruning(steps=[], best=0, notes=[], table=None, budget_ms=None, budget="", max_drop_points=None),
     "crowd": crowd,
+    "diverged": diverged,
+    "taught": taught,
 }  # fmt: skip

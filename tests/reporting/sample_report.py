@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from sample_kept import kept, renamed
+from sample_pruning import crowd, pruning
+from sample_pruning import hostile as hostile_pruning
 from sample_trials import LONG_PLAN, trial, trials
 
 LIMITS = {"p99_ms": 8.0, "max_drop_points": 1.0, "size_mb": 12.0, "first_inference_ms": 400.0}
@@ -380,6 +382,9 @@ SHAPES = {
     "kept": lambda: sample_report(kept=kept()),
     "kept_many": lambda: sample_report(kept=kept(120, 6000, grouped=False, empty=2) | {"corruption": None}),
     "kept_hostile": lambda: sample_report(kept=renamed(kept(30, 900), f"{HOSTILE} {'verylongword' * 12}")),
+    "pruned": lambda: sample_report(pruning=pruning()),
+    "pruned_crowd": lambda: sample_report(pruning=crowd()),
+    "pruned_hostile": lambda: sample_report(pruning=hostile_pruning(f"{HOSTILE} {'verylongword' * 12}")),
     "passes": sample_report,
     "thirty": lambda: sample_report(30, failed=2),
     "one": lambda: sample_report(1),

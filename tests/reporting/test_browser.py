@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sample_pruning import PRUNINGS
 from sample_report import SHAPES, sample_report
 from sample_sensitivity import SENSITIVITIES
 
 from edgekit.reporting.html import to_html, to_html_many
+from edgekit.reporting.html_pruning import pruning_page
 from edgekit.reporting.sensitivity import sensitivity_html
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'edgekit[dev]'")
@@ -50,11 +52,12 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Every shape of report and of sensitivity as a file, by name: its address."""
+    """Every shape of report and of sensitivity, and some of pruning, as a file, by name: its address."""
     folder: Path = tmp_path_factory.mktemp("pages")
     made = {name: to_html(make()) for name, make in SHAPES.items()}
     made["many"] = to_html_many([sample_report(4), SHAPES["several_targets"]()])
     made |= {f"sensitivity_{name}": sensitivity_html(make()) for name, make in SENSITIVITIES.items()}
+    made |= {f"pruning_{name}": pruning_page(PRUNINGS[name](), "flowers") for name in ("near", "estimated", "diverged")}
     addresses = {}
     for name, html in made.items():
         path = folder / f"{name}.html"
@@ -170,7 +173,20 @@ def test_groups_sort_by_a_click(browser, pages):
 
 
 @pytest.mark.parametrize(
-    "shape", ["thirty", "searched", "sensitivity_eight", "sensitivity_hostile", "kept", "kept_many", "kept_hostile"]
+    "shape",
+    [
+        "thirty",
+        "searched",
+        "sensitivity_eight",
+        "sensitivity_hostile",
+        "kept",
+        "kept_many",
+        "kept_hostile",
+        "pruned",
+        "pruned_crowd",
+        "pruning_near",
+        "pruning_diverged",
+    ],
 )
 def test_text_of_pictures_stays_in_them_and_apart(browser, pages, shape):
     """Names of one picture do not meet, and none leaves its card."""
@@ -218,7 +234,7 @@ def test_labels_of_a_picture_do_not_meet(browser, pages):
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("shape", ["several_targets", "unsteady", "searched", "sensitivity_eight", "kept"])
+@pytest.mark.parametrize("shape", ["several_targets", "unsteady", "searched", "sensitivity_eight", "kept", "pruned"])
 def test_text_stands_out_as_wcag_aa_asks(browser, pages, shape, dark):
     with opened(browser, pages[shape], width=1280, dark=dark) as (page, _):
         found = page.evaluate(CONTRASTS)

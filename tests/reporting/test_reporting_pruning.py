@@ -1,0 +1,361 @@
+"""How a student was pruned, as the terminal, Markdown and the page tell it."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from jsonschema import Draft202012Validator
+from rich.console import Console
+from sample_pruning import BEYOND, PRUNINGS, SLOWER, pruning, step
+from sample_report import HOSTILE, SHAPES, sample_report
+from test_html import Page
+
+from edgekit.errors import SpecError
+from edgekit.reporting.html import to_html
+from edgekit.reporting.html_pruning import moves_grid, pruning_page, steps_grid
+from edgekit.reporting.markdown import to_markdown
+from edgekit.reporting.pictures_pruning import draw_pruning, drawn, missing, teacher_score
+from edgekit.reporting.pruned import macs_text, pruning_sentence, pruning_table, remarks, step_lines
+from edgekit.reporting.terminal import print_pruning, print_report
+from edgekit.reporting.validation import validate
+from edgekit.schemas import published
+
+TITLE = "Pruned to a latency budget"
+
+
+@pytest.fixture
+def found():
+    return pruning()
+
+
+def picture(found, *, narrow=False):
+    return draw_pruning(found, "p", narrow=narrow) or pytest.fail("no picture")
+
+
+def printed(printer, found, columns):
+    stream = io.StringIO()
+    printer(found, Console(file=stream, width=columns, markup=False, emoji=False, highlight=False))
+    return stream.getvalue()
+
+
+# ---- what a report holds ----
+
+
+@pytest.mark.parametrize("shape", PRUNINGS)
+def test_a_report_of_any_shape_is_right_by_its_schema(shape):
+    report = sample_report(1, pruning=PRUNINGS[shape]())
+    Draft202012Validator(published("report")).validate(report)
+    assert validate(report, "r.json") == report
+
+
+def test_a_wrong_value_is_named(found):
+    found["steps"][1]["kept"] = "yes"
+    with pytest.raises(SpecError, match=re.escape("'pruning.steps[1].kept'")):
+        validate(sample_report(1, pruning=found), "r.json")
+
+
+# ---- words and tables ----
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ("usual", "3 of 5 steps kept: 0.47 [0.46, 0.48] of the unpruned p50 on openvino int8 "
+                  "for 0.92 [0.50, 1.37] points"),
+        ("met", "1 of 1 step kept: 0.44 [0.43, 0.45] of the unpruned p50 on openvino int8 "
+                "for 0.31 [-0.11, 0.76] points"),
+        ("undone", "none of 1 step kept: the model is as it was"),
+        ("untimed", "1 of 2 steps kept: latency not known on openvino int8, 0.40 [-0.02, 0.85] points lost"),
+        ("estimated", "3 of 5 steps kept: an estimated 0.47 of the unpruned p50 on openvino int8 "
+                      "for 0.92 [0.50, 1.37] points"),
+        ("unlabelled", "3 of 5 steps kept: 0.47 [0.46, 0.48] of the unpruned p50 on openvino int8, "
+                       "what it lost is not known"),
+        ("nothing", "no step was made: nothing can be pruned"),
+        ("empty", "no step was made: the accuracy limit is reached"),
+    ],
+)  # fmt: skip
+def test_a_sentence_says_what_came_of_it(shape, said):
+    assert pruning_sentence(PRUNINGS[shape]()) == said
+
+
+def test_a_latency_that_was_not_compared_in_turns_is_no_ratio(found):
+    found["steps"][4]["ratio"] = None
+    assert "kept: p50 1.256 ms on openvino int8, 0.92 [0.50, 1.37] points lost" in pruning_sentence(found)
+
+
+def test_the_table_has_a_row_a_step_and_marks_the_one_taken(found):
+    header, rows = pruning_table(found)
+    assert header == ["", "step", "MACs", "p50 ms", "ratio", "score", "drop, points", "kept"]
+    assert rows[0] == ["", "0", "126 M", "2.672 [2.632, 2.704]", "-", "89.47%", "-", "-"]
+    assert rows[4] == ["*", "4", "65.8 M", "1.256 [1.237, 1.271]", "0.47 [0.46, 0.48]", "88.55%", "0.92 [0.50, 1.37]",
+                       "yes"]  # fmt: skip
+    assert [row[-1] for row in rows] == ["-", "yes", "no", "yes", "yes", "no"]
+    assert pruning_table(found, narrow=True)[1][4][3] == "1.256"
+
+
+def test_the_whole_table_has_changes_and_why_steps_were_undone(found):
+    header, rows = pruning_table(found, whole=True)
+    changes = [row[header.index("changes")] for row in rows]
+    assert changes[0] == "the unpruned model"
+    assert changes[1] == "layer1: blocks 1, 2 left out; layer2: block 4 left out"
+    assert changes[4].endswith("fc: 48 of 64 channels; 2 more")
+    assert [row[-1] for row in rows] == ["-", "yes", f"no: {SLOWER}", "yes", "yes", f"no: {BEYOND}"]
+
+
+def test_a_line_a_step_says_what_it_changed_and_why_it_was_undone(found):
+    lines = dict(step_lines(found))
+    assert lines["step 5"] == f"layer2: block 2 left out; undone: {BEYOND}"
+    assert lines["step 3"] == "layer1: blocks 2, 3, 5 left out; layer2.1.conv1: 24 of 32 channels"
+    found["steps"][3]["changes"] = ["x" * 500]
+    assert len(dict(step_lines(found))["step 3"]) < 150
+
+
+def test_remarks_say_how_and_why_it_ended(found):
+    assert dict(remarks(found)) == {
+        "budget": "p50 of 1.202 ms: 0.45 of the unpruned model's 2.67 ms",
+        "accuracy": "at most 1.5 points lost, on 5,000 samples",
+        "criterion": "taylor",
+        "moves": "5 of 6 shown faster (measured)",
+        "stopped": "the accuracy limit is reached",
+    }
+    bare = dict(remarks(PRUNINGS["empty"]() | {"samples": None, "estimate": "a roofline"}))
+    assert bare["accuracy"] == "no limit, not judged: no labels"
+    assert bare["estimate"] == "a roofline"
+    assert "budget" not in bare
+    assert "moves" not in bare
+
+
+@pytest.mark.parametrize(
+    ("macs", "said"), [(126_000_000, "126 M"), (4_089_284_608, "4,089 M"), (65_800_000, "65.8 M"), (450_000, "0.45 M")]
+)
+def test_macs_in_millions(macs, said):
+    assert macs_text(macs) == said
+
+
+# ---- terminal and Markdown ----
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+@pytest.mark.parametrize("shape", PRUNINGS)
+def test_the_terminal_fits_and_no_figure_is_folded(shape, columns):
+    found = PRUNINGS[shape]()
+    text = printed(print_pruning, found, columns)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= columns
+    table = lines[lines.index(next((line for line in lines if line.startswith(" ──")), lines[0])) + 1 :]
+    rows = table[: next((i for i, line in enumerate(table) if not line.strip()), 0)]
+    assert len(rows) == len(found["steps"])
+    assert " ".join(text.split()).endswith(pruning_sentence(found))
+
+
+def test_deploy_prints_it_too(found):
+    text = printed(print_report, sample_report(1, pruning=found), 100)
+    assert "pruned for local, openvino int8\n" in text
+    assert f"undone: {BEYOND}" in text
+    assert "pruned for" not in printed(print_report, sample_report(1), 100)
+
+
+def test_what_is_estimated_says_so_everywhere():
+    found = PRUNINGS["estimated"]()
+    assert "latencies are an estimate" in printed(print_pruning, found, 80)
+    assert pruning_table(found)[0][3] == "p50 ms, estimate"
+    assert "Latencies are an **estimate**: a roofline of raspberry-pi-4" in to_markdown(sample_report(1, pruning=found))
+    assert "estimated p50 latency, ms" in picture(found)
+    assert "estimated p50 2.672 ms" in picture(found)
+    text = Page(pruning_page(found, "flowers")).text
+    assert "An estimate. Latencies are not measured" in text
+    assert "Score against estimated latency" in text
+    assert "measured p50" not in text
+    usual = pruning_page(pruning(), "flowers")
+    assert "measured p50 latency, ms" in usual
+    assert "estimate" not in usual.partition("<main")[2]
+
+
+def test_markdown_tells_the_result_in_sight_and_folds_the_rest(found):
+    text = to_markdown(sample_report(2, pruning=found))
+    assert f"\n**Pruned**: {pruning_sentence(found)}.\n" in text
+    folded = text[text.index(f"<details><summary>{TITLE}</summary>") :].partition("</details>")[0]
+    assert "| **4** | layer3: blocks 6, 7 left out;" in folded
+    assert f"| no: {BEYOND} |" in folded
+    assert "- layer2.0: not removed, its shortcut changes the shape" in folded
+    assert TITLE not in to_markdown(sample_report(2))
+
+
+# ---- the page ----
+
+
+def test_the_report_has_a_section_of_it(found):
+    text = Page(to_html(sample_report(1, pruning=found))).text
+    parts = [TITLE, "3 of 5 steps kept", "Score against measured latency", "All changes of every step",
+             "What every move saves of 2.672 ms, measured", "What could not be pruned", "How to reproduce"]  # fmt: skip
+    places = [text.index(part, text.index(TITLE)) for part in parts]
+    assert places == sorted(places)
+    assert TITLE not in to_html(sample_report(1))
+
+
+@pytest.mark.parametrize("shape", PRUNINGS)
+def test_a_page_of_its_own_is_whole_and_loads_nothing(shape):
+    found = PRUNINGS[shape]()
+    html = pruning_page(found, "flowers")
+    assert html.startswith("<!doctype html>")
+    assert set(re.findall(r"https?://[^\s\"'<]*", html)) <= {"http://www.w3.org/2000/svg"}
+    identities = re.findall(r'\bid="([^"]+)"', html)
+    assert len(identities) == len(set(identities))
+    assert html.count("<h1") == html.count("<script") == 1
+    said = pruning_sentence(found).replace("-", "\N{MINUS SIGN}")
+    assert said[1:] in Page(html).text.replace("-", "\N{MINUS SIGN}")
+    assert ("<svg" in html.partition("<main")[2]) == bool(drawn(found))
+
+
+def test_what_is_hostile_is_shown_and_not_run():
+    found = SHAPES["pruned_hostile"]()["pruning"]
+    for html in (pruning_page(found, HOSTILE), to_html(SHAPES["pruned_hostile"]())):
+        assert "<script>alert" not in html
+        assert "<img" not in html
+        assert HOSTILE.replace("\u202e\x00\ud800", "\N{REPLACEMENT CHARACTER}" * 3) in Page(html).text
+
+
+def test_the_table_of_steps_sorts_by_figures(found):
+    grid = steps_grid(found, "p")
+    names = [head.name for head in grid.head]
+    taken = dict(zip(names, grid.rows[4], strict=True))
+    assert grid.marked == {4}
+    assert grid.marked_as == "taken"
+    assert (taken["score"].value, taken["p50 ms"].value) == pytest.approx((0.8855, 1.25584))
+    undone = dict(zip(names, grid.rows[5], strict=True))["what became of it"]
+    assert (undone.text, undone.below) == ("undone", BEYOND)
+    assert 'class="unseen">taken: ' in pruning_page(found, "flowers")
+
+
+def test_moves_are_told_with_what_they_save(found):
+    grid = moves_grid(found, "m") or pytest.fail("no table")
+    assert [cell.text for cell in grid.rows[0]] == [
+        "layer1.1",
+        "removed",
+        "0.112",
+        "[0.100, 0.123]",
+        "yes",
+        "8",
+        "block",
+    ]
+    assert [cell.text for cell in grid.rows[5]][4] == "no"
+    assert moves_grid(PRUNINGS["estimated"](), "m").rows[0][3].text == "\N{EN DASH}"
+    assert moves_grid(PRUNINGS["untimed"](), "m") is None
+
+
+# ---- the picture ----
+
+
+def places(drawing):
+    """The marks of steps in the order of their numbers: place, and whether hollow."""
+    marks = {}
+    for number, inside in re.findall(r'<g class="tip"[^>]*aria-label="step (\d+)[^"]*">(.*?)</g>', drawing):
+        circle = re.search(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="[\d.]+" class="(mark[^"]*)"', inside)
+        square = re.search(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)"[^>]*class="(mark[^"]*)"', inside)
+        if circle:
+            marks[int(number)] = (float(circle[1]), float(circle[2]), "hollow" in circle[3])
+        elif square:
+            half = float(square[3]) / 2
+            marks[int(number)] = (float(square[1]) + half, float(square[2]) + half, "hollow" in square[4])
+    return [marks[number] for number in sorted(marks)]
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_dots_lie_where_latency_and_score_say(found, narrow):
+    drawing = picture(found, narrow=narrow)
+    marks = places(drawing)
+    assert [hollow for *_, hollow in marks] == [not one["kept"] for one in found["steps"]]
+    for axis, key in ((0, "p50_ms"), (1, "score")):
+        at = [mark[axis] for mark in marks]
+        values = [one[key] for one in found["steps"]]
+        slope = (at[5] - at[0]) / (values[5] - values[0])
+        assert (slope < 0) == (axis == 1)
+        assert at == pytest.approx([at[0] + slope * (value - values[0]) for value in values], abs=0.02)
+
+
+def test_limits_and_the_unpruned_score_are_lines(found):
+    drawing = picture(found)
+    marks = places(drawing)
+    reference = re.search(r'<line x1="[\d.]+" y1="([\d.]+)"[^>]*class="reference"', drawing)
+    assert float(reference[1]) == pytest.approx(marks[0][1], abs=0.01)
+    lines = re.findall(r'<line x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)" class="budget"', drawing)
+    upright, level = ([float(v) for v in one] for one in lines)
+    per_ms = (marks[5][0] - marks[0][0]) / (found["steps"][5]["p50_ms"] - found["steps"][0]["p50_ms"])
+    assert upright[0] == upright[2] == pytest.approx(marks[0][0] + per_ms * (1.202 - 2.672), abs=0.05)
+    per_point = (marks[5][1] - marks[0][1]) / 1.61
+    assert level[1] == level[3] == pytest.approx(marks[0][1] + 1.5 * per_point, abs=0.05)
+    assert ">budget 1.202 ms<" in drawing
+    assert ">at most 1.5 points lost<" in drawing
+    bare = picture(found | {"budget_ms": None, "max_drop_points": None})
+    assert 'class="budget"' not in bare
+
+
+def test_steps_are_joined_in_order_and_undone_ones_hang_on_what_they_began_from(found):
+    drawing = picture(found)
+    marks = places(drawing)
+    joins = [
+        (kind, *(float(v) for v in ends))
+        for *ends, kind in re.findall(
+            r'<line x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)" class="(trail|ghost)"', drawing
+        )
+    ]
+    order = [("trail", 0, 1), ("ghost", 1, 2), ("trail", 1, 3), ("trail", 3, 4), ("ghost", 4, 5)]
+    assert [kind for kind, *_ in joins] == [kind for kind, *_ in order]
+    for (_, *ends), (_, start, end) in zip(joins, order, strict=True):
+        assert ends == pytest.approx([*marks[start][:2], *marks[end][:2]], abs=0.02)
+
+
+def test_intervals_are_whiskers_where_they_are_known(found):
+    drawing = picture(found)
+    assert drawing.count('class="whisker"') == 9  # 5 steps, the unpruned one without a drop
+    assert drawing.count('class="whisker shipped"') == 2
+    assert picture(PRUNINGS["crowd"]()).count('class="whisker"') == 0
+    marks = places(drawing)
+    upright = re.findall(r'<line x1="([\d.]+)" y1="([\d.]+)" x2="\1" y2="([\d.]+)" class="whisker shipped"', drawing)
+    ends = sorted(float(y) for y in upright[0][1:])
+    per_point = (marks[5][1] - marks[0][1]) / 1.61
+    assert ends == pytest.approx([marks[0][1] + per_point * end for end in (0.50, 1.37)], abs=0.05)
+
+
+def test_the_step_taken_has_a_ring_and_its_name(found):
+    drawing = picture(found)
+    assert drawing.count('class="ring"') == 1
+    assert "step 4, taken · p50 1.256 [1.237, 1.271] ms · 0.47 [0.46, 0.48] of the unpruned" in drawing
+    assert ">step 4, taken<" in drawing
+    assert all(f">{number}<" in drawing for number in (0, 1, 2, 3, 5))
+    assert "step 5, undone" in drawing
+    assert ">step 0, taken<" in picture(PRUNINGS["undone"]())
+
+
+def test_a_ruined_step_does_not_squash_the_others():
+    found = PRUNINGS["diverged"]()
+    drawing = picture(found)
+    ruined, unpruned = places(drawing)[2], places(drawing)[0]
+    assert ">2 \N{DOWNWARDS ARROW} 10.00%<" in drawing
+    bottom = re.search(r'<line x1="[\d.]+" y1="([\d.]+)"[^>]*class="axis"', drawing)
+    assert ruined[1] == float(bottom[1])
+    assert places(drawing)[1][1] - unpruned[1] > 50
+
+
+def test_a_teacher_that_is_not_the_unpruned_model_has_a_line_of_its_own():
+    found = PRUNINGS["taught"]()
+    assert teacher_score(found) == pytest.approx(0.8982)
+    assert picture(found).count('class="reference"') == 2
+    assert ">teacher 89.82%<" in picture(found)
+    assert picture(pruning()).count('class="reference"') == 1
+
+
+def test_without_scores_or_latencies_there_is_no_picture_and_it_says_why():
+    assert draw_pruning(PRUNINGS["unlabelled"](), "p") is None
+    assert missing(PRUNINGS["unlabelled"]()) == [("steps 0, 1, 2, 3, 4, 5", "no score")]
+    assert missing(PRUNINGS["untimed"]()) == [("step 1", "no latency"), ("step 2", "no latency and no score")]
+    text = Page(pruning_page(PRUNINGS["unlabelled"](), "flowers")).text
+    assert "No step has both a latency and a score here." in text
+    assert draw_pruning(PRUNINGS["empty"](), "p") is None
+
+
+def test_a_single_known_step_can_be_drawn():
+    found = pruning(steps=[step(0, 1.0, 0.3, [])], best=0, budget_ms=None, max_drop_points=None)
+    assert len(places(picture(found))) == 1
