@@ -155,8 +155,8 @@ def of_one_width(groups: Sequence[Coupled], module: nn.Module) -> list[int]:
     return label
 
 
-def half_followed(groups: Sequence[Coupled]) -> dict[str, str]:
-    """Layers that have several times as many channels as are known to lead there, in words, by path.
+def half_followed(groups: Sequence[Coupled]) -> dict[tuple[nn.Module, bool], str]:
+    """Layers that have several times as many channels as are known to lead there, in words, with which side it is.
 
     An operation before them lays channels side by side in a way that is not followed, such as the merging of patches.
     """
@@ -164,14 +164,20 @@ def half_followed(groups: Sequence[Coupled]) -> dict[str, str]:
     names = {}
     for each in groups:
         for member in each.group.members:
-            known.setdefault((member.layer, member.takes), set()).update(member.own.tolist())
+            known.setdefault(side_of(member), set()).update(member.own.tolist())
             names[member.layer] = member.name
     found = {}
     for (layer, takes), own in known.items():
         size = sizes_of(layer).get(layer, (0,))[0 if takes else -1]
         if size > len(own) and size % len(own) == 0:
-            found[names[layer]] = f"{names[layer]} has {size} channels, of which {len(own)} are known to lead there"
+            found[layer, takes] = f"{names[layer]} has {size} channels, of which {len(own)} are known to lead there"
     return found
+
+
+def side_of(member: Member) -> tuple[nn.Module, bool]:
+    """A layer, and whether it is about what it takes; what a depthwise convolution takes is what it gives."""
+    layer = member.layer
+    return layer, member.takes and not (isinstance(layer, _ConvNd) and layer.groups == layer.out_channels > 1)
 
 
 def lowest(found: Coupled, importance: Tensor, kept: int) -> list[int]:

@@ -119,7 +119,7 @@ def prune_to(
         _same_widths(found, chosen)
         return chosen
 
-    return _prune(module, inputs, scoring, choose, "channels beyond the widths given")
+    return _prune(module, inputs, scoring, choose, "channels beyond the widths given", whole=False)
 
 
 def _prune(
@@ -128,8 +128,10 @@ def _prune(
     scoring: Scoring,
     choose: Callable[[Sequence[Scored]], Mapping[str, int]],
     what: str,
+    *,
+    whole: bool = True,
 ) -> list[str]:
-    """Cuts what is chosen, and tells it."""
+    """Cuts what is chosen, and tells it; with ``whole`` also what must stay whole."""
     check(module, scoring)
     before, parameters = output_shapes(module, inputs, "before it is pruned"), count_parameters(module)
     old = sizes_of(module)
@@ -145,7 +147,7 @@ def _prune(
             ]
             order = {name: place for place, (name, _) in enumerate(module.named_modules())}
             found.sort(key=lambda each: order.get(each.coupled.group.name, 0))
-            notes = [note for each in found if (note := _told(each, kept))]
+            notes = [note for each in found if (each.whole is None or whole) and (note := _told(each, kept))]
             if not plans:
                 raise ModelError(
                     f"pruning drops no channel of {type(module).__name__}: {what}",
