@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -223,7 +223,7 @@ def read_table(
             fix=MAKE_ONE,
         )
     source = table.source if table.estimated else f"measured elsewhere: {path.name}"
-    return LatencyTable(**{name: getattr(table, name) for name in table.__slots__} | {"source": source})
+    return replace(table, source=source)
 
 
 def _check_values(table: LatencyTable, path: Path) -> None:

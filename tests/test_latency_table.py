@@ -8,7 +8,6 @@ import onnx
 import pytest
 import torch
 from fake_line import elsewhere, fp32_artifact, leftovers, make_samples, make_task, quick_profile
-from onnx.parser import parse_model
 from tables import INPUTS, Stack, block_group, group, row, table
 from torch import nn
 
@@ -185,7 +184,7 @@ def test_what_cannot_be_measured_is_left_out_and_measured_again_next_time(line, 
 
 def test_a_whole_network_that_cannot_be_measured_is_an_error(line, steps):
     line.fails = lambda cost: cost == 136
-    with pytest.raises(MeasurementError, match="the whole network cannot be measured on null fp32\n.*died of SIGKILL"):
+    with pytest.raises(MeasurementError, match=r"the whole network cannot be measured on null fp32\n.*died of SIGKILL"):
         measure_table(stack(2), INPUTS, [block_group(0)], PLAN, task_of(line), steps)
     assert leftovers(steps) == []
 
@@ -320,7 +319,7 @@ def test_too_few_queries_are_no_row(line, steps, monkeypatch):
 
 
 def test_on_another_machine_than_the_target_nothing_is_begun(line, steps):
-    with pytest.raises(MeasurementError, match="a CPU of another world\n[^$]*`edgekit prune RECIPE --table-only`"):
+    with pytest.raises(MeasurementError, match=r"a CPU of another world\n[^$]*`edgekit prune RECIPE --table-only`"):
         measure_table(stack(2), INPUTS, [block_group(0)], PLAN, task_of(line, target=elsewhere()), steps)
     assert (line.told, line.built) == ([], [])
 
@@ -423,5 +422,5 @@ def test_where_savings_overlap_the_rest_is_nothing_and_the_budget_larger():
 
 
 def test_a_move_of_unknown_worth_is_an_error():
-    with pytest.raises(ModelError, match="group 'layer1.1', move 'half': its worth is not known\n  found:   removed"):
+    with pytest.raises(ModelError, match=r"group 'layer1.1', move 'half': its worth is not known\n  found:   removed"):
         options_of(table(row("half", 12.0)), GROUPS, WORTH | {"layer1.1": {"removed": 1.0}})

@@ -68,7 +68,7 @@ def test_a_target_without_a_figure_is_refused_before_anything_runs(fields, preci
 
 
 def test_what_helps_against_a_missing_figure_is_said():
-    with pytest.raises(SpecError, match="`edgekit prune RECIPE --table-only` on the device.*both figures into"):
+    with pytest.raises(SpecError, match=r"`edgekit prune RECIPE --table-only` on the device.*both figures into"):
         roofline_us(nn.Linear(4, 3), ROW, fake_target(peak_gops={}, bandwidth_gb_s=None), "fp32")
 
 

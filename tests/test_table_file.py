@@ -125,5 +125,5 @@ def test_numbers_that_are_none_are_refused(path, number):
     text = path.read_text()
     assert '"saved_us": 9.0' in text
     path.write_text(text.replace('"saved_us": 9.0', f'"saved_us": {number}'))
-    with pytest.raises(SpecError, match="no number of JSON|wrong value for key 'rows"):
+    with pytest.raises(SpecError, match=r"no number of JSON|wrong value for key 'rows"):
         read_table(path, GROUPS, "null", "fp32")
