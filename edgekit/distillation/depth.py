@@ -43,10 +43,14 @@ def cut_depth(
     return notes
 
 
-def block_lists(module: nn.Module) -> dict[str, list[int]]:
+def block_lists(module: nn.Module, least: int = 2) -> dict[str, list[int]]:
     """Lists of blocks in a module: of every ``Sequential`` and ``ModuleList`` the positions of its blocks, by path.
 
     Blocks are at least two children of one class that have layers of their own; what else is in the list is no block.
+
+    Args:
+        module: Where they are looked for.
+        least: Where less than two are asked for, a single child with layers of its own is a block too.
     """
     found = {}
     for path, part in module.named_modules():
@@ -54,7 +58,7 @@ def block_lists(module: nn.Module) -> dict[str, list[int]]:
             continue
         kinds = [type(child) if any(child.children()) else None for child in part]
         commonest = max((kind for kind in kinds if kind), key=kinds.count, default=None)
-        if commonest is not None and kinds.count(commonest) > 1:
+        if commonest is not None and kinds.count(commonest) >= least:
             found[path] = [i for i, kind in enumerate(kinds) if kind is commonest]
     return found
 

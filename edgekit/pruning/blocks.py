@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,18 +111,50 @@ def removable(module: nn.Module, inputs: Mapping[str, Tensor]) -> list[tuple[str
     return found
 
 
-def look_at_blocks(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[tuple[str, int], str | None]:
-    """Every block of a module, by path of its list and position, with why it cannot be left out; None where it can."""
+def look_at_blocks(
+    module: nn.Module, inputs: Mapping[str, Tensor], least: int = 2
+) -> dict[tuple[str, int], str | None]:
+    """Every block of a module, by path of its list and position, with why it cannot be left out; None where it can.
+
+    Args:
+        module: Nothing of it changes.
+        inputs: A batch that it runs on.
+        least: Blocks of one class that make a list of blocks.
+
+    Raises:
+        ModelError: It does not run.
+    """
     before = output_shapes(module, inputs, "before its blocks are looked at")
-    lists = block_lists(module)
+    lists = block_lists(module, least)
     children = {(path, i): module.get_submodule(path)[i] for path, numbers in lists.items() for i in numbers}
     same = keeping_shape(module, list(children.values()), inputs)
     return {
-        (path, number): _needed(module, inputs, path, number, before)
+        (path, number): why_needed(module, inputs, {path: {number}}, before)
         if block in same
         else "gives another shape than it takes"
         for (path, number), block in children.items()
     }
+
+
+def why_needed(
+    module: nn.Module, inputs: Mapping[str, Tensor], blocks: Mapping[str, Collection[int]], before: Mapping[str, object]
+) -> str | None:
+    """Why a module does not run without blocks; None where it does.
+
+    Args:
+        module: Nothing of it changes.
+        inputs: A batch.
+        blocks: Positions by path of their list; no list may lie in a block of another.
+        before: Shapes of its outputs with them.
+    """
+    with ExitStack() as stack:
+        for path, numbers in blocks.items():
+            stack.enter_context(without_blocks(module, path, numbers))
+        try:
+            shapes = output_shapes(module, inputs, "without a block")
+        except ModelError as exc:
+            return f"is needed: {exc.found}"
+    return None if shapes == before else "changes the shapes of the outputs"
 
 
 def passed_around(module: nn.Module, inputs: Mapping[str, Tensor], blocks: Sequence[nn.Module]) -> set[nn.Module]:
@@ -185,18 +218,6 @@ def _first(value: Any) -> Tensor | None:
 def block_name(module: nn.Module, path: str, number: int) -> str:
     """Path of a block, from the path of its list and its position there."""
     return ".".join(filter(None, (path, list(module.get_submodule(path)._modules)[number])))
-
-
-def _needed(
-    module: nn.Module, inputs: Mapping[str, Tensor], path: str, number: int, before: Mapping[str, object]
-) -> str | None:
-    """Why a module does not run without a block; None where it does."""
-    with without_blocks(module, path, {number}):
-        try:
-            shapes = output_shapes(module, inputs, "without a block")
-        except ModelError as exc:
-            return f"is needed: {exc.found}"
-    return None if shapes == before else "changes the shapes of the outputs"
 
 
 def as_group(path: str, number: int, module: nn.Module) -> Group:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from edgekit.distillation.depth import block_lists
+from edgekit.distillation.dry_run import output_shapes
 from edgekit.errors import ModelError
 from edgekit.pruning.alike import Ran, alike, run_once
-from edgekit.pruning.blocks import block_name, look_at_blocks, passed_around
+from edgekit.pruning.blocks import block_name, look_at_blocks, passed_around, why_needed
 from edgekit.pruning.changes import Change
 from edgekit.pruning.criteria import NO_EVIDENCE, Criterion, Evidence
-from edgekit.pruning.scores import Channels, score_channels
+from edgekit.pruning.scores import Channels, Scoring, check, score_channels
 from edgekit.pruning.widths import nearest_width
 
 SHARES = (0.75, 0.5, 0.25)
@@ -89,27 +92,18 @@ def find_moves(
         EdgeKitError: As of :func:`edgekit.pruning.structured.prune_channels`.
     """
     _check(module, blocks, channels, shares)
+    check(module, Scoring(criterion=criterion, evidence=evidence, multiple=multiple, keep=keep, base=base))
     scored: list[Channels] = []
     if channels:
         scored = score_channels(
             module, inputs, criterion=criterion, multiple=multiple, keep=keep, evidence=evidence, base=base
         )
-    places, ran = _places(module, inputs, keep), run_once(module, inputs)
-    inside, through = _divided(scored, places)
-    notes = _whole(module, scored, places if blocks else None)
-    groups = []
-    for place in places:
-        removed = [Move(name="removed", change=place.removed)] if blocks and place.why is None else []
-        moves = [*removed, *_width_moves(inside.get(place.name, []), places, multiple, shares)]
-        if moves:
-            groups.append(_of_block(module, place, "block" if removed else "channels", moves, ran))
-    for together in through:
-        moves = _width_moves(together, places, multiple, shares)
-        if moves:
-            groups.append(_of_channels(module, together, moves, ran))
+    places = _places(module, inputs, keep)
+    groups, few = _groups(module, scored, places, run_once(module, inputs), blocks, multiple, shares)
+    notes = [*_whole(module, scored, places if blocks else None), *few]
     if not groups:
         raise _nothing(module, notes)
-    order = {name: place for place, (name, _) in enumerate(module.named_modules())}
+    order = {name: place for place, (name, _) in enumerate(module.named_modules(remove_duplicate=False))}
     return sorted(groups, key=lambda each: order[each.name]), notes
 
 
@@ -130,6 +124,34 @@ class _Place:
         return layer == self.name or layer.startswith(f"{self.name}.")
 
 
+def _groups(
+    module: nn.Module,
+    scored: Sequence[Channels],
+    places: Sequence[_Place],
+    ran: Ran,
+    blocks: bool,
+    multiple: int,
+    shares: Sequence[float],
+) -> tuple[list[MoveGroup], list[str]]:
+    """The groups that have moves, and which channels have none for want of another width, in words."""
+    inside, through = _divided(scored, places)
+    groups, few = [], []
+    for place in places:
+        removed = [Move(name="removed", change=place.removed)] if blocks and place.why is None else []
+        channels = inside.get(place.name, [])
+        moves = _width_moves(channels, places, multiple, shares)
+        few += [] if moves else channels
+        if removed or moves:
+            groups.append(_of_block(module, place, "block" if removed else "channels", [*removed, *moves], ran))
+    for channels in through:
+        moves = _width_moves(channels, places, multiple, shares)
+        few += [] if moves else channels
+        if moves:
+            groups.append(_of_channels(module, channels, moves, ran))
+    why = f"no share that may be kept is another multiple of {multiple} channels"
+    return groups, [f"{_names(each)}: all {each.count} channels stay: {why}" for each in few]
+
+
 def _check(module: nn.Module, blocks: bool, channels: bool, shares: Sequence[float]) -> None:
     if not blocks and not channels:
         raise ModelError(
@@ -147,24 +169,43 @@ def _check(module: nn.Module, blocks: bool, channels: bool, shares: Sequence[flo
 def _places(module: nn.Module, inputs: Mapping[str, Tensor], keep: Sequence[str]) -> list[_Place]:
     """The blocks that may be left out, none in another, and those that must stay and neither hold nor are in them."""
     found = []
-    children = {}
-    for (path, number), why in look_at_blocks(module, inputs).items():
+    for (path, number), why in look_at_blocks(module, inputs, least=1).items():
         name = block_name(module, path, number)
-        children[name] = module.get_submodule(name)
         kept = next((k for k in keep if _related(k, name)), None)
         if why is None and kept is not None:
             why = "is in keep" if kept == name else f"goes with {kept}, which is in keep"
         found.append(_Place(name=name, path=path, number=number, why=why))
-    around = passed_around(module, inputs, list(children.values()))
-    free = [place for place in found if place.why is None]
-    ways = [place for place in free if children[place.name] in around]
+    parts = {place.name: module.get_submodule(place.name) for place in found}
+    around = passed_around(module, inputs, list(parts.values()))
+    several = {(path, number) for path, numbers in block_lists(module).items() for number in numbers}
+    in_lists = [place for place in found if (place.path, place.number) in several]
+    # The last block that is left of a list is known by its way around alone: any other part might stand there.
+    ways = [place for place in found if place.why is None and parts[place.name] in around]
     chosen: list[_Place] = []
-    for place in sorted(ways or free, key=lambda place: -place.name.count(".")):
+    free = ways or [place for place in in_lists if place.why is None]
+    for place in sorted(free, key=lambda place: -place.name.count(".")):
         if not any(_related(place.name, other.name) for other in chosen):
             chosen.append(place)
-    rest = [place for place in found if not any(_related(place.name, other.name) for other in chosen)]
-    rest = [replace(place, why=place.why or "has no way around its layers, as others have") for place in rest]
-    return [*chosen, *rest]
+    kinds = {type(parts[place.name]) for place in [*chosen, *in_lists]}
+    rest = [
+        replace(place, why=place.why or "has no way around its layers, as others have")
+        for place in found
+        if type(parts[place.name]) in kinds and not any(_related(place.name, other.name) for other in chosen)
+    ]
+    return [*_together(module, inputs, chosen), *rest]
+
+
+def _together(module: nn.Module, inputs: Mapping[str, Tensor], chosen: Sequence[_Place]) -> list[_Place]:
+    """Has the first block of a list stay where the module does not run once all of them are left out."""
+    before = output_shapes(module, inputs, "before its blocks are looked at")
+    gone: dict[str, set[int]] = {}
+    for path in dict.fromkeys(place.path for place in chosen):
+        numbers = {place.number for place in chosen if place.path == path}
+        if why_needed(module, inputs, {**gone, path: numbers}, before) is not None:
+            numbers.remove(min(numbers))
+        gone[path] = numbers
+    why = "is the first, and one of them must stay"
+    return [place if place.number in gone[place.path] else replace(place, why=why) for place in chosen]
 
 
 def _related(name: str, other: str) -> bool:
@@ -178,15 +219,18 @@ def _divided(
 ) -> tuple[dict[str, list[Channels]], list[list[Channels]]]:
     """Channels that may be dropped: those that live wholly inside a block, by its name, and the others, by width."""
     by_width: dict[int, list[Channels]] = {}
+    given = Counter(layer for each in scored for layer in each.layers)
     for each in scored:
-        by_width.setdefault(each.width, []).append(each)
+        # A layer that gives channels of two groups names neither.
+        layers = tuple(layer for layer in each.layers if given[layer] == 1)
+        by_width.setdefault(each.width, []).append(replace(each, layers=layers))
     inside: dict[str, list[Channels]] = {}
     through = []
     for together in by_width.values():
         if any(each.whole is not None or not each.layers for each in together):
             continue
-        layers = [layer for each in together for layer in (*each.layers, *each.touched)]
-        holding = [place.name for place in places if all(place.holds(layer) for layer in layers)]
+        touched = [layer for each in together for layer in each.touched]
+        holding = [place.name for place in places if all(place.holds(layer) for layer in touched)]
         if holding:
             inside.setdefault(max(holding, key=len), []).extend(together)
         else:
@@ -199,18 +243,19 @@ def _width_moves(
 ) -> list[Move]:
     """Moves that keep a share of some channels, all of them at once."""
     moves: list[Move] = []
+    counts = {each.width: each.count for each in channels}
     for share in sorted(set(shares), reverse=True):
-        widths, kept = {}, 0
+        widths, kept = {}, {}
         for each in channels:
             least = max(other.least for other in channels if other.width == each.width)
             size = each.count // each.parts
             width = each.parts * nearest_width(each.count, each.parts, multiple, size * share, least // each.parts)
-            kept += width
+            kept[each.width] = width
             if width < each.count:
                 widths[_giver(each, places)] = width
         change = Change(widths=widths)
         if widths and all(change != move.change for move in moves):
-            name = f"{kept} of {sum(each.count for each in channels)} channels"
+            name = f"{sum(kept.values())} of {sum(counts.values())} channels"
             moves.append(Move(name=name, change=change))
     return moves
 
@@ -230,8 +275,8 @@ def _of_block(module: nn.Module, place: _Place, kind: str, moves: Sequence[Move]
 
 
 def _of_channels(module: nn.Module, channels: Sequence[Channels], moves: Sequence[Move], ran: Ran) -> MoveGroup:
-    layers = {layer for each in channels for layer in (*each.layers, *each.touched)}
-    parts = {name: part for name, part in module.named_modules() if name in layers}
+    touched = {layer for each in channels for layer in each.touched}
+    parts = {name: part for name, part in module.named_modules() if name in touched}
     numbers = {name: str(i) for i, name in enumerate(parts)}
     numbered = {numbers[name]: part for name, part in parts.items()}
     named = [(move.name, [(numbers[path], width) for path, width in move.change.widths.items()]) for move in moves]
@@ -243,15 +288,21 @@ def _whole(module: nn.Module, scored: Sequence[Channels], places: Sequence[_Plac
     """What cannot be left out, and why, in words."""
     notes = []
     if places is not None:
-        notes += [f"block {place.name} stays: it {place.why}" for place in places if place.why is not None]
+        stays = [place for place in places if place.why is not None]
+        outer = [place for place in stays if not any(other != place and other.holds(place.name) for other in stays)]
+        notes += [f"block {place.name} stays: it {place.why}" for place in outer]
         if not places:
             notes.append(f"{type(module).__name__} has no Sequential or ModuleList of blocks")
     for each in scored:
-        if each.whole is not None or not each.layers:
-            names = ", ".join(each.layers[:4]) or each.name
-            more = f" and {len(each.layers) - 4} more" if len(each.layers) > 4 else ""
-            notes.append(f"{names}{more}: all {each.count} channels stay: {each.whole or 'no layer gives them'}")
+        if each.whole is not None:
+            notes.append(f"{_names(each)}: all {each.count} channels stay: {each.whole}")
     return notes
+
+
+def _names(channels: Channels) -> str:
+    """The layers that give some channels, the first of them where they are many."""
+    more = f" and {len(channels.layers) - 4} more" if len(channels.layers) > 4 else ""
+    return (", ".join(channels.layers[:4]) or channels.name) + more
 
 
 def _nothing(module: nn.Module, notes: Sequence[str]) -> ModelError:

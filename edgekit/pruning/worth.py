@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgekit.distillation.depth import check_blocks, without_blocks
 from edgekit.distillation.forward import evaluating, logits_of
-from edgekit.errors import DataError, ModelError, TrainingError, UnknownName
+from edgekit.errors import DataError, ModelError, TrainingError, UnknownName, did_you_mean
 from edgekit.progress import Progress, silent
 from edgekit.pruning.blocks import as_group
 from edgekit.pruning.changes import Change, apply_change
@@ -107,7 +107,12 @@ def by_criterion(
 ) -> Worth:
     """The sum of the criterion over what goes."""
     scored = _scored(module, inputs, groups, scoring)
-    giver = {path: each for each in scored for path in each.coupled.givers}
+    giver = {
+        path: (each.coupled, each.importance)
+        for each in scored
+        if each.importance is not None
+        for path in each.coupled.givers
+    }
     changes = [move.change for group in groups for move in group.moves]
     blocks = sorted({(path, i) for change in changes for path, numbers in change.blocks.items() for i in numbers})
     as_groups = [as_group(path, number, module) for path, number in blocks]
@@ -126,11 +131,8 @@ def by_criterion(
     def gone(change: Change) -> float:
         total = math.fsum(of_block[path, i] for path, numbers in change.blocks.items() for i in numbers)
         for path, width in change.widths.items():
-            each = giver.get(path)
-            if each is None or each.importance is None:
-                raise ModelError(f"there are no channels of {path} that may be dropped", found=repr(path))
-            dropped = lowest(each.coupled, each.importance, width // each.coupled.parts)
-            total += float(each.importance[dropped].sum())
+            coupled, importance = giver[path]
+            total += float(importance[lowest(coupled, importance, width // coupled.parts)].sum())
         return total
 
     return _each(groups, gone, progress)
@@ -140,8 +142,8 @@ BY: Mapping[str, Callable[..., Worth]] = {"loss": by_loss, "criterion": by_crite
 
 
 def _each(groups: Sequence[MoveGroup], worth: Callable[[Change], float], progress: Progress) -> Worth:
-    total, found = sum(len(group.moves) for group in groups), {}
-    done = 0
+    total, done = sum(len(group.moves) for group in groups), 0
+    found: Worth = {}
     for group in groups:
         found[group.name] = {}
         for move in group.moves:
@@ -160,7 +162,17 @@ def _scored(
         return []
     check(module, scoring)
     with whole_after_errors(module), as_parameters(module):
-        return look(module, inputs, scoring)[1]
+        scored = look(module, inputs, scoring)[1]
+    known = {path for each in scored if each.importance is not None for path in each.coupled.givers}
+    for path in (path for group in groups for move in group.moves for path in move.change.widths):
+        if path not in known:
+            raise ModelError(
+                f"{type(module).__name__} has no channels of {path} that may be dropped",
+                found=repr(path),
+                allowed=", ".join(sorted(known)) or "none: all channels stay",
+                fix=did_you_mean(path, sorted(known)),
+            )
+    return scored
 
 
 @contextmanager
