@@ -215,7 +215,8 @@ def _references(pruning: Pruning, frame: _Frame, taken: Sequence[Box]) -> tuple[
     if scores["unpruned"] is not None and teacher is not None and abs(scores["unpruned"] - teacher) < SAME:
         del scores["teacher"]
     box = frame.box
-    parts, found = [], []
+    parts: list[Markup] = []
+    found: list[Box] = []
     for name, score in scores.items():
         if score is None:
             continue

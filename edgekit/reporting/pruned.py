@@ -99,8 +99,9 @@ def pruning_sentence(pruning: Pruning) -> str:
         return f"no step was made: {pruning['stopped']}"
     kept = sum(bool(step["kept"]) for step in steps)
     of = f"of {len(steps)} step{'' if len(steps) == 1 else 's'} kept"
-    if not kept or best is None or not best["number"]:
-        return f"{kept or 'none'} {of}: the model is as it was"
+    if best is None or not best["number"]:
+        undone = "the only step was undone" if len(steps) == 1 and not kept else f"{kept or 'none'} {of}"
+        return f"{undone}: the model is as it was"
     share = _share(pruning, best)
     lost = f"{interval(best['drop'])} points" if best["drop"] else ""
     if share:

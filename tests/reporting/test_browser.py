@@ -192,7 +192,7 @@ def test_text_of_pictures_stays_in_them_and_apart(browser, pages, shape):
     """Names of one picture do not meet, and none leaves its card."""
     found = """(size) => [...document.querySelectorAll(`svg.${size}`)].flatMap((svg) => {
       const frame = svg.closest(".card").getBoundingClientRect();
-      const texts = [...svg.querySelectorAll("text.label, text.value")];
+      const texts = [...svg.querySelectorAll("text.label, text.value, text.reference-name, text.budget-name")];
       const boxes = texts.map((t) => [t.textContent, t.getBoundingClientRect()]);
       const out = boxes.filter(([, b]) => b.left < frame.left || b.right > frame.right).map(([t]) => t);
       boxes.forEach(([a, x], i) => boxes.slice(i + 1).forEach(([b, y]) => {

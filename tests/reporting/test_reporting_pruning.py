@@ -66,7 +66,7 @@ def test_a_wrong_value_is_named(found):
                   "for 0.92 [0.50, 1.37] points"),
         ("met", "1 of 1 step kept: 0.44 [0.43, 0.45] of the unpruned p50 on openvino int8 "
                 "for 0.31 [-0.11, 0.76] points"),
-        ("undone", "none of 1 step kept: the model is as it was"),
+        ("undone", "the only step was undone: the model is as it was"),
         ("untimed", "1 of 2 steps kept: latency not known on openvino int8, 0.40 [-0.02, 0.85] points lost"),
         ("estimated", "3 of 5 steps kept: an estimated 0.47 of the unpruned p50 on openvino int8 "
                       "for 0.92 [0.50, 1.37] points"),
@@ -78,6 +78,11 @@ def test_a_wrong_value_is_named(found):
 )  # fmt: skip
 def test_a_sentence_says_what_came_of_it(shape, said):
     assert pruning_sentence(PRUNINGS[shape]()) == said
+
+
+def test_where_nothing_was_kept_the_model_is_as_it_was():
+    slow = [step(i, 1.0, 0.2, ["fc: 60 of 64 channels"], kept=False, why=SLOWER) for i in (1, 2, 3)]
+    assert pruning_sentence(pruning(*slow)) == "none of 3 steps kept: the model is as it was"
 
 
 def test_a_latency_that_was_not_compared_in_turns_is_no_ratio(found):
