@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import PositiveFloat, model_validator
 
@@ -41,9 +41,11 @@ class Qat(Distillation):
         "sparse": "zeros are made in float, and those that the student has stay",
     }
 
-    @model_validator(mode="after")
-    def _can_be_done(self) -> Qat:
-        for key, why in self.REFUSED.items():
-            if getattr(self, key) != type(self).model_fields[key].default:
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_done(cls, raw: Any) -> Any:
+        for key, why in cls.REFUSED.items() if isinstance(raw, dict) else ():
+            default = cls.model_fields[key].default
+            if key in raw and raw[key] not in (default, [] if default == () else default):
                 raise ValueError(f"no {key}: {why}")
-        return self
+        return raw

@@ -47,7 +47,7 @@ def prepare_qat(
         scheme: The engine's dialect, with its operators.
         batches: Calibration samples.
         method: How the first ranges are made; see :data:`edgekit.quantization.ranges.RANGE_METHODS`.
-        weight_bits: 8, or 4: weights on 16 levels, which are stored as int8 none the less.
+        weight_bits: 8, or 4: weights on 16 levels, which are computed with as int8 none the less.
 
     Raises:
         TrainingError: The scheme or ``weight_bits`` asks for what is not done here; the module cannot be traced, has a
