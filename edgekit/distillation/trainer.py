@@ -188,8 +188,8 @@ def train(
         optimizer, schedule, learned = _stepping(module, beside, settings, batches, accelerator)
         average = None if settings.ema is None else Average(module, settings.ema)
         return _fit(_Run(
-            module=module, average=average, frozen_parts=frozen_parts, data=data, validation=validation, name=name,
-            settings=settings, seed=seed, loss=loss, ask=ask, view=view, keeping=keeping, progress=progress, rising=rising,
+            module=module, average=average, frozen_parts=frozen_parts, rising=rising, data=data, name=name, seed=seed,
+            validation=validation, settings=settings, loss=loss, ask=ask, view=view, keeping=keeping, progress=progress,
             accelerator=accelerator, optimizer=optimizer, schedule=schedule, batches=batches, learned=learned,
         ))  # fmt: skip
 
