@@ -51,3 +51,45 @@ class Slim(nn.Module):
         x = torch.relu(self.bn1(self.conv1(x)))
         x = torch.relu(self.bn2(self.conv2(x)))
         return self.fc(torch.relu(self.conv3(x)).mean((2, 3)))
+
+
+class Branch(nn.Module):
+    """Scales of a branch, whose shape is remembered."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scales, self.shape = nn.Parameter(torch.rand(width) + 0.5), (width, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scales.view(self.shape)
+
+
+class Talking(nn.Module):
+    """Attention whose heads are mixed, and take their size from the stream's. Input ``[n, length, width]``."""
+
+    def __init__(self, width: int = 12, heads: int = 2) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.qkv, self.mix, self.out = nn.Linear(width, 3 * width), nn.Linear(heads, heads), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, width = x.shape
+        shape = (n, length, 3, self.num_heads, width // self.num_heads)
+        q, k, v = self.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4).unbind(0)
+        scores = self.mix((q @ k.transpose(-2, -1)).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(n, length, width))
+
+
+class TalkingNet(nn.Module):
+    """A block with such attention between linear layers. Input ``[n, 5, 4]``."""
+
+    def __init__(self, width: int = 12) -> None:
+        super().__init__()
+        self.stem, self.attention = nn.Linear(4, width), Talking(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.attention(x)
+        return self.head((x + self.mlp(x)).mean(1))

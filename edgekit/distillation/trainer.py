@@ -181,45 +181,43 @@ def train(
     if settings.head is not None:
         replace_head(module, settings.head.module, settings.head.classes, seed)
     inspect_samples(module, data, validation, labelled=needs_labels(loss))
-    accelerator = make_accelerator(settings, keeping.logs)
-    beside = module_of(loss)
+    accelerator, beside = make_accelerator(settings, keeping.logs), module_of(loss)
     with (
         seeded(seed + accelerator.process_index),
         placed(accelerator.device, module, beside),
         frozen(module, settings.freeze) as frozen_parts,
         sparsely(module, settings.sparse) as rising,
     ):
-        if settings.bn_sparsity is not None:
-            sparsity_loss(module)  # refuses a module without scales before anything is trained
         _learn(module, beside, frozen_parts)
         batches = count_batches(module, len(data), settings.batch_size, accelerator.num_processes)
-        optimizer, schedule = _stepping(module, beside, settings, batches, accelerator)
+        optimizer, schedule, learned = _stepping(module, beside, settings, batches, accelerator)
         average = None if settings.ema is None else Average(module, settings.ema)
-        learned = [*module.parameters(), *(beside.parameters() if beside is not None else ())]
         return _fit(_Run(
-            module=module, average=average, frozen_parts=frozen_parts, data=data, validation=validation,
-            settings=settings, seed=seed, loss=loss, ask=ask, view=view, keeping=keeping, progress=progress, name=name,
+            module=module, average=average, frozen_parts=frozen_parts, rising=rising, data=data, name=name, seed=seed,
+            validation=validation, settings=settings, loss=loss, ask=ask, view=view, keeping=keeping, progress=progress,
             accelerator=accelerator, optimizer=optimizer, schedule=schedule, batches=batches, learned=learned,
             score_first=score_first,
-            rising=rising,
         ))  # fmt: skip
 
 
 def _stepping(
     module: nn.Module, beside: nn.Module | None, settings: Training, batches: int, accelerator: Accelerator
-) -> tuple[Any, LambdaLR]:
-    """The optimizer and the schedule of its rate."""
+) -> tuple[Any, LambdaLR, list[nn.Parameter]]:
+    """The optimizer, the schedule of its rate, and all parameters whose gradients it may take."""
     steps = math.ceil(batches / settings.accumulate) * settings.epochs
     optimizer = optimizer_for(module, settings, beside)
     schedule = LambdaLR(optimizer, lambda step: rate_factor(step, steps, settings))
+    learned = [*module.parameters(), *(beside.parameters() if beside is not None else ())]
     # Only fp16's scaling needs Accelerate's wrapper, which searches for packages in every step.
-    return optimizer if accelerator.scaler is None else accelerator.prepare_optimizer(optimizer), schedule
+    return optimizer if accelerator.scaler is None else accelerator.prepare_optimizer(optimizer), schedule, learned
 
 
 def _fit(run: _Run) -> History:
     """All epochs; whatever happens, the best weights until then are loaded at the end."""
-    place = _resumed(run) or Place(best=copy.deepcopy(run.module.state_dict()))
     settings, early = run.settings, early_epochs(run.settings)
+    if settings.bn_sparsity is not None:
+        sparsity_loss(run.module)  # refuses a module without scales before a first step
+    place = _resumed(run) or Place(best=copy.deepcopy(run.module.state_dict()))
     if settings.trackers and run.keeping.logs is not None:
         run.accelerator.init_trackers(PROJECT, {"name": run.name, "seed": run.seed, "epochs": settings.epochs})
     began = time.perf_counter() - place.seconds

@@ -139,7 +139,8 @@ def _all_groups(traced: Traced) -> list[Any]:
 def of_one_width(groups: Sequence[Coupled], module: nn.Module) -> list[int]:
     """Which groups of channels have one width: those of one size that an attention of a user's goes through.
 
-    Such modules often take the width of the heads together for that of the stream.
+    Such modules often take the width of the heads together for that of the stream; a layer of query, key and value in
+    one that must stay whole has three times as many channels.
 
     Returns:
         A number for each group, the same one for those of one width.
@@ -149,10 +150,17 @@ def of_one_width(groups: Sequence[Coupled], module: nn.Module) -> list[int]:
         inside = [i for i, each in enumerate(groups) if any(member.layer in layers for member in each.group.members)]
         for i in inside:
             for j in inside:
-                if (groups[i].group.count, groups[i].parts) == (groups[j].group.count, groups[j].parts):
+                if _of_one_width(groups[i], groups[j]):
                     low, high = sorted((label[i], label[j]))
                     label = [low if number == high else number for number in label]
     return label
+
+
+def _of_one_width(one: Coupled, other: Coupled) -> bool:
+    stays = one.tied is not None or one.misfit is not None
+    if stays and one.group.count in (2 * other.group.count, 3 * other.group.count):
+        return True
+    return (one.group.count, one.parts) == (other.group.count, other.parts)
 
 
 def half_followed(groups: Sequence[Coupled]) -> dict[tuple[nn.Module, bool], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -15,8 +16,8 @@ Sizes = Mapping[nn.Module, tuple[int, ...]]
 
 
 def sizes_of(module: nn.Module) -> dict[nn.Module, tuple[int, ...]]:
-    """How many channels every layer takes and gives."""
-    found = {part: _sizes(part) for part in module.modules()}
+    """How many channels every layer takes and gives; of a user's module with vectors of its own, how long they are."""
+    found = {part: _sizes(part) or _own_sizes(part) for part in module.modules()}
     return {part: sizes for part, sizes in found.items() if sizes}
 
 
@@ -34,6 +35,13 @@ def _sizes(part: nn.Module) -> tuple[int, ...]:
     if isinstance(part, nn.LayerNorm):
         return (part.normalized_shape[-1],)
     return ()
+
+
+def _own_sizes(part: nn.Module) -> tuple[int, ...]:
+    """Lengths of the vectors that a user's module holds itself, such as the scales of a branch."""
+    if type(part).__module__.startswith("torch."):
+        return ()
+    return tuple(len(value) for value in part._parameters.values() if value is not None and value.ndim == 1)
 
 
 def attention_of(module: nn.Module) -> dict[nn.Module, int]:
@@ -79,18 +87,37 @@ def renew_others(module: nn.Module, old: Sizes) -> bool:
 
 
 def _renew(part: nn.Module, old: Sizes) -> bool:
-    """Sets integers of a module that were a size of one of its layers to what the size is now."""
+    """Sets integers of a module that were a size of one of its layers to what the size is now, shapes likewise."""
     new, heads = sizes_of(part), _heads(part)
-    pairs = {pair for child in part.children() if child in new for pair in zip(old[child], new[child], strict=True)}
+    layers = [child for child in part.children() if _sizes(child)]
+    pairs = {pair for child in layers for pair in zip(old[child], new[child], strict=True)}
     if heads:
         pairs |= {(a // heads, b // heads) for a, b in pairs if a % heads == 0 and b % heads == 0}
-    before = [a for a, _ in pairs]
-    changes = {a: b for a, b in pairs if a != b and before.count(a) == 1}
-    stale = [
-        name
+    changes = _changes(pairs)
+    stale = {
+        name: changes[value]
         for name, value in vars(part).items()
         if name not in HEADS and not name.startswith("_") and type(value) is int and value in changes
-    ]
-    for name in stale:
-        setattr(part, name, changes[vars(part)[name]])
+    }
+    if part in new and not _sizes(part):
+        stale |= _stale_shapes(part, _changes(set(zip(old[part], new[part], strict=True))))
+    for name, value in stale.items():
+        setattr(part, name, value)
     return bool(stale)
+
+
+def _changes(pairs: set[tuple[int, int]]) -> dict[int, int]:
+    """From sizes that were to what they are now, where that is one thing and another than before."""
+    before = [a for a, _ in pairs]
+    return {a: b for a, b in pairs if a != b and before.count(a) == 1}
+
+
+def _stale_shapes(part: nn.Module, changes: Mapping[int, int]) -> dict[str, Any]:
+    """Shapes such as ``(64, 1, 1)`` that a module gives to a vector of its own, as they must be now."""
+    found: dict[str, Any] = {}
+    for name, value in vars(part).items():
+        if isinstance(value, (tuple, list)) and value and all(type(size) is int for size in value):
+            long = [size for size in value if size != 1]
+            if len(long) == 1 and long[0] in changes:
+                found[name] = type(value)(changes.get(size, size) if size != 1 else 1 for size in value)
+    return found

@@ -195,6 +195,8 @@ def _same_widths(found: Sequence[Scored], chosen: Mapping[str, int]) -> None:
     """Refuses different widths where there must be one."""
     first: dict[int, Scored] = {}
     for each in found:
+        if each.whole is not None:
+            continue  # so are those of its width
         other = first.setdefault(each.width, each)
         a, b = (chosen.get(one.coupled.group.name, one.coupled.size) for one in (other, each))
         if a != b:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from nets_to_cut import INPUTS, NETS, Mobile, Recurrent, ResNet, Vision, Written, make_net
-from nets_to_prune import ROWS, Slim, perceptron
+from nets_to_prune import ROWS, Branch, Slim, TalkingNet, perceptron
 from torch import nn
 
 from edgekit.errors import ModelError, UnknownName
@@ -296,3 +296,23 @@ def test_channels_without_a_batchnorm_stay_under_its_criterion():
     notes = prune_channels(net, {"input": INPUTS["images"]}, 0.5, criterion="batchnorm", scope="global")
     assert net.conv3.out_channels == 8
     assert "conv3: all 8 channels stay: the criterion says nothing of them" in notes
+
+
+def test_a_shape_that_a_module_remembers_of_its_own_scales_is_renewed():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), Branch(8), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(288, 3)).eval()
+    prune_channels(net, {"input": INPUTS["images"]}, 0.5)
+    assert net[1].shape == (4, 1, 1)
+    assert len(net[1].scales) == net[0].out_channels == 4
+    assert net(INPUTS["images"]).shape == (len(INPUTS["images"]), 3)
+
+
+def test_a_stream_stays_whole_where_heads_of_its_width_must():
+    inputs = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    net = TalkingNet().eval()
+    notes = prune_channels(net, {"input": inputs}, 0.5)
+    assert net.mlp[0].out_features == 12
+    assert (net.stem.out_features, net.attention.qkv.out_features) == (12, 36)
+    assert any("12 channels stay: they have the width of attention.qkv" in note for note in notes)
+    net = TalkingNet().eval()
+    prune_to(net, {"input": inputs}, {"mlp.0": 20})
+    assert net.mlp[0].out_features == 20
