@@ -103,15 +103,14 @@ def from_json(value: object) -> Change:
     Raises:
         ModelError: It is something else.
     """
-    known = {"blocks", "widths"}
-    if not isinstance(value, Mapping) or not set(value) <= known:
+    if not isinstance(value, Mapping) or not set(value) <= {"blocks", "widths"}:
         raise _not_a_change(value)
     blocks, widths = value.get("blocks", {}), value.get("widths", {})
     if not isinstance(blocks, Mapping) or not isinstance(widths, Mapping):
         raise _not_a_change(value)
-    if not all(type(numbers) is list and all(_counts(i, 0) for i in numbers) for numbers in blocks.values()):
-        raise _not_a_change(value)
-    if not all(_counts(width, 1) for width in widths.values()):
+    positions = [i for numbers in blocks.values() for i in (numbers if type(numbers) is list else [None])]
+    counted = all(_counts(i, 0) for i in positions) and all(_counts(width, 1) for width in widths.values())
+    if not counted or not all(isinstance(path, str) for path in (*blocks, *widths)):
         raise _not_a_change(value)
     return Change(blocks={path: tuple(sorted(set(numbers))) for path, numbers in blocks.items()}, widths=dict(widths))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from edgekit.distillation.depth import block_lists
@@ -14,9 +16,9 @@ from edgekit.distillation.dry_run import output_shapes
 from edgekit.errors import ModelError
 from edgekit.pruning.alike import Ran, alike, run_once
 from edgekit.pruning.blocks import block_name, look_at_blocks, passed_around, why_needed
-from edgekit.pruning.changes import Change
+from edgekit.pruning.changes import Change, apply_change, merged
 from edgekit.pruning.criteria import NO_EVIDENCE, Criterion, Evidence
-from edgekit.pruning.scores import Channels, Scoring, check, score_channels
+from edgekit.pruning.scores import Channels, Scoring, check, remembered, score_channels
 from edgekit.pruning.widths import nearest_width
 
 SHARES = (0.75, 0.5, 0.25)
@@ -93,14 +95,16 @@ def find_moves(
     """
     _check(module, blocks, channels, shares)
     check(module, Scoring(criterion=criterion, evidence=evidence, multiple=multiple, keep=keep, base=base))
+    ran = run_once(module, inputs)
     scored: list[Channels] = []
     if channels:
         scored = score_channels(
             module, inputs, criterion=criterion, multiple=multiple, keep=keep, evidence=evidence, base=base
         )
     places = _places(module, inputs, keep)
-    groups, few = _groups(module, scored, places, run_once(module, inputs), blocks, multiple, shares)
-    notes = [*_whole(module, scored, places if blocks else None), *few]
+    groups, few = _groups(module, scored, places, ran, blocks, multiple, shares)
+    groups, failed = _that_run(module, inputs, groups, scored)
+    notes = [*_whole(module, scored, places if blocks else None), *few, *failed]
     if not groups:
         raise _nothing(module, notes)
     order = {name: place for place, (name, _) in enumerate(module.named_modules(remove_duplicate=False))}
@@ -150,6 +154,38 @@ def _groups(
             groups.append(_of_channels(module, channels, moves, ran))
     why = f"no share that may be kept is another multiple of {multiple} channels"
     return groups, [f"{_names(each)}: all {each.count} channels stay: {why}" for each in few]
+
+
+def _that_run(
+    module: nn.Module, inputs: Mapping[str, Tensor], groups: Sequence[MoveGroup], scored: Sequence[Channels]
+) -> tuple[list[MoveGroup], list[str]]:
+    """The groups with those moves of widths that can be made, and why others cannot, in words.
+
+    The narrowest of all groups are made at once, and so on; one by one only where that fails.
+    """
+    importance = {each.name: torch.tensor(each.importance) for each in scored if each.importance is not None}
+    narrow = {group.name: [move for move in group.moves if move.change.widths][::-1] for group in groups}
+    failed: dict[tuple[str, str], str] = {}
+
+    def why_not(change: Change) -> str | None:
+        try:
+            apply_change(deepcopy(module), inputs, change, criterion=remembered(importance))
+        except ModelError as exc:
+            return f"{exc.problem}: {exc.found}"
+        return None
+
+    for rank in range(max(map(len, narrow.values()), default=0)):
+        moves = {name: moves[rank] for name, moves in narrow.items() if rank < len(moves)}
+        if why_not(merged(move.change for move in moves.values())) is not None:
+            for name, move in moves.items():
+                why = why_not(move.change)
+                if why is not None:
+                    failed[name, move.name] = why
+    left = [
+        replace(group, moves=tuple(m for m in group.moves if (group.name, m.name) not in failed)) for group in groups
+    ]
+    notes = [f"{name}: {move} cannot be kept: {why}" for (name, move), why in failed.items()]
+    return [group for group in left if group.moves], notes
 
 
 def _check(module: nn.Module, blocks: bool, channels: bool, shares: Sequence[float]) -> None:

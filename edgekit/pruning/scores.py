@@ -13,7 +13,7 @@ from edgekit.errors import ModelError, did_you_mean
 from edgekit.pruning.channels import PRUNING, Traced, as_parameters, told, trace
 from edgekit.pruning.criteria import NO_EVIDENCE, Criterion, Evidence, score
 from edgekit.pruning.cutting import whole_after_errors
-from edgekit.pruning.groups import Coupled, coupled, half_followed, of_one_width, side_of, spared
+from edgekit.pruning.groups import Coupled, Group, coupled, half_followed, of_one_width, side_of, spared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +112,19 @@ def score_channels(
         )
         for each in sorted(found, key=lambda each: order.get(each.coupled.group.name, 0))
     ]
+
+
+def remembered(importance: Mapping[str, Tensor]) -> Criterion:
+    """The criterion that says again what was found, so that data are looked at once for several cuts of one module.
+
+    Args:
+        importance: Of the channels of groups, by the group's name.
+    """
+
+    def criterion(module: nn.Module, groups: Sequence[Group], evidence: Evidence) -> list[Tensor | None]:
+        return [importance.get(group.name) for group in groups]
+
+    return criterion
 
 
 def check(module: nn.Module, scoring: Scoring) -> None:

@@ -21,9 +21,9 @@ from edgekit.pruning.channels import as_parameters
 from edgekit.pruning.criteria import Criterion, Evidence, score
 from edgekit.pruning.cutting import whole_after_errors
 from edgekit.pruning.gradients import needed
-from edgekit.pruning.groups import Group, lowest
+from edgekit.pruning.groups import lowest
 from edgekit.pruning.moves import MoveGroup
-from edgekit.pruning.scores import Scored, Scoring, check, look
+from edgekit.pruning.scores import Scored, Scoring, check, look, remembered
 
 Worth = dict[str, dict[str, float]]
 """By group, by move: how much is lost when this move alone is made."""
@@ -182,23 +182,14 @@ def _changed(
     """While the block runs, what a module is after a change."""
     if change.widths:
         copy = deepcopy(module)
-        apply_change(copy, inputs, change, criterion=_known(scored))
+        importance = {each.coupled.group.name: each.importance for each in scored if each.importance is not None}
+        apply_change(copy, inputs, change, criterion=remembered(importance))
         yield copy
         return
     with ExitStack() as stack:
         for path, numbers in sorted(change.blocks.items(), key=lambda each: -each[0].count(".")):
             stack.enter_context(without_blocks(module, path, numbers))
         yield module
-
-
-def _known(scored: Sequence[Scored]) -> Criterion:
-    """The criterion that says again what was found: data are looked at once, not once a move."""
-    importance = {each.coupled.group.name: each.importance for each in scored}
-
-    def known(module: nn.Module, groups: Sequence[Group], evidence: Evidence) -> list[Tensor | None]:
-        return [importance.get(group.name) for group in groups]
-
-    return known
 
 
 def _mean_loss(module: nn.Module, evidence: Evidence) -> float:
