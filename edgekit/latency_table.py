@@ -107,7 +107,7 @@ def measure_table(
     from edgekit.pruning.variants import variants_of
 
     _check_here(plan, task)
-    began, left_float = time.monotonic(), plan.float_groups
+    began, left_float = time.monotonic(), len(plan.float_groups)
     line = forecast(module, groups, plan, task, steps, samples=samples)
     task, plan, load = _of_table(task, plan, samples)
     step, count = _name(plan), len(variants_of(groups))
@@ -115,7 +115,7 @@ def measure_table(
     failed: list[str] = []
 
     def make(folder: Path) -> None:
-        notes = [f"{len(left_float)} nodes that {plan.engine} keeps in float are quantised in it"] if left_float else []
+        notes: list[str] = []
         built = _build(module, inputs, groups, plan, task, steps, notes)
         whole_us, rows = _measure(built, plan, task, steps, load, failed)
         table = LatencyTable(
@@ -138,7 +138,8 @@ def measure_table(
     if failed:
         shutil.rmtree(folder)  # what crashed for want of memory may do well next time
     task.progress(step, count, count)
-    return table
+    said = (f"nodes that the plan leaves in float are quantised in the table: {left_float}",) if left_float else ()
+    return replace(table, notes=(*said, *table.notes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -284,7 +284,7 @@ def test_few_samples_calibrate_and_no_node_is_named(line, steps, monkeypatch):
     assert {p.float_groups for p in plans} == {()}
     assert {p.scheme.name for p in plans} == {"null"}
     assert found.precision == "int8"
-    assert found.notes == ("1 nodes that null keeps in float are quantised in it",)
+    assert found.notes == ("nodes that the plan leaves in float are quantised in the table: 1",)
 
 
 def test_a_saving_that_noise_hides_is_not_shown(line, steps):

@@ -1,4 +1,4 @@
-"""From what moves save to options of a knapsack: costs that sum to what the network takes, and what is said of the rest."""
+"""From what moves save to options of a knapsack: their costs sum to what a network takes; what is said of others."""
 
 import pytest
 from tables import group, row, table
