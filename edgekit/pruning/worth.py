@@ -21,9 +21,10 @@ from edgekit.pruning.channels import as_parameters
 from edgekit.pruning.criteria import Criterion, Evidence, score
 from edgekit.pruning.cutting import whole_after_errors
 from edgekit.pruning.gradients import needed
-from edgekit.pruning.groups import lowest
+from edgekit.pruning.groups import Coupled, lowest
 from edgekit.pruning.moves import MoveGroup
 from edgekit.pruning.scores import Scored, Scoring, check, look, remembered
+from edgekit.pruning.zeroing import can_be_zeroed, zeroed
 
 Worth = dict[str, dict[str, float]]
 """By group, by move: how much is lost when this move alone is made."""
@@ -179,17 +180,33 @@ def _scored(
 def _changed(
     module: nn.Module, inputs: Mapping[str, Tensor], change: Change, scored: Sequence[Scored]
 ) -> Iterator[nn.Module]:
-    """While the block runs, what a module is after a change."""
-    if change.widths:
+    """While the block runs, what a module is after a change: where zeros do as well, nothing is cut for it."""
+    channels = _dropped(change, scored)
+    if not all(can_be_zeroed(coupled) for coupled, _ in channels):
         copy = deepcopy(module)
         importance = {each.coupled.group.name: each.importance for each in scored if each.importance is not None}
         apply_change(copy, inputs, change, criterion=remembered(importance))
         yield copy
         return
     with ExitStack() as stack:
+        for coupled, dropped in channels:
+            stack.enter_context(zeroed(coupled, dropped))
         for path, numbers in sorted(change.blocks.items(), key=lambda each: -each[0].count(".")):
             stack.enter_context(without_blocks(module, path, numbers))
         yield module
+
+
+def _dropped(change: Change, scored: Sequence[Scored]) -> list[tuple[Coupled, list[int]]]:
+    """Groups of channels that a change drops some of, each once, with the numbers of those."""
+    found: dict[str, tuple[Coupled, list[int]]] = {}
+    for path, width in change.widths.items():
+        each = next(each for each in scored if each.importance is not None and path in each.coupled.givers)
+        assert each.importance is not None
+        found[each.coupled.group.name] = (
+            each.coupled,
+            lowest(each.coupled, each.importance, width // each.coupled.parts),
+        )
+    return list(found.values())
 
 
 def _mean_loss(module: nn.Module, evidence: Evidence) -> float:
