@@ -95,13 +95,17 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor], wording: Wording = PR
         told(module, wording),
     ):
         warnings.simplefilter("ignore")
-        graph = tp.DependencyGraph().build_dependency(module, dict(inputs), forward_fn=forward, verbose=False)
+        graph = tp.DependencyGraph()
+        graph._trace = _in_order(graph._trace)
+        graph = graph.build_dependency(module, dict(inputs), forward_fn=forward, verbose=False)
     whole, closed = {}, {}
     for part, node in graph.module2node.items():
         if any(node.grad_fn is entry for entry in entries):
             whole[id(part)] = "the model's input"
         elif not node.outputs:
             whole[id(part)] = "the model's output"
+        elif node.type == ops.OPTYPE.SPLIT and getattr(node.grad_fn, "_saved_dim", 1) == 1 and not _once(node):
+            whole[id(part)] = "parts that are not taken once each"
         for grad_fn, name in recurrent:
             if node.grad_fn is grad_fn:
                 closed[id(part)] = name
@@ -116,6 +120,33 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor], wording: Wording = PR
         heads=attention_of(module),
         wording=wording,
     )
+
+
+def _in_order(trace: Callable[..., Any]) -> Callable[..., Any]:
+    """What follows a module's operations, with the parts of a split tensor in their order.
+
+    torch_pruning takes them in the order in which it meets what takes them, from the end of the module.
+    """
+
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        nodes = trace(*args, **kwargs)
+        for node in nodes.values():
+            if "Split" in type(node.module).__name__ and _once(node):
+                node.outputs.sort(key=lambda taker: _parts_taken(node, taker))
+        return nodes
+
+    return traced
+
+
+def _once(node: Any) -> bool:
+    """Whether the first parts of a split tensor are taken once each, each by another operation."""
+    parts = [_parts_taken(node, taker) for taker in node.outputs]
+    return sorted(parts) == [[i] for i in range(len(parts))]
+
+
+def _parts_taken(node: Any, taker: Any) -> list[int]:
+    """The numbers of the parts of a split tensor that an operation takes."""
+    return [number for before, number in taker.grad_fn.next_functions if before is node.grad_fn]
 
 
 @contextmanager

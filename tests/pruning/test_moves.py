@@ -249,33 +249,31 @@ def test_of_channels_of_one_width_the_width_is_told():
     )
 
 
-class Split(nn.Module):
-    """A layer whose channels go two ways. Input ``[n, 3, 8, 8]``."""
+class Even(nn.Module):
+    """Runs only where its first layer has a multiple of four channels. Input ``[n, 3, 8, 8]``."""
 
     def __init__(self):
         super().__init__()
-        self.both, self.left, self.right = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 1)
-        self.head = nn.Linear(6, 3)
+        self.first, self.second, self.head = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 8, 1), nn.Linear(8, 3)
 
     def forward(self, x):
-        a, b = self.both(x).chunk(2, 1)
-        return self.head((self.left(a) + self.right(b)).mean((2, 3)))
+        x = self.first(x)
+        if x.shape[1] % 4:
+            raise RuntimeError("not a multiple")
+        return self.head(self.second(x).mean((2, 3)))
 
 
 def test_moves_that_cannot_be_made_are_told_and_not_offered():
-    net = Split().eval()
-    with torch.no_grad():
-        net.both.weight[[0, 1]] *= 1e-3  # they go first: the way to the left has two channels less, the other one none
-        net.left.weight[:, [0, 1]] *= 1e-3
-        net.both.weight[[6, 7]] *= 1e-2  # then these, and both ways have as many
-        net.right.weight[:, [2, 3]] *= 1e-2
-    groups, notes = find_moves(net, PICTURES, shares=(0.75, 0.5))
-    of = {group.name: group for group in groups}
-    assert [move.name for move in of["both"].moves] == ["4 of 8 channels"]
-    assert [note for note in notes if note.startswith("both: 6 of 8 channels cannot be kept: Split does not run")]
-    assert [move.name for move in of["left"].moves] == ["4 of 6 channels", "3 of 6 channels"]
-    apply_change(net, PICTURES, of["both"].moves[0].change)
-    assert net.left.in_channels == net.right.in_channels == 2
+    groups, notes = find_moves(Even().eval(), PICTURES, shares=(0.9, 0.5))
+    assert {group.name: [move.name for move in group.moves] for group in groups} == {
+        "first": ["8 of 16 channels"],
+        "second": ["7 of 8 channels", "4 of 8 channels"],
+    }
+    told = [note for note in notes if "first" in note]
+    assert told == [
+        "first: 14 of 16 channels cannot be kept: Even does not run after it was pruned: RuntimeError: not a multiple"
+    ]
+    assert [group.name for group in find_moves(Even().eval(), PICTURES, shares=(0.9,))[0]] == ["second"]
 
 
 def test_a_block_that_is_there_several_times_is_several_blocks():

@@ -316,3 +316,33 @@ def test_a_stream_stays_whole_where_heads_of_its_width_must():
     net = TalkingNet().eval()
     prune_to(net, {"input": inputs}, {"mlp.0": 20})
     assert net.mlp[0].out_features == 20
+class Split(nn.Module):
+    """A layer whose channels go two ways, or one half both ways. Input ``[n, 3, 8, 8]``."""
+
+    def __init__(self, *, crossed=False):
+        super().__init__()
+        self.both, self.left, self.right = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 1)
+        self.head, self.crossed = nn.Linear(6, 3), crossed
+
+    def forward(self, x):
+        a, b = self.both(x).chunk(2, 1)
+        return self.head((self.left(a) * self.right(a if self.crossed else b)).mean((2, 3)))
+
+
+def test_parts_of_a_split_tensor_are_followed_in_their_order():
+    net, inputs = Split().eval(), INPUTS["images"]
+    with torch.no_grad():
+        for i in (0, 5):  # one that goes to the left, one to the right: nothing comes of them
+            net.both.weight[i], net.both.bias[i] = 0, 0
+            net.left.weight[:, i % 4] *= 1e-3 if i < 4 else 1
+            net.right.weight[:, i % 4] *= 1e-3 if i >= 4 else 1
+    before = net(inputs)
+    prune_to(net, {"input": inputs}, {"both": 6})
+    assert net.both.out_channels == 6
+    assert torch.allclose(net(inputs), before, atol=1e-6)
+
+
+def test_a_half_of_a_split_tensor_that_goes_two_ways_is_not_followed():
+    found = {each.name: each.whole for each in score_channels(Split(crossed=True).eval(), {"input": INPUTS["images"]})}
+    assert found["both"] == "split ties it to parts that are not taken once each"
+    assert found["left"] is None
