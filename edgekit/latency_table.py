@@ -16,17 +16,17 @@ from edgekit.artifact import Artifact, to_json
 from edgekit.backends import load_backend
 from edgekit.backends.methods import check_plan
 from edgekit.choosing import ratio_in_turns
-from edgekit.errors import EdgeKitError, EngineError, MeasurementError, ModelError
+from edgekit.errors import EdgeKitError, EngineError, MeasurementError
 from edgekit.making import compile_step, export, hash_array, measure_step, measuring_feeds, quantize_step
 from edgekit.profiling.host import this_host
 from edgekit.profiling.load import COMPARED_TURN_S, LoadSpec
 from edgekit.profiling.measured import Measured
 from edgekit.profiling.statistics import bounds_or_stretches, percentile
-from edgekit.pruning.knapsack import Option
 from edgekit.quantization.schemes import Plan
 from edgekit.runtime import engine_version
 from edgekit.steps import run_step, step_folder
 from edgekit.table_file import MAKE_ONE, MEASURED, TABLE_FILE, LatencyTable, Row, load_table, read_table, write_table
+from edgekit.table_options import notes_of, options_of, overlap_us
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,8 +55,6 @@ ROUNDS = 30
 MOST_VARIANTS = 6  # measured in the same turns, the whole network beside them
 SAMPLES = 32  # that calibrate
 STEP = "latency-table"
-WHOLE = "whole"
-REST = "everything else"
 
 
 def forecast(
@@ -115,23 +113,8 @@ def measure_table(
     failed: list[str] = []
 
     def make(folder: Path) -> None:
-        notes: list[str] = []
-        built = _build(module, inputs, groups, plan, task, steps, notes)
-        whole_us, rows = _measure(built, plan, task, steps, load, failed)
-        table = LatencyTable(
-            engine=plan.engine,
-            engine_version=engine_version(plan.engine),
-            precision=plan.precision,
-            source=MEASURED,
-            host=to_json(this_host()),
-            batch=load.batch,
-            whole_us=whole_us,
-            rows=tuple(rows),
-            classes=tuple(dict.fromkeys(group.alike for group in groups)),
-            notes=(*notes, *failed),
-            seconds=time.monotonic() - began,
-        )
-        write_table(table, folder / TABLE_FILE)
+        made = _make(module, inputs, groups, plan, task, steps, failed)
+        write_table(replace(made, seconds=time.monotonic() - began), folder / TABLE_FILE)
 
     folder = run_step(steps, STEP, _key(module, groups, plan, task, load), make)
     table = load_table(folder / TABLE_FILE)
@@ -140,6 +123,34 @@ def measure_table(
     task.progress(step, count, count)
     said = (f"nodes that the plan leaves in float are quantised in the table: {left_float}",) if left_float else ()
     return replace(table, notes=(*said, *table.notes))
+
+
+def _make(
+    module: Module,
+    inputs: Mapping[str, Tensor],
+    groups: Sequence[MoveGroup],
+    plan: Plan,
+    task: Task,
+    steps: Path,
+    failed: list[str],
+) -> LatencyTable:
+    """The table; what another time may well be measured is noted in ``failed`` too."""
+    load = table_load(task)
+    notes: list[str] = []
+    whole_us, rows = _measure(_build(module, inputs, groups, plan, task, steps, notes), plan, task, steps, load, failed)
+    return LatencyTable(
+        engine=plan.engine,
+        engine_version=engine_version(plan.engine),
+        precision=plan.precision,
+        source=MEASURED,
+        host=to_json(this_host()),
+        batch=load.batch,
+        whole_us=whole_us,
+        rows=tuple(rows),
+        classes=tuple(dict.fromkeys(group.alike for group in groups)),
+        notes=(*notes, *failed),
+        seconds=0.0,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,76 +331,3 @@ def _name(plan: Plan) -> str:
 
 def _in_a_line(error: object) -> str:
     return ", ".join(line.strip() for line in str(error).splitlines())
-
-
-def options_of(
-    table: LatencyTable, groups: Sequence[MoveGroup], worth: Mapping[str, Mapping[str, float]]
-) -> dict[str, list[Option]]:
-    """Options for :func:`edgekit.pruning.knapsack.choose`, in microseconds: of each group, and of everything else.
-
-    A group costs what its best move saves, a move what it saves less than that; what no move saves is one group of one
-    option. So a choice costs what the network takes with it, savings taken to add up, and :func:`overlap_us` more.
-
-    Args:
-        table: What moves save.
-        groups: What may be pruned; those without a move that is shown to save time get no entry.
-        worth: How much is lost with a move, by group and move; see :func:`edgekit.pruning.worth.worth_of`.
-
-    Raises:
-        ModelError: The worth of a move that could be chosen is not known.
-    """
-    options = {}
-    for group in groups:
-        saved = shown_of(table, group)
-        if not saved:
-            continue
-        most = max(saved.values())
-        options[group.name] = [Option(name=WHOLE, cost_us=most, importance=0.0)]
-        for move, saved_us in saved.items():
-            if move not in worth.get(group.name, {}):
-                raise ModelError(
-                    f"group {group.name!r}, move {move!r}: its worth is not known",
-                    found=", ".join(worth.get(group.name, {})) or "no worth of any move of the group",
-                    fix="give the worth of every move of every group",
-                )
-            options[group.name].append(
-                Option(name=move, cost_us=max(0.0, most - saved_us), importance=-worth[group.name][move])
-            )
-    return options | {REST: [Option(name=WHOLE, cost_us=max(0.0, _rest_us(table, groups)), importance=0.0)]}
-
-
-def overlap_us(table: LatencyTable, groups: Sequence[MoveGroup]) -> float:
-    """By how much the best moves of all groups save more than the whole network takes; 0 where they do not.
-
-    That is so where they save the same time twice, as blocks and the channels that go through them do, or by noise.
-    A budget for the options of :func:`options_of` is larger by so much.
-    """
-    return max(0.0, -_rest_us(table, groups))
-
-
-def notes_of(table: LatencyTable, groups: Sequence[MoveGroup]) -> list[str]:
-    """What was left out of the options of some groups and why, in words."""
-    unknown = [
-        f"{group.name}, {move.name}: left out, for no latency of it is known"
-        for group in groups
-        for move in group.moves
-        if group.alike not in table.classes
-    ]
-    notes = [*table.notes, *table.not_shown, *unknown]
-    over_us = overlap_us(table, groups)
-    if over_us:
-        notes.append(
-            f"the best moves of all groups save {table.whole_us + over_us:.3g} µs of {table.whole_us:.3g} µs: "
-            "some save the same time twice, or it is noise; together they save less than the table says"
-        )
-    return notes
-
-
-def shown_of(table: LatencyTable, group: MoveGroup) -> dict[str, float]:
-    """What the moves of a group save that are shown to save time, in microseconds, by move."""
-    rows = {row.move: row for row in table.rows if row.alike == group.alike and row.shown}
-    return {move.name: rows[move.name].saved_us for move in group.moves if move.name in rows}
-
-
-def _rest_us(table: LatencyTable, groups: Sequence[MoveGroup]) -> float:
-    return table.whole_us - math.fsum(max(shown_of(table, group).values(), default=0.0) for group in groups)

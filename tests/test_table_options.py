@@ -4,8 +4,8 @@ import pytest
 from tables import group, row, table
 
 from edgekit.errors import ModelError
-from edgekit.latency_table import REST, notes_of, options_of, overlap_us
 from edgekit.pruning.knapsack import Option, choose
+from edgekit.table_options import REST, notes_of, options_of, overlap_us
 
 WORTH = {"layer1.0": {"removed": 0.5, "half": 0.125}, "layer1.1": {"removed": 0.25, "half": 1.0}}
 GROUPS = [group("layer1.0", "removed", "half"), group("layer1.1", "removed", "half")]
