@@ -48,6 +48,7 @@ def pruning_view(pruning: Pruning, identity: str) -> dict[str, Any]:
         "how": "estimated" if pruning["estimate"] else "measured",
         "picture": pictures,
         "legend": _legend(pruning),
+        "rules": _rules(pruning),
         "missing": missing(pruning),
         "steps": steps_grid(pruning, f"{identity}-steps"),
         "moves": moves_grid(pruning, f"{identity}-moves"),
@@ -66,6 +67,14 @@ def _legend(pruning: Pruning) -> list[tuple[str, Any]]:
         ("undone", draw_key(ROUND, hollow=True), any(not step["kept"] for step in steps)),
     ]
     return [(name, key) for name, key, there in found if there]
+
+
+def _rules(pruning: Pruning) -> list[str]:
+    """What else a reader of the picture must know, as far as it is in it."""
+    limits = [("right of the budget", pruning["budget_ms"]), ("below the limit", pruning["max_drop_points"])]
+    beyond = " and ".join(where for where, limit in limits if limit is not None)
+    ringed = any(step["number"] == pruning["best"] for step in drawn(pruning))
+    return [*(["ring: taken"] if ringed else []), *([f"{beyond}: not allowed"] if beyond else [])]
 
 
 def steps_grid(pruning: Pruning, identity: str) -> Grid:

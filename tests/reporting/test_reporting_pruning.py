@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 
+import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from rich.console import Console
@@ -14,7 +15,7 @@ from test_html import Page
 
 from edgekit.errors import SpecError
 from edgekit.reporting.html import to_html
-from edgekit.reporting.html_pruning import moves_grid, pruning_page, steps_grid
+from edgekit.reporting.html_pruning import moves_grid, pruning_page, pruning_view, steps_grid
 from edgekit.reporting.markdown import to_markdown
 from edgekit.reporting.pictures_pruning import draw_pruning, drawn, missing, teacher_score
 from edgekit.reporting.pruned import macs_text, pruning_sentence, pruning_table, remarks, step_lines
@@ -250,6 +251,15 @@ def test_moves_are_told_with_what_they_save(found):
     assert moves_grid(PRUNINGS["untimed"](), "m") is None
 
 
+def test_the_legend_tells_of_what_is_drawn_alone(found):
+    view = pruning_view(found, "p")
+    assert [name for name, _ in view["legend"]] == ["unpruned", "kept", "undone"]
+    assert view["rules"] == ["ring: taken", "right of the budget and below the limit: not allowed"]
+    bare = pruning_view(PRUNINGS["nothing"]() | {"budget_ms": None, "max_drop_points": None, "best": 1}, "p")
+    assert [name for name, _ in bare["legend"]] == ["unpruned"]
+    assert bare["rules"] == []
+
+
 # ---- the picture ----
 
 
@@ -364,3 +374,34 @@ def test_without_scores_or_latencies_there_is_no_picture_and_it_says_why():
 def test_a_single_known_step_can_be_drawn():
     found = pruning(steps=[step(0, 1.0, 0.3, [])], best=0, budget_ms=None, max_drop_points=None)
     assert len(places(picture(found))) == 1
+
+
+def shuffled(seed):
+    """Any shape with values gone at random, and steps in one place."""
+    rng = np.random.default_rng(seed)
+    found = PRUNINGS[list(PRUNINGS)[seed % len(PRUNINGS)]]()
+    found |= {key: None for key in ("budget_ms", "max_drop_points", "samples", "table") if rng.random() < 0.3}
+    for one in found["steps"]:
+        one["kept"] = bool(rng.random() < 0.6)
+        one |= {key: None for key in ("p50_ms", "p50_low_ms", "p50_high_ms", "ratio", "score", "drop", "aim_ms")
+                if rng.random() < 0.2}  # fmt: skip
+        one |= {key: found["steps"][0][key] for key in ("p50_ms", "score") if rng.random() < 0.2}
+    found["best"] = int(rng.integers(0, 7))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_whatever_is_not_known_it_is_told_and_stays_in_the_picture(seed):
+    found = shuffled(seed)
+    validate(sample_report(1, pruning=found), "r.json")
+    assert pruning_sentence(found)
+    assert len(pruning_table(found, whole=True)[1]) == len(steps_grid(found, "p").rows) == len(found["steps"])
+    for narrow, width, height in ((False, 860.0, 430.0), (True, 360.0, 380.0)):
+        drawing = draw_pruning(found, "p", narrow=narrow)
+        assert (drawing is not None) == bool(drawn(found))
+        if drawing is None:
+            continue
+        assert len(places(drawing)) == len(drawn(found))
+        for axis, end in (("x", width), ("y", height)):
+            at = [float(v) for v in re.findall(rf'\bc?{axis}[12]?="(-?[\d.]+)"', drawing)]
+            assert all(0 <= v <= end for v in at)
