@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgekit.artifact import Artifact
 from edgekit.candidate import Candidate, Task
 from edgekit.choosing import ratio_in_turns
@@ -15,6 +17,7 @@ from edgekit.making import compile_step, export, measure_step
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measured import Measured
 from edgekit.profiling.statistics import bounds_or_stretches, percentile
+from edgekit.references import score_references
 from edgekit.shipping import Run
 from edgekit.teaching import TrainedModel, import_onnx
 
@@ -49,6 +52,9 @@ def measure_gains(
     student = run.student is not run.teacher
     artifact, note = _teacher_artifact(run, task, engine)
     made.append(("teacher", artifact, proof.teacher, run.teacher.parameters, note))
+    if run.unpruned is not None and run.unpruned is not run.teacher:
+        artifact, score, note = _unpruned(run, run.unpruned, task, engine)
+        made.append(("unpruned student", artifact, score, run.unpruned.parameters, note))
     if student and shipped.plan.precision != "fp32":
         artifact, note = _compiled(run.fp32, engine, task, run.steps)
         made.append(("fp32 student", artifact, proof.student, run.student.parameters, note))
@@ -116,6 +122,18 @@ def _gained_by_zeros(run: Run, task: Task, engine: str, dense: Artifact, measure
     if ratio.high < 1:
         return f"zeros make it faster on {engine}: {said}"
     return f"{engine} is not shown to gain anything from zeros: {said}"
+
+
+def _unpruned(run: Run, model: TrainedModel, task: Task, engine: str) -> tuple[Artifact | None, float | None, str]:
+    """The student before it was pruned, with its score on the test samples."""
+    assert model.module is not None  # only modules are pruned
+    try:
+        fp32 = export(model.module, task.test, run.steps)
+    except EdgeKitError as exc:
+        return None, None, _first_line(exc)
+    known = score_references(run.teacher, model, fp32, run.data, run.steps, run.progress).student_score
+    artifact, note = _compiled(fp32, engine, task, run.steps)
+    return artifact, None if known is None else float(np.mean(known)), note
 
 
 def _teacher_artifact(run: Run, task: Task, engine: str) -> tuple[Artifact | None, str]:

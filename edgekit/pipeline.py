@@ -127,7 +127,7 @@ def make_run(
     """
     job = None if recipe.pruning is None else pruning_job(recipe, base, choices or Choices())
     data, teacher, student = train_models(recipe, base, steps, progress)
-    pruned = None
+    pruned, unpruned = None, student
     if job is not None:
         pruned = prune_student(job, recipe, base, data, teacher, student, steps, progress)
         student = pruned.best.model
@@ -141,6 +141,7 @@ def make_run(
         references=score_references(teacher, student, fp32, data, steps, progress),
         steps=steps,
         progress=progress,
+        unpruned=None if student is unpruned else unpruned,
         pruning=None if pruned is None else pruning_report(pruned),
     )
 

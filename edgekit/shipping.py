@@ -34,7 +34,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Run:
-    """What all targets of a run share; ``pruning`` is the report of one, None where nothing was pruned."""
+    """What all targets of a run share.
+
+    ``unpruned`` is the student before it was pruned, and ``pruning`` what is told of that; None where it was not.
+    """
 
     recipe: Recipe
     data: Ingredients
@@ -44,6 +47,7 @@ class Run:
     references: References
     steps: Path
     progress: Progress
+    unpruned: TrainedModel | None = None
     pruning: dict[str, Any] | None = None
 
 
@@ -76,6 +80,8 @@ def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manif
 def _parents(run: Run, plan: Plan, artifact: Artifact) -> tuple[Parent, ...]:
     """Everything a bundle can be traced back to, oldest first."""
     parents = [*run.data.parents, Parent(kind="teacher", name=run.teacher.name, sha256=run.teacher.sha256)]
+    if run.unpruned is not None and run.unpruned is not run.teacher:
+        parents.append(Parent(kind="unpruned", name=run.unpruned.name, sha256=run.unpruned.sha256))
     if run.student is not run.teacher:
         parents.append(Parent(kind="student", name=run.student.name, sha256=run.student.sha256))
     parents.append(Parent(kind="fp32", name="onnx", sha256=run.fp32.sha256))
