@@ -316,6 +316,8 @@ def test_a_stream_stays_whole_where_heads_of_its_width_must():
     net = TalkingNet().eval()
     prune_to(net, {"input": inputs}, {"mlp.0": 20})
     assert net.mlp[0].out_features == 20
+
+
 class Split(nn.Module):
     """A layer whose channels go two ways, or one half both ways. Input ``[n, 3, 8, 8]``."""
 
