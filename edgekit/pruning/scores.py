@@ -13,7 +13,7 @@ from edgekit.errors import ModelError, did_you_mean
 from edgekit.pruning.channels import PRUNING, Traced, as_parameters, told, trace
 from edgekit.pruning.criteria import NO_EVIDENCE, Criterion, Evidence, score
 from edgekit.pruning.cutting import whole_after_errors
-from edgekit.pruning.groups import Coupled, coupled, half_followed, of_one_width
+from edgekit.pruning.groups import Coupled, coupled, half_followed, of_one_width, side_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +141,9 @@ def look(module: nn.Module, inputs: Mapping[str, Tensor], scoring: Scoring) -> t
     widths, whole = of_one_width(groups, module), [_whole(each, scoring) for each in groups]
     unknown = half_followed(groups)
     for i, each in enumerate(groups):
-        whole[i] = whole[i] or next((unknown[m.name] for m in each.group.members if m.name in unknown), None)
+        whole[i] = whole[i] or next(
+            (unknown[side] for m in each.group.members if (side := side_of(m)) in unknown), None
+        )
     free = [i for i, why in enumerate(whole) if why is None]
     scores = score(module, [groups[i].group for i in free], scoring.criterion, scoring.evidence, scoring.base)
     importance = dict(zip(free, scores, strict=True))
