@@ -39,6 +39,7 @@ class Qat(Distillation):
         "peer_weight": "it learns alone",
         "head": "a new layer would have no ranges",
         "sparse": "zeros are made in float, and those that the student has stay",
+        "bn_sparsity": "BatchNorms are folded into their layers",
     }
 
     @model_validator(mode="before")

@@ -70,14 +70,17 @@ class Talking(nn.Module):
     def __init__(self, width: int = 12, heads: int = 2) -> None:
         super().__init__()
         self.num_heads = heads
-        self.qkv, self.mix, self.out = nn.Linear(width, 3 * width), nn.Linear(heads, heads), nn.Linear(width, width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.before, self.after = nn.Linear(heads, heads), nn.Linear(heads, heads)
 
     def forward(self, x: Tensor) -> Tensor:
         n, length, width = x.shape
         shape = (n, length, 3, self.num_heads, width // self.num_heads)
-        q, k, v = self.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4).unbind(0)
-        scores = self.mix((q @ k.transpose(-2, -1)).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return self.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(n, length, width))
+        qkv = self.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv[0], qkv[1], qkv[2]
+        scores = self.before((q @ k.transpose(-2, -1)).permute(0, 2, 3, 1))
+        shares = self.after(scores.softmax(2)).permute(0, 3, 1, 2)
+        return self.out((shares @ v).transpose(1, 2).reshape(n, length, width))
 
 
 class TalkingNet(nn.Module):
@@ -93,3 +96,18 @@ class TalkingNet(nn.Module):
         x = self.stem(x)
         x = x + self.attention(x)
         return self.head((x + self.mlp(x)).mean(1))
+
+
+class Gate(nn.Module):
+    """A gate over positions between linear layers. Input ``[n, 5, 4]``."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.stem, self.fc1, self.fc2 = nn.Linear(4, width), nn.Linear(width, 16), nn.Linear(8, width)
+        self.norm, self.places, self.head = nn.LayerNorm(8), nn.Linear(5, 5), nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        u, v = self.fc1(x).chunk(2, dim=-1)
+        v = self.places(self.norm(v).transpose(1, 2)).transpose(1, 2)
+        return self.head((x + self.fc2(u * v)).mean(1))

@@ -164,9 +164,11 @@ def _of_one_width(one: Coupled, other: Coupled) -> bool:
 
 
 def half_followed(groups: Sequence[Coupled]) -> dict[tuple[nn.Module, bool], str]:
-    """Layers that have several times as many channels as are known to lead there, in words, with which side it is.
+    """Layers that have more channels than are known to lead there, in words, with which side it is.
 
-    An operation before them lays channels side by side in a way that is not followed, such as the merging of patches.
+    Several times as many: an operation before them lays channels side by side in a way that is not followed, such as
+    the merging of patches. A layer that gives more than is followed: an operation after it takes others for channels,
+    such as a product over positions.
     """
     known: dict[tuple[nn.Module, bool], set[int]] = {}
     names = {}
@@ -177,15 +179,19 @@ def half_followed(groups: Sequence[Coupled]) -> dict[tuple[nn.Module, bool], str
     found = {}
     for (layer, takes), own in known.items():
         size = sizes_of(layer).get(layer, (0,))[0 if takes else -1]
-        if size > len(own) and size % len(own) == 0:
+        gives = not takes and isinstance(layer, (nn.Linear, nn.Embedding, _ConvNd)) and not _hands_on(layer)
+        if size > len(own) and (gives or size % len(own) == 0):
             found[layer, takes] = f"{names[layer]} has {size} channels, of which {len(own)} are known to lead there"
     return found
 
 
 def side_of(member: Member) -> tuple[nn.Module, bool]:
     """A layer, and whether it is about what it takes; what a depthwise convolution takes is what it gives."""
-    layer = member.layer
-    return layer, member.takes and not (isinstance(layer, _ConvNd) and layer.groups == layer.out_channels > 1)
+    return member.layer, member.takes and not _hands_on(member.layer)
+
+
+def _hands_on(layer: nn.Module) -> bool:
+    return isinstance(layer, _ConvNd) and layer.groups == layer.out_channels > 1
 
 
 def lowest(found: Coupled, importance: Tensor, kept: int) -> list[int]:

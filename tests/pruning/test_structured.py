@@ -3,7 +3,7 @@
 import pytest
 import torch
 from nets_to_cut import INPUTS, NETS, Mobile, Recurrent, ResNet, Vision, Written, make_net
-from nets_to_prune import ROWS, Branch, Slim, TalkingNet, perceptron
+from nets_to_prune import ROWS, Branch, Gate, Slim, TalkingNet, perceptron
 from torch import nn
 
 from edgekit.errors import ModelError, UnknownName
@@ -348,3 +348,12 @@ def test_a_half_of_a_split_tensor_that_goes_two_ways_is_not_followed():
     found = {each.name: each.whole for each in score_channels(Split(crossed=True).eval(), {"input": INPUTS["images"]})}
     assert found["both"] == "split ties it to parts that are not taken once each"
     assert found["left"] is None
+
+
+def test_a_layer_whose_channels_are_taken_for_others_stays_whole_and_its_input_does_not():
+    inputs = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    net = Gate().eval()
+    notes = prune_channels(net, {"input": inputs}, 0.5)
+    assert (net.stem.out_features, net.fc1.in_features, net.fc1.out_features, net.fc2.out_features) == (4, 4, 16, 4)
+    assert any("fc1" in note and "stay: fc1 has 16 channels, of which 5 are known" in note for note in notes)
+    assert net(inputs).shape == (2, 3)
