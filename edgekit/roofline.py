@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from edgekit.pruning.moves import MoveGroup
+    from edgekit.pruning.variants import Variant
 
 # By precision: what it is computed in, bytes of a weight and of an activation. Weights of w8 and w4 are decoded.
 _WIDTHS = {
@@ -102,19 +103,7 @@ def estimate_table(
         except EdgeKitError as exc:
             notes.append(f"{variant}: left out, for it cannot be made: {exc.problem}")
             continue
-        saved_us = (whole_us - less_us) / made
-        rows.append(
-            Row(
-                alike=variant.group.alike,
-                kind=variant.group.kind,
-                group=variant.group.name,
-                members=variant.members,
-                move=variant.move,
-                saved_us=saved_us,
-                low_us=saved_us,
-                high_us=saved_us,
-            )
-        )
+        rows.append(_row(variant, (whole_us - less_us) / made))
     progress("latency table by the roofline", len(variants), len(variants))
     return LatencyTable(
         engine=engine,
@@ -126,6 +115,19 @@ def estimate_table(
         classes=tuple(dict.fromkeys(group.alike for group in groups)),
         notes=tuple(notes),
         seconds=time.monotonic() - began,
+    )
+
+
+def _row(variant: Variant, saved_us: float) -> Row:
+    return Row(
+        alike=variant.group.alike,
+        kind=variant.group.kind,
+        group=variant.group.name,
+        members=variant.members,
+        move=variant.move,
+        saved_us=saved_us,
+        low_us=saved_us,
+        high_us=saved_us,
     )
 
 
