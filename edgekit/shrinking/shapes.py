@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from edgekit.pruning.moves import MoveGroup
 
 PART = 0.06  # of the unpruned latency, that goes before what the rest loses is asked again
+STEP = 1e-5  # of a budget, in which the knapsack counts: what rounding takes from it is little
 SHAPE = "shape.json"
 
 
@@ -57,7 +58,8 @@ class Options:
         from edgekit.pruning.changes import merged
 
         least_us = sum(min(option.cost_us for option in each) for each in self.options.values())
-        chosen = choose(self.options, max(budget_us + self.overlap_us, least_us * NEAR))
+        budget_us = max(budget_us + self.overlap_us, least_us * NEAR)
+        chosen = choose(self.options, budget_us, step_us=budget_us * STEP)
         moves = {group.name: {move.name: move.change for move in group.moves} for group in self.groups}
         picked = [moves[name][one.name] for name, one in chosen.options.items() if one.name in moves.get(name, {})]
         return merged(picked) if picked else None

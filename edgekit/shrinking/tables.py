@@ -44,10 +44,21 @@ def table_of(
     if task.not_measured is None:
         found = measure_table(model.module, line.inputs(), missing, plan, task, line.steps)
     elif line.settings.table is not None:
+        if known is not None:
+            return known  # what is alike no more once it was changed has no latency, and stays as it is
         path = expand_path(line.settings.table, base=line.base, where="pruning.table", error=SpecError)
-        return read_table(path, groups, plan.engine, plan.precision)
+        return read_table(path, groups, plan.engine, plan.precision, batch=task.profile.load.batch, target=task.target)
     else:
-        found = estimate_table(model.module, line.inputs(), missing, line.job.target, plan.precision, plan.engine)
+        found = estimate_table(
+            model.module,
+            line.inputs(),
+            missing,
+            task.target,
+            plan.precision,
+            plan.engine,
+            batch=task.profile.load.batch,
+            progress=line.progress,
+        )
     if known is None:
         return found
     return dataclasses.replace(
