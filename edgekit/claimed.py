@@ -25,7 +25,7 @@ _FIXES = {
 }
 _ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "PRelu"})
 _SHOWN = 5
-_MOVING = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool"})
+_MOVING = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Gather"})  # Gather decodes 4 bits
 _SCALING = frozenset({"Convert", "Subtract", "Multiply"})
 _OPENVINO_COMPUTE = frozenset(
     {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul"}

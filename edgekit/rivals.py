@@ -20,7 +20,7 @@ def settle(candidates: Sequence[Candidate], trials: Sequence[Trial]) -> list[Set
     1. One that is shown to score worse on the test samples (its paired interval lies wholly below the other's) goes,
        where the other has as good a verdict. This only keeps out what would do harm.
     2. One that is shown to be faster stays.
-    3. Weights of 4 bits were asked for because of their size: they stay.
+    3. Weights of 4 bits were asked for because of their size: they stay where their file is the smaller one.
     4. The higher score on the samples that plans are chosen on stays; where none is known, or they are equal, the
        trained one, whose weights were chosen on such samples.
 
@@ -53,7 +53,8 @@ def _settled(trained: Candidate, other: Candidate, trials: Sequence[Trial], side
         if both[0] is not None and both[1] is not None and shown_faster(both[0], both[1], sides):
             return Settled(stays=fast, goes=slow, why="is shown to be slower")
     alike = "is not shown to be faster or better"
-    if trained.plan.method == "qat-w4":
+    sizes = [c.artifact.size_bytes for c in (trained, other) if c.artifact is not None]
+    if trained.plan.method == "qat-w4" and len(sizes) == 2 and sizes[0] < sizes[1]:
         return Settled(stays=trained, goes=other, why=f"{alike}, and its file is larger")
     ours, theirs = _trial_score(trained, trials), _trial_score(other, trials)
     if ours is None or theirs is None or ours == theirs:

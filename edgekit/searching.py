@@ -120,7 +120,7 @@ def search(
         traits=traits_of(proto),
         groups=groups_of(proto, MOST_GROUPS),
         out=out,
-        total=settings.trials * len(engines),
+        total=settings.trials * len(engines) + len(trained),
     )
     plans = [plan for engine in engines for plan in _finalists(engine, state)]
     made = [(state.run(plan, artifact).plan, artifact) for plan, artifact in trained]

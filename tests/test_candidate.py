@@ -67,7 +67,7 @@ def calls(monkeypatch):
 
         monkeypatch.setattr(owner, name, counting)
 
-    for owner, name in ((null, "quantize"), (null, "compile"), (making, "measure_in_turns"), (module, "check")):
+    for owner, name in ((null, "quantize"), (null, "compile"), (making, "measure_in_turns"), (module, "prove")):
         count(owner, name)
     return counted
 
@@ -119,10 +119,10 @@ def test_try_plan_goes_to_the_verdict(model, steps):
 def test_finished_steps_are_not_done_again(model, steps, calls):
     task = make_task()
     first = try_plans(model, [FP32, INT8], task, steps)
-    assert sorted(calls) == ["check", "check", "compile", "compile", "measure_in_turns", "quantize"]
+    assert sorted(calls) == ["compile", "compile", "measure_in_turns", "prove", "prove", "quantize"]
     calls.clear()
     again = try_plans(model, [FP32, INT8], task, steps)
-    assert sorted(calls) == ["check", "check"]  # never kept: test data and metric may be other ones
+    assert sorted(calls) == ["prove", "prove"]  # never kept: test data and metric may be other ones
     assert [c.artifact.sha256 for c in again] == [c.artifact.sha256 for c in first]
     assert np.array_equal(again[0].measured.application_ms, first[0].measured.application_ms)
 
@@ -150,7 +150,7 @@ def test_a_change_redoes_only_what_depends_on_it(model, steps, calls, change, re
     calls.clear()
     try_plans(model, [FP32, INT8], make_task(**change), steps)
     # The null engine copies its model, whatever the threads and the calibration: an equal artifact is not timed again.
-    assert sorted(name for name in calls if name != "check") == sorted(repeated)
+    assert sorted(name for name in calls if name != "prove") == sorted(repeated)
 
 
 @pytest.mark.parametrize("module", ["edgekit.making.engine_version", "edgekit.making.tool_versions"])
@@ -168,7 +168,7 @@ def test_another_host_measures_again(model, steps, calls, monkeypatch):
     other = dataclasses.replace(this_host(), governor="powersave")
     monkeypatch.setattr("edgekit.making.this_host", lambda: other)
     try_plans(model, [FP32], make_task(), steps)
-    assert [name for name in calls if name != "check"] == ["measure_in_turns"]
+    assert [name for name in calls if name != "prove"] == ["measure_in_turns"]
 
 
 def test_versions_of_tools():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_best import FACTORS, in_turns, judged
 
+from edgekit.artifact import Artifact, hash_files
 from edgekit.candidate import Candidate, Plan
 from edgekit.checking import Proof
 from edgekit.choosing import best
@@ -98,11 +99,24 @@ def test_one_that_is_shown_to_be_faster_ships():
     assert shipped([calibrated, trained]) == ("minmax", "is shown to be slower")
 
 
-def test_4_bits_were_asked_for_because_of_their_size():
-    candidates = [one(CALIBRATED), one(FOUR_BITS, wrong=2)]
-    found = shipped(candidates, [tried(CALIBRATED, 0.95), tried(FOUR_BITS, 0.9)])
-    assert found == ("qat-w4", "is not shown to be faster or better, and its file is larger")
-    assert shipped([one(CALIBRATED), one(FOUR_BITS, wrong=40)])[0] == "minmax"
+@pytest.mark.parametrize(("size", "ships"), [(900, "qat-w4"), (1100, "minmax")])
+def test_4_bits_were_asked_for_because_of_their_size(tmp_path, size, ships):
+    def sized(candidate: Candidate, size: int) -> Candidate:
+        path = tmp_path / str(candidate.plan)
+        path.mkdir()
+        (path / "model.null").write_bytes(b"0" * size)
+        files = hash_files(path, ["model.null"])
+        made = Artifact(
+            folder=path, model="model.null", files=files, engine="null", precision="int8", inputs=(), outputs=()
+        )
+        return dataclasses.replace(candidate, artifact=made)
+
+    candidates = [sized(one(CALIBRATED), 1000), sized(one(FOUR_BITS, wrong=2), size)]
+    method, why = shipped(candidates, [tried(CALIBRATED, 0.95), tried(FOUR_BITS, 0.9)])
+    assert method == ships
+    assert why.endswith("and its file is larger") == (ships == "qat-w4")
+    worse = [candidates[0], dataclasses.replace(candidates[1], scores=right(40))]
+    assert shipped(worse)[0] == "minmax"
 
 
 def test_other_engines_and_precisions_are_left_to_the_clock():

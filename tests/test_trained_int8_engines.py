@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_recipe import edgekit, write_project
 
-from edgekit.artifact import read_json
+from edgekit.artifact import load_artifact, read_json
+from edgekit.claimed import _claimed_in_ir
 from edgekit.quantization.packing import TABLE
 from edgekit.runtime import verify_bundle
 
@@ -45,6 +46,17 @@ def test_both_engines_run_all_of_it_in_int8(deployed):
         assert trained["failure"] is None
         assert trained["proof"]["int8_share"] == calibrated["proof"]["int8_share"] == 1.0
         assert "weights of 4 bits, two a byte" in " ".join(trained["notes"])
+
+
+def test_packed_weights_are_seen_as_int8_in_the_file_of_openvino(deployed):
+    """So that a node which the engine ran in float none the less is found out."""
+    claimed = {}
+    for folder in (deployed / ".steps").glob("compile-*"):
+        artifact = load_artifact(folder)
+        if artifact.engine == "openvino" and artifact.precision == "int8":
+            packed = b"packed-gather" in artifact.path.read_bytes()
+            claimed[packed] = len(_claimed_in_ir(artifact))
+    assert claimed[True] == claimed[False] == 3
 
 
 def test_its_file_is_smaller_and_nothing_reads_otherwise(deployed):

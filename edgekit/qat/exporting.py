@@ -218,6 +218,8 @@ def export_qat(module: fx.GraphModule, example: Mapping[str, Array], out: Path) 
 def _packed(artifact: Artifact, proto: onnx.ModelProto) -> tuple[Artifact, str]:
     """The artifact with its weights two a byte, written in place, and what to say of it."""
     stored = pack_weights(proto)
+    if not stored.tensors:
+        return artifact, "weights of 4 bits, a byte each: no tensor is large enough to gain by packing"
     save_onnx(proto, artifact.path)
     written = describe_onnx(artifact.path, precision=artifact.precision)
     before, after = stored.bytes_before / 1e6, stored.bytes_after / 1e6
