@@ -66,7 +66,7 @@ def batchnorm(module: nn.Module, groups: Sequence[Group], evidence: Evidence) ->
     """The sum of the magnitudes of the BatchNorm scales of a channel; None for groups without one.
 
     Z. Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", ICCV 2017. It tells channels
-    apart where the scales were trained to be sparse (:func:`sparsity_loss`).
+    apart where the scales were trained to be sparse (:func:`sparsity_loss`; ``bn_sparsity`` of a training).
 
     Raises:
         ModelError: The module has no BatchNorm with scales.
