@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.artifact import to_json, write_json
-from edgekit.disk import whole
+from edgekit.disk import PARTIAL, filled, whole
 from edgekit.latency_table import LatencyTable, write_table
 from edgekit.models import save_weights
 from edgekit.shrinking.scores import Times
 from edgekit.shrinking.steps import NEAR, Pruned, Step, normal_ms
+from edgekit.steps import replace_folder
 
 PRUNING_JSON = "pruning.json"
 PRUNING_HTML = "pruning.html"
@@ -57,13 +58,13 @@ def write_pruned(pruned: Pruned, out: Path) -> None:
     report = pruning_report(pruned)
     if pruned.table is not None:
         write_table(pruned.table, out / TABLE_JSON)
-    with whole(out / STEPS) as folder:
-        folder.mkdir()
-        for step in pruned.steps:
-            if step.model.module is None or not step.number:
-                continue
-            save_weights(step.model.module, folder / f"step-{step.number}.safetensors")
-            write_json(folder / f"step-{step.number}.json", [as_json(change) for change in step.changes])
+    partial = out / f"{PARTIAL}{STEPS}"
+    with filled(partial, "the steps of the pruning"):
+        for step in pruned.steps[1:]:
+            assert step.model.module is not None, "only modules are pruned"
+            save_weights(step.model.module, partial / f"step-{step.number}.safetensors")
+            write_json(partial / f"step-{step.number}.json", [as_json(change) for change in step.changes])
+        replace_folder(partial, out / STEPS)
     with whole(out / PRUNING_JSON) as path:
         write_json(path, report)
     with whole(out / PRUNING_HTML) as path:

@@ -219,18 +219,16 @@ def _shrunk(search: Search, options: Options, aim_ms: float) -> tuple[Module, li
     from edgekit.pruning.changes import apply_change
 
     line, aim_us, part_us = search.line, aim_ms * 1e3, PART * search.steps[0].times.p50_ms * 1e3
-    module = _copy(search.now.model)
+    module, model = _copy(search.now.model), search.now.model
     changes: list[Change] = []
     said: list[str] = []
-    table, evidence = search.table, line.evidence()
-    assert table is not None, "options_for made it"
     while True:
-        change = options.within(max(aim_us, options.whole_us - part_us))
+        change, options = _next(search, model, options, max(aim_us, options.whole_us - part_us))
         if change is None:
             return module, changes, said, options.whole_us
         left_us = options.whole_us - options.saved_us(change)
         said += apply_change(
-            module, line.inputs(), change, criterion=line.settings.criterion, evidence=evidence, base=line.base
+            module, line.inputs(), change, criterion=line.settings.criterion, evidence=line.evidence(), base=line.base
         )
         changes.append(change)
         model = _as_model(line, module)
@@ -242,7 +240,18 @@ def _shrunk(search: Search, options: Options, aim_ms: float) -> tuple[Module, li
             groups, notes = groups_of(line, model)
         except ModelError:  # that something could be left out was seen before: now nothing is left
             return module, changes, said, left_us
-        options = _options(line, model, groups, table, left_us, notes)
+        assert search.table is not None, "options_for made it"
+        options = _options(line, model, groups, search.table, left_us, notes)
+
+
+def _next(search: Search, model: TrainedModel, options: Options, goal_us: float) -> tuple[Change | None, Options]:
+    """The next part of what goes; where the table knows nothing that is left, it learns what was changed meanwhile."""
+    change, table = options.within(goal_us), search.table
+    if change is not None or table is None or {group.alike for group in options.groups} <= {*table.classes}:
+        return change, options
+    search.table = table_of(search.line, model, options.groups, search.first.plan, search.plan_task, table)
+    options = _options(search.line, model, options.groups, search.table, options.whole_us, options.notes)
+    return options.within(goal_us), options
 
 
 def _shape_times(search: Search, model: TrainedModel, predicted_us: float) -> Times:
