@@ -47,9 +47,9 @@ def options_of(
                     found=", ".join(worth.get(group.name, {})) or "no worth of any move of the group",
                     fix="give the worth of every move of every group",
                 )
-            options[group.name].append(
-                Option(name=move, cost_us=max(0.0, most - saved_us), importance=-worth[group.name][move])
-            )
+            lost = worth[group.name][move]
+            if math.isfinite(lost):  # else the network says nothing any more without it
+                options[group.name].append(Option(name=move, cost_us=max(0.0, most - saved_us), importance=-lost))
     return options | {REST: [Option(name=WHOLE, cost_us=max(0.0, _rest_us(table, groups)), importance=0.0)]}
 
 

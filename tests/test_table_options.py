@@ -88,3 +88,9 @@ def test_where_savings_overlap_the_rest_is_nothing_and_the_budget_larger():
 def test_a_move_of_unknown_worth_is_an_error():
     with pytest.raises(ModelError, match=r"group 'layer1.1', move 'half': its worth is not known\n  found:   removed"):
         options_of(table(row("half", 12.0)), GROUPS, WORTH | {"layer1.1": {"removed": 1.0}})
+
+
+def test_a_move_after_which_the_loss_is_no_number_is_no_option():
+    worth = WORTH | {"layer1.1": {"removed": float("inf"), "half": 1.0}}
+    found = options_of(table(row("removed", 30.0), row("half", 12.0)), GROUPS, worth)
+    assert [option.name for option in found["layer1.1"]] == ["whole", "half"]

@@ -18,6 +18,7 @@ from edgekit.shrinking.scores import Line, Times, compiled, time_in_turns
 from edgekit.shrinking.steps import NEAR, Search, normal_ms
 from edgekit.shrinking.tables import table_of
 from edgekit.steps import run_step
+from edgekit.table_file import TABLE_FILE, load_table, write_table
 from edgekit.teaching import TrainedModel
 
 if TYPE_CHECKING:
@@ -199,9 +200,11 @@ def fitting_shape(search: Search, options: Options, aim_ms: float) -> Shape | No
         save_weights(module, folder / "model.safetensors")
         told = {"changes": [as_json(change) for change in changes], "said": said, "predicted_us": predicted_us}
         write_json(folder / SHAPE, told)
+        assert search.table is not None, "options_for made it"
+        write_table(search.table, folder / TABLE_FILE)
 
     folder = run_step(line.steps, "pruned-shape", key, make)
-    found = read_json(folder / SHAPE)
+    found, search.table = read_json(folder / SHAPE), load_table(folder / TABLE_FILE)
     changes = tuple(from_json(change) for change in found["changes"])
     if not changes:
         return None

@@ -13,6 +13,7 @@ import torch
 from fake_line import fake_target, make_samples, make_task, quick_profile
 from torch import nn
 
+from edgekit.artifact import to_json
 from edgekit.candidate import Candidate
 from edgekit.checking import Proof
 from edgekit.errors import SpecError, TrainingError
@@ -20,6 +21,7 @@ from edgekit.ingredients import Ingredients
 from edgekit.latency_table import LatencyTable, Row
 from edgekit.metrics import Drop
 from edgekit.profiling.comparison import Ratio
+from edgekit.profiling.host import this_host
 from edgekit.pruning.criteria import Evidence
 from edgekit.quantization.schemes import Plan
 from edgekit.recipe import Quantization
@@ -119,7 +121,7 @@ class Scripted:
             engine_version="1",
             precision="int8",
             source="measured",
-            host=None,
+            host=to_json(this_host()),
             batch=1,
             whole_us=8000.0,
             rows=tuple(rows.values()),
