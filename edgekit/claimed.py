@@ -153,6 +153,6 @@ def _quantised(node: Any) -> bool:
 
 
 def _is_constant(node: Any) -> bool:
-    while node.get_type_name() == "Convert":
+    while node.get_type_name() in ("Convert", "Reshape"):  # a scale of each channel, as ONNX has it, is reshaped
         node = node.input(0).get_source_output().get_node()
     return bool(node.get_type_name() == "Constant")

@@ -108,7 +108,8 @@ def test_what_was_trained_is_a_candidate_and_the_report_says_how(run, tmp_path):
     assert told["said"] in (tmp_path / "run" / "report.md").read_text().replace("\\", "")
 
 
-def test_why_it_ships_says_what_was_decided(run):
+def test_why_it_ships_says_what_was_decided(run, monkeypatch):
+    monkeypatch.setattr("edgekit.rivals.shown_faster", lambda *_: False)
     target = run()["targets"][0]
     assert target["why"].startswith("null int8 qat: ")
     assert "; null int8 is not shown to be faster or better, and was not trained" in target["why"]
