@@ -183,8 +183,8 @@ def prove(
 ) -> tuple[Proof, Array | None]:
     """Runs a built artifact on the check samples, in a process of its own, and compares it with its references.
 
-    An artifact whose engine cannot execute here is run by ONNX Runtime when it is an ONNX file (a TensorRT
-    bundle made on a laptop); ``Proof.engine`` says which engine ran.
+    An artifact whose engine cannot execute here is run by ONNX Runtime when it is an ONNX file (a TensorRT bundle made
+    on a laptop); ``Proof.engine`` says which engine ran.
 
     Args:
         references: Scored references on the same samples.
@@ -192,8 +192,7 @@ def prove(
         samples: The check samples.
         metric: The task metric, as for :func:`make_references`.
         progress: Told of every chunk of samples.
-        on_target: Whether this host is what the artifact is made for: elsewhere its kernels are others, and what it
-            ran in says nothing against the artifact.
+        on_target: Whether this host is what it is made for: elsewhere what it ran in says nothing against it.
 
     Returns:
         The proof, and its score of every sample; None where no score or only one of the whole set is known.

@@ -131,10 +131,7 @@ def train_student(
     samples, validation, identity = _training_data(recipe, data)
     settings = recipe.distillation
     source, *others = [teacher.module for teacher in teachers if teacher.module is not None]
-    peers = [
-        torch_model(f"distillation.peers[{i}]", spec, recipe.seed + i + 1, base)
-        for i, spec in enumerate(settings.peers)
-    ]
+    peers = _peers(recipe, base)
     together = hash_json([model.sha256 for model in (*teachers, *peers)])
 
     def fit(target: Module, keeping: Keeping) -> object:
@@ -169,6 +166,12 @@ def train_student(
         fit=fit,
     )
     return _learn(lesson, steps)
+
+
+def _peers(recipe: Recipe, base: Path) -> list[TrainedModel]:
+    """The models that learn beside the student, each from weights of its own."""
+    specs = recipe.distillation.peers
+    return [torch_model(f"distillation.peers[{i}]", spec, recipe.seed + i + 1, base) for i, spec in enumerate(specs)]
 
 
 def _learn(lesson: Lesson, steps: Path) -> TrainedModel:

@@ -53,32 +53,27 @@ def distill(
     """Trains a student in place on the teacher's logits, mixed with the labels, and on the teacher's layers.
 
     Both see one view of a sample (Beyer et al., "Knowledge distillation: A good teacher is patient and consistent",
-    2022). Without labels the student is scored by its agreement with the teacher.
+    2022). Without labels it is scored by its agreement with the teacher.
 
     Args:
         teacher: Its weights, gradients and mode stay as they are.
         student: Tells as many classes apart as the teacher.
         data: Training samples; a label of -1 is none, and all are none only with ``settings.soft_weight`` of 1.
         validation: Samples that choose the best epoch, with or without labels.
-        settings: What the student learns from, and how.
+        settings: What it learns from, and how.
         seed: One seed, one student.
-        others: More teachers, in the order of ``settings.teachers``; layers and further tasks are those of ``teacher``.
+        others: More teachers, as in ``settings.teachers``; layers and further tasks are those of ``teacher``.
         peers: Modules that learn beside the student, and it from them.
         answers: What the teachers answer, known already; see :func:`edgekit.distillation.outputs.read_outputs`.
         tasks: Further tasks.
         base: The recipe's folder: its modules may hold losses.
-        keeping: Checkpoint and trackers.
-        progress: Told of every batch.
-        name: Of the student, in messages.
-        score_first: Whether the weights that it begins with may be kept; see
-            :func:`edgekit.distillation.trainer.train`.
+        keeping, progress, name, score_first: As of :func:`edgekit.distillation.trainer.train`.
 
     Returns:
         The student with its best weights, and how training went.
 
     Raises:
-        DataError: Samples or labels are missing, or a label is no class of the student.
-        EdgeKitError: A loss cannot be found.
+        EdgeKitError: Samples, labels or a loss are missing, or a label is no class of the student.
         TrainingError: The models do not fit each other or the data, the teacher only guesses, or training fails.
     """
     if teacher is student:
@@ -93,9 +88,8 @@ def distill(
         with _taught(panel, teacher, student, teaching):
             first = Cohort(teaching, peers, settings.peer_weight) if peers else teaching
             fit = partial(train, student, data, validation, settings, seed=seed, view=view, name=name, keeping=keeping)
-            fit = partial(fit, score_first=score_first)
             with learning(first, tasks, data, student, settings, teacher, teaching.course) as loss:
-                return student, fit(loss=loss, ask=ask, progress=progress)
+                return student, fit(loss=loss, ask=ask, progress=progress, score_first=score_first)
 
 
 def _headed(student: nn.Module, settings: Distillation, seed: int) -> Distillation:

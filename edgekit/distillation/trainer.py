@@ -153,10 +153,9 @@ def train(
 ) -> History:
     """Trains a module in place and leaves its best weights loaded, in evaluation mode.
 
-    The best are those of the highest validation accuracy; among accuracies that the validation samples cannot tell
-    apart, those of the lowest cross-entropy (see :func:`edgekit.distillation.selection.better`).
-    On a CPU the same seed, number of threads and machine give bit-identical weights, also where a killed run goes on
-    from its checkpoint; the caller's random state stays.
+    The best are those of the highest validation accuracy; among those that the samples cannot tell apart, of the lowest
+    cross-entropy (see :func:`edgekit.distillation.selection.better`). On a CPU the same seed, number of threads and
+    machine give bit-identical weights, also from a checkpoint; the caller's random state stays.
 
     Args:
         module: Its first output must be logits ``[n, classes]``.
@@ -174,9 +173,8 @@ def train(
 
     Raises:
         DataError: Samples are missing, or a label is missing or no class of the module.
-        ModelError: ``bn_sparsity`` finds no BatchNorm scales that learn, or ``sparse`` no weights to mask.
-        TrainingError: Settings name what is not here, the module does not fit the data, or the loss is not finite; the
-            best weights until then are loaded, and the last checkpoint stays.
+        ModelError: There are no BatchNorm scales for ``bn_sparsity``, or no weights for ``sparse``.
+        TrainingError: Settings or data do not fit the module; or the loss is not finite: the best weights are loaded.
     """
     if settings.head is not None:
         replace_head(module, settings.head.module, settings.head.classes, seed)
@@ -195,8 +193,8 @@ def train(
         return _fit(_Run(
             module=module, average=average, frozen_parts=frozen_parts, rising=rising, data=data, name=name, seed=seed,
             validation=validation, settings=settings, loss=loss, ask=ask, view=view, keeping=keeping, progress=progress,
-            accelerator=accelerator, optimizer=optimizer, schedule=schedule, batches=batches, learned=learned,
-            score_first=score_first,
+            score_first=score_first, accelerator=accelerator, optimizer=optimizer, schedule=schedule, batches=batches,
+            learned=learned,
         ))  # fmt: skip
 
 
