@@ -56,8 +56,8 @@ def distill(
     2022). Without labels it is scored by its agreement with the teacher.
 
     Args:
-        teacher: Its weights, gradients and mode stay as they are.
-        student: Tells as many classes apart as the teacher.
+        teacher: It stays as it is.
+        student: Tells as many classes apart.
         data: Training samples; a label of -1 is none, and all are none only with ``settings.soft_weight`` of 1.
         validation: Samples that choose the best epoch, with or without labels.
         settings: What it learns from, and how.
@@ -67,7 +67,10 @@ def distill(
         answers: What the teachers answer, known already; see :func:`edgekit.distillation.outputs.read_outputs`.
         tasks: Further tasks.
         base: The recipe's folder: its modules may hold losses.
-        keeping, progress, name, score_first: As of :func:`edgekit.distillation.trainer.train`.
+        keeping: Checkpoint and trackers.
+        progress: Told of every batch.
+        name: Of the student.
+        score_first: Whether the weights given may be kept.
 
     Returns:
         The student with its best weights, and how training went.
@@ -78,16 +81,15 @@ def distill(
     """
     if teacher is student:
         raise TrainingError("teacher and student are the same module", fix="load the student separately")
-    settings = _headed(student, settings, seed)
-    panel = make_panel([teacher, *others], settings)
+    settings, panel = _headed(student, settings, seed), make_panel([teacher, *others], settings)
     with placed(start_processes(), panel, student):
         validation = _checked([teacher, *others], panel, student, data, validation, settings)
         ask = stored_answers(teacher, data) if isinstance(teacher, StoredTeacher) else answers or asked(panel)
         teaching = _teaching(teacher, student, data, settings, seed, base)
-        view = view_of(settings, student, data, seed=seed, base=base)
+        fit = partial(train, student, data, validation, settings, seed=seed, name=name, keeping=keeping)
+        fit = partial(fit, view=view_of(settings, student, data, seed=seed, base=base))
         with _taught(panel, teacher, student, teaching):
             first = Cohort(teaching, peers, settings.peer_weight) if peers else teaching
-            fit = partial(train, student, data, validation, settings, seed=seed, view=view, name=name, keeping=keeping)
             with learning(first, tasks, data, student, settings, teacher, teaching.course) as loss:
                 return student, fit(loss=loss, ask=ask, progress=progress, score_first=score_first)
 
