@@ -13,7 +13,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_its_files_are_read(tmp_path):
-    recipe, distilling, student, target, profile = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    recipe, distilling, student, pruning, qat, target, profile = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
     for name, text in (
         ("edgekit.toml", recipe),
         ("targets/press-line-camera.toml", target),
@@ -23,11 +23,15 @@ def test_its_files_are_read(tmp_path):
         (tmp_path / name).write_text(text, encoding="utf-8")
     assert load_recipe(tmp_path).name == "flowers"
     rest = re.sub(r'\[student\].*\nmodel = "nets:Student"\n', lambda _: student, recipe).partition("[distillation]")[0]
-    (tmp_path / "edgekit.toml").write_text(rest + distilling, encoding="utf-8")
+    (tmp_path / "edgekit.toml").write_text(rest + distilling + pruning + qat, encoding="utf-8")
     written = load_recipe(tmp_path)
     assert [match.loss for match in written.distillation.features] == ["attention_transfer"]
     assert written.student is not None
     assert set(written.student.cuts) == {"depth", "width", "embeddings"}
+    assert written.pruning is not None
+    assert (written.pruning.ratio, written.pruning.train.epochs) == (0.5, 3)
+    assert written.qat is not None
+    assert written.qat.weight_bits == 8
     assert load_target("press-line-camera", [tmp_path]).isa == "avx2-vnni"
     assert load_profile("press-line", [tmp_path]).limits.p99_ms == 25.0
 
