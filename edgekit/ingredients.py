@@ -92,18 +92,21 @@ def load_data(
         specs = sized_by(train, specs)
     labels = recipe.data.labels or train.classes
     parents = [Parent(kind="data", name="train", sha256=train.fingerprint())]
-    kept, validation = split_validation(train, recipe.data.validation, recipe.seed)
+    kept, validation = _validation(recipe, base, train, labels, specs)
+    if isinstance(recipe.data.validation, str):
+        parents.append(Parent(kind="data", name="validation", sha256=validation.fingerprint()))
     if recipe.data.test is None:
         test = _unjudged(train, validation, recipe.seed)
         test_sha256 = test.fingerprint()
     else:
         test = _opened(recipe, base, recipe.data.test, "data.test", labels or None, specs or ())
         check_disjoint(train, test, "training")
+        check_disjoint(validation, test, "validation")
         test_sha256 = test.fingerprint()
         parents.append(Parent(kind="data", name="test", sha256=test_sha256))
     _check_test(test, recipe.data)
     _check_calibration(train, recipe.data)
-    for samples in (train, test):
+    for samples in (train, validation, test):
         check_inputs(samples, specs or specs_of(train))
     kept, more = _partly_labelled(recipe, base, kept, labels, specs)
     parents += more
@@ -121,6 +124,17 @@ def load_data(
         parents=tuple(parents),
         training=train,
     )
+
+
+def _validation(
+    recipe: Recipe, base: Path, train: Samples, labels: tuple[str, ...], specs: tuple[TensorSpec, ...] | None
+) -> tuple[Samples, Samples]:
+    """Training samples and those for validation: a share of them, or samples of their own."""
+    assert recipe.data is not None  # there is data
+    given = recipe.data.validation
+    if not isinstance(given, str):
+        return split_validation(train, given, recipe.seed)
+    return train, _opened(recipe, base, given, "data.validation", labels or None, specs or ())
 
 
 def _metric(recipe: Recipe, base: Path) -> Metric:

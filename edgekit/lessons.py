@@ -317,5 +317,5 @@ def _own_code(settings: Training, base: Path) -> tuple[str, ...]:
 def _training_data(recipe: Recipe, data: Ingredients) -> tuple[Samples, Samples, tuple[object, ...]]:
     if data.train is None or data.validation is None or recipe.data is None:
         raise DataError("training needs data", found="no [data] in the recipe", fix="add data.train")
-    sources = [parent.sha256 for parent in data.parents if parent.name in ("train", "unlabelled")]
+    sources = [parent.sha256 for parent in data.parents if parent.name in ("train", "unlabelled", "validation")]
     return data.train, data.validation, (*sources, recipe.data.validation, recipe.data.labelled)

@@ -26,7 +26,8 @@ class DataSpec(Strict):
     Attributes:
         train: Training samples; calibration and validation samples are drawn from them.
         test: Test samples, on which accuracy is judged; None: nothing is judged.
-        validation: Share of the training samples kept for validation.
+        validation: Share of the training samples kept for validation; or samples of their own, as for ``train``: what a
+            teacher was trained on, it answers better than anything new.
         calibration: How many samples calibrate a quantised model.
         labels: Class names, in order; None: taken from the data where it has them.
         labelled: Share of the training samples whose labels are used, drawn by class; None: all. The others teach by
@@ -39,7 +40,7 @@ class DataSpec(Strict):
 
     train: str
     test: str | None = None
-    validation: Share = 0.1
+    validation: Share | str = 0.1
     calibration: PositiveInt = 300
     labels: Names | None = None
     labelled: Share | None = None

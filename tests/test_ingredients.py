@@ -36,6 +36,27 @@ def test_training_data_are_split_and_calibration_is_drawn_from_them(project):
     assert data.parents[0].sha256 != data.test_sha256
 
 
+def test_validation_samples_may_be_a_set_of_their_own(project):
+    write_npz(project / "val.npz", make_samples(24, seed=7))
+    recipe = make_recipe(data={"train": "train.npz", "test": "test.npz", "validation": "val.npz"})
+    data = load_data(recipe, project, SPECS)
+    assert (len(data.train), len(data.validation)) == (80, 24)
+    assert rows(data.validation) == rows(make_samples(24, seed=7))
+    assert [parent.name for parent in data.parents] == ["train", "validation", "test"]
+
+
+def test_validation_samples_of_their_own_must_not_be_in_the_test_set(project):
+    recipe = make_recipe(data={"train": "train.npz", "test": "test.npz", "validation": "test.npz"})
+    with pytest.raises(DataError, match="validation samples are in the test set"):
+        load_data(recipe, project, SPECS)
+
+
+@pytest.mark.parametrize("share", [0, 1, 1.5])
+def test_a_share_for_validation_leaves_some_of_both(project, share):
+    with pytest.raises(SpecError, match="validation"):
+        make_recipe(data={"train": "train.npz", "validation": share})
+
+
 def test_one_seed_one_split(project):
     first, again, other = (load_data(make_recipe(seed=seed), project, SPECS) for seed in (0, 0, 1))
     assert rows(first.validation) == rows(again.validation) != rows(other.validation)

@@ -169,7 +169,7 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #[data]
 #train = "train.npz"              # also the source of validation and calibration samples
 #test = "test.npz"                # accuracy is judged on these; default: none, accuracy is not judged
-#validation = 0.1                 # share of the training samples kept for validation
+#validation = 0.1                 # share of the training samples kept for it, or samples of their own: "val.npz"
 #calibration = 300                # samples that calibrate a quantised model
 #groups = "language"              # array that says which group a sample is of; default: none
 #labelled = 0.1                   # share of the training samples whose labels are used; default: all
