@@ -13,6 +13,7 @@ from edgekit.errors import SpecError
 from edgekit.ingredients import Ingredients
 from edgekit.models import class_sources, count_parameters, replace_head, state_hash
 from edgekit.recipe import Recipe
+from edgekit.recipe_pruning import Pruning
 from edgekit.recipe_training import Distillation, Training
 from edgekit.teaching import TrainedModel, taking
 
@@ -85,24 +86,27 @@ def check_beginning(
     """Makes the student once for a trial, so that a mistake is told before any training.
 
     Args:
-        recipe: The recipe; nothing is done where it has no student.
+        recipe: The recipe; without a student it is the teacher that may be pruned.
         student: As it was loaded; None: a copy of the teacher. It stays as it is.
         teachers: As they were loaded, the recipe's own first.
         data: The recipe's.
 
     Raises:
-        ModelError: The student cannot be made so, or has no BatchNorm scales for ``bn_sparsity``.
+        ModelError: The student cannot be made so, has no BatchNorm scales for ``bn_sparsity`` or for the criterion
+            that it is pruned by, or no layer that pruning is to keep.
         TrainingError: A layer that is named is not there.
         SpecError: The student is larger than each of its teachers.
     """
-    if recipe.student is None:
-        return
     teacher = _headed(teachers[0], recipe.teacher.train, recipe.seed)
+    if recipe.student is None:
+        _check_pruned(teacher, recipe.pruning)
+        return
     if student is not None and recipe.student.take:
         student = _twin(student)
     student = begin_student(recipe, student, teacher, data, recipe.seed)
     student = _headed(student, recipe.distillation, recipe.seed)
     _check_scales(student, recipe.distillation)
+    _check_pruned(student, recipe.pruning)
     counts = [each.parameters for each in (teacher, *teachers[1:])]
     known = [count for count in counts if count]
     if recipe.student.larger or len(known) < len(counts) or student.parameters is None:
@@ -129,6 +133,25 @@ def _check_scales(student: TrainedModel, settings: Distillation) -> None:
     for stage in wanted:
         with frozen(student.module, stage.freeze):
             sparsity_loss(student.module)
+
+
+def _check_pruned(student: TrainedModel, settings: Pruning | None) -> None:
+    """Refuses layers to keep that are not there, and the criterion of BatchNorms where there are none."""
+    if settings is None or student.module is None:
+        return
+    from edgekit.pruning.criteria import NO_EVIDENCE, batchnorm
+    from edgekit.pruning.scores import Scoring, check
+
+    if settings.criterion == "batchnorm":
+        batchnorm(student.module, [], NO_EVIDENCE)
+    scoring = Scoring(
+        criterion=settings.criterion,
+        evidence=NO_EVIDENCE,
+        multiple=settings.multiple or 1,
+        keep=settings.keep,
+        base=None,
+    )
+    check(student.module, scoring)
 
 
 def _headed(model: TrainedModel, training: Training | None, seed: int) -> TrainedModel:

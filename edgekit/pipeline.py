@@ -36,6 +36,7 @@ from edgekit.rivals import settle
 from edgekit.runtime import engine_version, missing
 from edgekit.searching import Trial, search
 from edgekit.shipping import Job, Run, exit_code_of, ship, why_it_ships
+from edgekit.shrinking.checks import check_budget, check_pruning
 from edgekit.shrinking.loop import prune_student
 from edgekit.shrinking.report import pruning_report
 from edgekit.steps import locked
@@ -126,6 +127,8 @@ def make_run(
         EdgeKitError: The recipe, its data or its models are wrong.
     """
     job = None if recipe.pruning is None else pruning_job(recipe, base, choices or Choices())
+    if job is not None and recipe.pruning is not None:
+        check_budget(recipe.pruning, job.profile)
     data, teacher, student = train_models(recipe, base, steps, progress)
     pruned, unpruned = None, student
     if job is not None:
@@ -150,7 +153,7 @@ def pruning_job(recipe: Recipe, base: Path, choices: Choices) -> Job:
     """The target that a recipe's student is pruned for.
 
     Raises:
-        SpecError: There is no such target, profile or engine.
+        SpecError: There is no such target, profile or engine, or as of :func:`edgekit.shrinking.checks.check_pruning`.
     """
     assert recipe.pruning is not None  # asked for by whoever prunes
     names = choices.targets or recipe.targets
@@ -158,6 +161,7 @@ def pruning_job(recipe: Recipe, base: Path, choices: Choices) -> Job:
     (job,) = make_jobs(
         recipe, base, replace(choices, targets=(target,), engine=choices.engine or recipe.pruning.engine)
     )
+    check_pruning(recipe.pruning, job, base)
     return job
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from edgekit.cli.deploying import ENGINE, OUT, PROFILE, RECIPE, SET, alone, yiel
 @RECIPE
 @click.option("--budget", metavar="MS", type=float, help="Most that the median may be; default: the profile's p50_ms.")
 @click.option("--ratio", metavar="SHARE", type=float, help="The same as a share of the unpruned student's, e.g. 0.5.")
-@click.option("--target", metavar="NAME", help="Prune for this target instead of the recipe's first.")
+@click.option("--target", metavar="NAME", help="Prune for this target instead of the recipe's.")
 @ENGINE
 @PROFILE
 @click.option("--table-only", is_flag=True, help="Only measure what each block and width takes, as on a device.")
@@ -34,14 +35,14 @@ def prune(
     overrides: tuple[str, ...],
     out: Path | None,
 ) -> int:
-    """Leave blocks and channels out of the student of RECIPE until it meets a latency budget.
+    """Leave blocks and channels out of the student of RECIPE (a file, or its folder) until it meets a latency budget.
 
     What each block and width takes is measured on the target's own engine; in steps the shape that keeps most within
     the budget is compiled, measured, fine-tuned with distillation from the unpruned teacher, and measured again. It
     ends at the budget, or at the limit of accuracy. Every step's weights go to DIR/pruned, accuracy against latency to
     DIR/pruning.html. A later deploy into the same DIR does nothing of it again; one that was killed goes on.
 
-    Exit codes: 0 within the budget, 3 not, 4 where latencies are estimates because this host is not the target.
+    Exit codes: 0 within the budget, 3 not, 4 where latencies were not measured because this host is not the target.
     """
     from edgekit.cli._output import console, print_json, show_progress
     from edgekit.pipeline import Choices
@@ -69,9 +70,21 @@ def prune(
         return code
     print_pruning(report, console())
     click.echo(f"every step: {folder / STEPS}\npicture: {folder / PRUNING_HTML}")
-    out_option = f" --out {shlex.quote(str(out))}" if out else ""
-    click.echo(f"next: edgekit deploy {shlex.quote(str(recipe))}{out_option}")
+    options = {"--target": target, "--engine": engine, "--profile": profile, "--out": out}
+    budgets = {"budget_ms": budget, "ratio": ratio}
+    given = [f"pruning.{key}={value!r}" for key, value in budgets.items() if value is not None]
+    click.echo(_next(recipe, options, (*overrides, *given)))
     return code
+
+
+def _next(recipe: Path, options: Mapping[str, object], overrides: Iterable[str]) -> str:
+    """The deployment of what was pruned: with every choice that was made here, or it would prune anew."""
+    words = ["edgekit", "deploy", str(recipe)]
+    for name, value in options.items():
+        words += [] if value is None else [name, str(value)]
+    for override in overrides:
+        words += ["--set", override]
+    return f"next: {shlex.join(words)}"
 
 
 def _print_table(table: dict[str, Any]) -> None:

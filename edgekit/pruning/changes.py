@@ -83,7 +83,8 @@ def apply_change(
     with whole_after_errors(module):
         widths = _beside_blocks(module, change)
         if widths:
-            notes += prune_to(module, inputs, widths, criterion=criterion, evidence=evidence, base=base)
+            # The first note is of the parameters of a change in the middle of others.
+            notes += prune_to(module, inputs, widths, criterion=criterion, evidence=evidence, base=base)[1:]
         if any(change.blocks.values()):
             notes += drop_blocks(module, inputs, change.blocks)
     return notes

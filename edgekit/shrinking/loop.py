@@ -6,7 +6,7 @@ import dataclasses
 import time
 from pathlib import Path
 
-from edgekit.candidate import Candidate
+from edgekit.candidate import Candidate, Task
 from edgekit.errors import SpecError, TrainingError
 from edgekit.ingredients import Ingredients
 from edgekit.latency_table import LatencyTable
@@ -15,6 +15,7 @@ from edgekit.progress import Progress
 from edgekit.pruning.knapsack import choose
 from edgekit.recipe import Recipe
 from edgekit.shipping import Job
+from edgekit.shrinking.checks import check_budget
 from edgekit.shrinking.scores import Line, Times, first_plan, score, time_in_turns
 from edgekit.shrinking.shapes import fitting_shape, groups_of, options_for
 from edgekit.shrinking.steps import NEAR, Pruned, Search, Step, normal_ms
@@ -83,13 +84,7 @@ def _begin(line: Line) -> Search:
 
     settings, limits = line.settings, line.job.profile.limits
     limit = limits.max_drop_points if settings.max_drop_points is None else settings.max_drop_points
-    if settings.budget_ms is None and settings.ratio is None and limits.p50_ms is None:
-        raise SpecError(
-            "pruning has no budget",
-            found=f"neither pruning.budget_ms nor pruning.ratio, and profile {line.job.profile.name!r} has no p50_ms",
-            allowed="budget_ms = 5.0, or ratio = 0.5 of the unpruned student's",
-            fix="give one of them in [pruning], or --budget MS, or --ratio SHARE",
-        )
+    check_budget(settings, line.job.profile)
     first, task = first_plan(line)
     _check_limit(first, limit)
     assert first.artifact is not None, "first_plan gives candidates that may ship"
@@ -115,7 +110,25 @@ def _begin(line: Line) -> Search:
     given = (settings.budget_ms, settings.ratio and settings.ratio * times.p50_ms)
     budget = min((one for one in given if one is not None), default=limits.p50_ms)
     assert budget is not None, "checked above"
-    return Search(line=line, plan_task=task, first=first, steps=[step], budget_ms=budget, limit_points=limit)
+    return Search(
+        line=line,
+        plan_task=task,
+        first=first,
+        steps=[step],
+        budget_ms=budget,
+        limit_points=limit,
+        notes=_first_notes(line, task, limit),
+    )
+
+
+def _first_notes(line: Line, task: Task, limit: float | None) -> list[str]:
+    """What of the recipe counts for nothing here, in words."""
+    notes = []
+    if limit is not None and line.data.metric is None:
+        notes.append(f"the limit of {limit:g} points is not held: there are no labels to lose points on")
+    if line.settings.table is not None and task.not_measured is None:
+        notes.append(f"this host is the target, so latencies are measured here and {line.settings.table} is not read")
+    return notes
 
 
 def unpruned_table(
@@ -166,8 +179,10 @@ def _run(search: Search) -> str:
         if stopped is not None:
             return stopped
     line.progress("prune", count, count, f"{search.now_ms:.3f} ms")
-    if search.now_ms <= budget * NEAR:
+    if search.now_ms <= budget:
         return "the budget is met"
+    if search.now_ms <= budget * NEAR:
+        return f"the budget is met but for {search.now_ms / budget - 1:.2%}, less than measurements tell apart"
     return f"no shape was found within the budget: {search.now_ms:.3f} ms is the least of {len(search.steps)} steps"
 
 

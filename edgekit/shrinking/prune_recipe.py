@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from edgekit.pipeline import Choices, pruning_job
 from edgekit.progress import Progress, silent
 from edgekit.recipe import Recipe
 from edgekit.recipe_pruning import Pruning
+from edgekit.shrinking.checks import check_budget
 from edgekit.shrinking.loop import prune_student, unpruned_table
 from edgekit.shrinking.report import TABLE_JSON, met, pruning_report, write_pruned
 from edgekit.specs import parse
@@ -62,22 +62,27 @@ def prune_recipe(
 
     Raises:
         SpecError: The recipe has no table ``[pruning]``.
-        EdgeKitError: See :func:`edgekit.shrinking.prune_student`.
+        EdgeKitError: See :func:`edgekit.shrinking.loop.prune_student`.
     """
-    if recipe.pruning is None:
+    settings = recipe.pruning
+    if settings is None:
         raise SpecError(
             "the recipe says nothing of pruning",
             found="no [pruning] table",
             allowed="[pruning] with budget_ms or ratio, or a profile with p50_ms",
             fix="add the table, or --ratio 0.5",
         )
+    if choices.targets:  # what is asked for here counts more than what the recipe says
+        recipe = recipe.model_copy(update={"pruning": settings.model_copy(update={"target": None})})
     job = pruning_job(recipe, base, choices)
+    if not table_only:
+        check_budget(settings, job.profile)
     with locked(out) as steps:
         data, teacher, student = train_models(recipe, base, steps, progress)
         if table_only:
             table = unpruned_table(job, recipe, base, data, teacher, student, steps, progress)
             write_table(table, out / TABLE_JSON)
-            return to_json(replace(table)), MET
+            return to_json(table), ESTIMATED if table.estimated else MET
         pruned = prune_student(job, recipe, base, data, teacher, student, steps, progress)
         write_pruned(pruned, out)
     estimated = pruned.task.not_measured is not None

@@ -27,7 +27,7 @@ def pruning_report(pruned: Pruned) -> dict[str, Any]:
     return {
         "target": line.job.target.name,
         "plan": str(first.candidate.plan) if first.candidate else "",
-        "samples": len(line.judged_on),
+        "samples": None if line.data.metric is None else len(line.judged_on),
         "budget_ms": pruned.budget_ms,
         "budget": _budget(pruned),
         "max_drop_points": pruned.limit_points,
@@ -73,7 +73,8 @@ def write_pruned(pruned: Pruned, out: Path) -> None:
 
 def _budget(pruned: Pruned) -> str:
     settings, first = pruned.line.settings, pruned.steps[0].times
-    if settings.ratio is not None:
+    by_ratio = settings.ratio is not None and pruned.budget_ms == settings.ratio * first.p50_ms
+    if by_ratio:
         return f"{settings.ratio:g} of the unpruned student's {first.p50_ms:.3f} ms"
     if settings.budget_ms is not None:
         return "pruning.budget_ms"

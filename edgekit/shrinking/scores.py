@@ -16,7 +16,6 @@ from edgekit.errors import EdgeKitError, MeasurementError
 from edgekit.ingredients import Ingredients, seen_by
 from edgekit.latency_table import table_load
 from edgekit.making import compile_step, export, measure_step, quantize_step
-from edgekit.metrics import Drop
 from edgekit.planning import plans_for
 from edgekit.profiling.comparison import Ratio
 from edgekit.profiling.measured import Measured
@@ -155,8 +154,7 @@ def first_plan(line: Line) -> tuple[Candidate, Task]:
     """
     fp32 = _exported(line, line.student)
     task = task_for(line, line.student, fp32)
-    engines = (line.settings.engine,) if line.settings.engine else line.job.engines
-    plans = plans_for(line.job.target, engines, line.job.quantization)
+    plans = plans_for(line.job.target, line.job.engines, line.job.quantization)
     candidates = try_plans(fp32, plans, task, line.steps)
     chosen = best(candidates)
     if chosen is None:
@@ -204,11 +202,6 @@ def time_in_turns(new: Artifact, before: Artifact, first: Artifact, task: Task, 
         ratio=ratio_in_turns(found[first.sha256], mine, sides) if first.sha256 != new.sha256 else None,
         faster=shown_faster(found[before.sha256], mine, sides) if before.sha256 != new.sha256 else None,
     )
-
-
-def drop_of(candidate: Candidate) -> Drop | None:
-    """What a candidate lost against the teacher; None where no score is known."""
-    return candidate.proof.drop if candidate.proof else None
 
 
 def _exported(line: Line, model: TrainedModel) -> Artifact:

@@ -1,0 +1,61 @@
+"""What is wrong with a pruning whatever the student is, told before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit._lookup import resolve
+from edgekit._paths import expand_path
+from edgekit.errors import SpecError
+from edgekit.profiling.clock import clock_step_ns
+from edgekit.profiling.host import this_host
+from edgekit.recipe_pruning import Pruning
+from edgekit.shipping import Job
+from edgekit.specs import Profile, mismatch
+from edgekit.table_file import MAKE_ONE, load_table
+
+
+def check_budget(settings: Pruning, profile: Profile) -> None:
+    """Refuses a pruning without a budget, or with one that the clock cannot tell from nothing.
+
+    Raises:
+        SpecError: It is so.
+    """
+    if settings.budget_ms is None and settings.ratio is None and profile.limits.p50_ms is None:
+        raise SpecError(
+            "pruning has no budget",
+            found=f"neither pruning.budget_ms nor pruning.ratio, and profile {profile.name!r} has no p50_ms",
+            allowed="budget_ms = 5.0, or ratio = 0.5 of the unpruned student's",
+            fix="give one of them in [pruning], or --budget MS, or --ratio SHARE",
+        )
+    step_ms = clock_step_ns() / 1e6
+    if settings.budget_ms is not None and settings.budget_ms < step_ms:
+        raise SpecError(
+            "pruning.budget_ms is below the clock's resolution",
+            found=f"{settings.budget_ms:g} ms",
+            allowed=f"{step_ms:.2g} ms or more on this host",
+            fix=f"budgets are in milliseconds: is {settings.budget_ms:g} meant in seconds?",
+        )
+
+
+def check_pruning(settings: Pruning, job: Job, base: Path) -> None:
+    """Refuses a criterion that cannot be imported, and a table of latencies that cannot be used.
+
+    Raises:
+        SpecError: The table is missing, damaged, or of an engine that is no candidate.
+        EdgeKitError: There is no such criterion.
+    """
+    from edgekit.pruning.criteria import CRITERIA
+
+    resolve(settings.criterion, CRITERIA, kind="criterion", base=base, where="pruning.criterion")
+    if settings.table is None or mismatch(job.target, this_host()) is None:
+        return  # what can be measured here is
+    path = expand_path(settings.table, base=base, where="pruning.table", error=SpecError)
+    table = load_table(path)
+    if table.engine not in job.engines:
+        raise SpecError(
+            f"{path}: a latency table of another engine",
+            found=table.engine,
+            allowed=", ".join(job.engines),
+            fix=MAKE_ONE,
+        )
