@@ -221,7 +221,37 @@ def test_the_budget_is_that_of_the_profile_where_none_is_given(line, tmp_path):
 
 def test_of_two_budgets_the_smaller_counts(line, tmp_path):
     assert prune(tmp_path, ratio=0.5, budget_ms=6.5, steps=1).budget_ms == 4.0
-    assert prune(tmp_path, ratio=0.5, budget_ms=3.5, steps=1).budget_ms == 3.5
+    found = prune(tmp_path, ratio=0.5, budget_ms=3.5, steps=1)
+    assert (found.budget_ms, pruning_report(found)["budget"]) == (3.5, "pruning.budget_ms")
+
+
+def test_what_of_the_recipe_counts_for_nothing_is_told(line, tmp_path):
+    found = prune(tmp_path, ratio=0.75, max_drop_points=1.0, table="of_a_device.json")
+    assert any("the limit of 1 points is not held: there are no labels" in note for note in found.notes)
+    assert any("of_a_device.json is not read" in note for note in found.notes)
+    assert pruning_report(found)["samples"] is None
+
+
+def test_a_budget_that_is_missed_by_less_than_can_be_told_is_said_to_be(line, tmp_path):
+    found = prune(tmp_path, budget_ms=5.96, steps=1)
+    assert left(found) == [(8, True), (6, True)]
+    assert found.stopped == "the budget is met but for 0.67%, less than measurements tell apart"
+    assert met(found)
+
+
+def test_the_engine_of_the_job_counts_that_the_command_line_may_have_named(line, tmp_path):
+    from edgekit.shrinking import scores
+
+    with pytest.MonkeyPatch.context() as patch:
+        asked = []
+        patch.setattr(scores, "_exported", lambda line, model: None)
+        patch.setattr(scores, "task_for", lambda *args: make_task())
+        patch.setattr(scores, "plans_for", lambda target, engines, settings: asked.append(engines) or [])
+        patch.setattr(scores, "try_plans", lambda *args: [candidate(0.0, "8")])
+        patch.setattr(scores, "best", lambda candidates: candidates[0])
+        patch.setattr(loop, "first_plan", scores.first_plan)
+        prune(tmp_path, budget_ms=9.0, engine="openvino")
+    assert asked == [("null",)]
 
 
 def test_a_student_within_the_budget_stays_whole(line, tmp_path):

@@ -61,7 +61,8 @@ def test_the_table_was_measured_and_says_what_a_block_saves(report):
 def test_it_shows_a_table_within_80_columns_and_says_where_all_is(ran, report, project):
     assert max(len(line) for line in ran.stdout.splitlines() if str(project) not in line) <= 80
     assert f"picture: {project / 'out' / 'pruning.html'}" in ran.stdout.replace("\n", "")
-    assert "next: edgekit deploy" in ran.stdout
+    deploy = f"next: edgekit deploy {project} --engine onnxruntime --out {project / 'out'}"
+    assert deploy in ran.stdout  # with the same choices, or another pruning would ship
     assert re.search(r"moves? ", ran.stderr)  # what is about to be measured is forecast
 
 
@@ -126,6 +127,9 @@ def test_a_table_alone_is_measured_for_a_student_that_is_pruned_elsewhere(projec
     [
         (["--ratio", "1.5"], r"--ratio: .*ratio"),
         (["--budget", "-1"], r"--budget: .*budget_ms"),
+        (["--budget", "1e-9"], r"budget_ms is below the clock's resolution"),
+        (["--set", "pruning.keep=['nothing']"], r"keep names no layer of Net(.|\n)*'nothing'"),
+        (["--set", "pruning.criterion=nowhere_at_all:own"], r"nowhere_at_all"),
         (["--set", "pruning.criterion=tailor"], r"criterion 'tailor'(.|\n)*taylor"),
         (["--set", "pruning.blocks=false", "--set", "pruning.channels=false"], r"blocks or channels"),
         (["--set", "pruning.train.generations=2"], r"no train.generations"),
