@@ -18,7 +18,7 @@ from edgekit.shipping import Job
 from edgekit.shrinking.checks import check_budget
 from edgekit.shrinking.scores import Line, Times, first_plan, score, time_in_turns
 from edgekit.shrinking.shapes import fitting_shape, groups_of, options_for
-from edgekit.shrinking.steps import NEAR, Pruned, Search, Step, normal_ms
+from edgekit.shrinking.steps import Pruned, Search, Step, normal_ms
 from edgekit.shrinking.tables import table_of
 from edgekit.teaching import TrainedModel
 
@@ -171,7 +171,7 @@ def _run(search: Search) -> str:
     aims = [start * (budget / start) ** (i / count) for i in range(1, count)]
     least = True
     for aim in [*aims, *[budget] * (1 + MORE_STEPS)]:
-        if search.now_ms <= aim * NEAR:
+        if search.now_ms <= aim * search.near(aim):
             continue
         line.progress("prune", min(len(search.steps), count) - 1, count, f"{search.now_ms:.3f} ms, next {aim:.3f} ms")
         stopped = _step(search, aim, check_budget=least)
@@ -181,8 +181,6 @@ def _run(search: Search) -> str:
     line.progress("prune", count, count, f"{search.now_ms:.3f} ms")
     if search.now_ms <= budget:
         return "the budget is met"
-    if search.now_ms <= budget * NEAR:
-        return f"the budget is met but for {search.now_ms / budget - 1:.2%}, less than measurements tell apart"
     return f"no shape was found within the budget: {search.now_ms:.3f} ms is the least of {len(search.steps)} steps"
 
 
@@ -219,7 +217,7 @@ def _step(search: Search, aim_ms: float, *, check_budget: bool) -> str | None:
         why = "fewer operations are not shown to be faster than the step before"
         search.steps.append(dataclasses.replace(step, why=why))
         return None
-    last = normal_ms(shape.times, search.steps[0].times) <= search.budget_ms * NEAR
+    last = normal_ms(shape.times, search.steps[0].times) <= search.budget_ms
     return _learn(search, step, last=last)
 
 

@@ -10,7 +10,7 @@ from edgekit.disk import PARTIAL, filled, whole
 from edgekit.latency_table import LatencyTable, write_table
 from edgekit.models import save_weights
 from edgekit.shrinking.scores import Times
-from edgekit.shrinking.steps import NEAR, Pruned, Step, normal_ms
+from edgekit.shrinking.steps import Pruned, Step, normal_ms
 from edgekit.steps import replace_folder
 
 PRUNING_JSON = "pruning.json"
@@ -44,7 +44,7 @@ def pruning_report(pruned: Pruned) -> dict[str, Any]:
 
 def met(pruned: Pruned) -> bool:
     """Whether the last step that is kept is within the budget, by its median."""
-    return normal_ms(pruned.best.times, pruned.steps[0].times) <= pruned.budget_ms * NEAR
+    return normal_ms(pruned.best.times, pruned.steps[0].times) <= pruned.budget_ms
 
 
 def write_pruned(pruned: Pruned, out: Path) -> None:

@@ -221,6 +221,7 @@ def _shrunk(search: Search, options: Options, aim_ms: float) -> tuple[Module, li
     """A copy of the student with less in it, the changes in order and in words, and what it takes by the table."""
     from edgekit.pruning.changes import apply_change
 
+    most_us = aim_ms * search.near(aim_ms) * 1e3
     line, aim_us, part_us = search.line, aim_ms * 1e3, PART * search.steps[0].times.p50_ms * 1e3
     module, model = _copy(search.now.model), search.now.model
     changes: list[Change] = []
@@ -235,9 +236,9 @@ def _shrunk(search: Search, options: Options, aim_ms: float) -> tuple[Module, li
         )
         changes.append(change)
         model = _as_model(line, module)
-        if left_us <= aim_us * NEAR:
+        if left_us <= most_us:
             left_us = normal_ms(_shape_times(search, model, left_us), search.steps[0].times) * 1e3
-            if left_us <= aim_us * NEAR:
+            if left_us <= most_us:
                 return module, changes, said, left_us
         try:
             groups, notes = groups_of(line, model)

@@ -14,7 +14,7 @@ from edgekit.teaching import TrainedModel
 if TYPE_CHECKING:
     from edgekit.pruning.changes import Change
 
-NEAR = 1.01  # times its aim that a step may take
+NEAR = 1.01  # times its aim that a step on the way may take
 
 
 def normal_ms(times: Times, first: Times) -> float:
@@ -107,3 +107,7 @@ class Search:
     def now_ms(self) -> float:
         """The median of the student as it stands."""
         return normal_ms(self.now.times, self.steps[0].times)
+
+    def near(self, aim_ms: float) -> float:
+        """Times an aim that a step may take; the budget itself is not exceeded."""
+        return NEAR if aim_ms > self.budget_ms else 1.0

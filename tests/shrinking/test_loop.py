@@ -232,10 +232,9 @@ def test_what_of_the_recipe_counts_for_nothing_is_told(line, tmp_path):
     assert pruning_report(found)["samples"] is None
 
 
-def test_a_budget_that_is_missed_by_less_than_can_be_told_is_said_to_be(line, tmp_path):
+def test_the_budget_is_not_exceeded_however_little(line, tmp_path):
     found = prune(tmp_path, budget_ms=5.96, steps=1)
-    assert left(found) == [(8, True), (6, True)]
-    assert found.stopped == "the budget is met but for 0.67%, less than measurements tell apart"
+    assert left(found) == [(8, True), (5, True)]
     assert met(found)
 
 
