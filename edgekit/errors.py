@@ -12,6 +12,7 @@ The command line prints it without a traceback and exits with ``exit_code``.
     ├── ModelError           a model or its weights cannot be loaded
     │   ├── ExportError      … cannot cross to ONNX
     │   └── TrainingError    … cannot be trained
+    │       └── Diverged     … and what it learnt until then was good
     ├── EngineError          an engine refused or failed
     │   └── EngineMissing    … is not installed, or its hardware is not here
     ├── FeedError            a wrong input name, dtype or shape given to a session
@@ -94,6 +95,10 @@ class ExportError(ModelError):
 
 class TrainingError(ModelError):
     """Training cannot start or cannot go on."""
+
+
+class Diverged(TrainingError):
+    """A training's loss or outputs are finite no more."""
 
 
 class EngineError(EdgeKitError):

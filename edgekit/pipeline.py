@@ -44,7 +44,7 @@ from edgekit.teaching import (
     TrainedModel,
     import_onnx,
 )
-from edgekit.trained_int8 import TrainedInt8, check_qat, reported, train_int8, untrained
+from edgekit.trained_int8 import Outcome, check_qat, reported, train_int8, untrained
 from edgekit.verdict import check_clock
 
 # Of several targets the worst counts: an error, then a limit not met, then a question left open.
@@ -282,10 +282,11 @@ def _cross(recipe: Recipe, student: TrainedModel, data: Ingredients, steps: Path
     return artifact
 
 
-def _deploy_target(job: Job, run: Run, trained: TrainedInt8 | None, out: Path) -> dict[str, Any]:
+def _deploy_target(job: Job, run: Run, trained: Outcome | None, out: Path) -> dict[str, Any]:
     """Tries every plan of one target, bundles the best at ``out``, and reports."""
     task = make_task(job, run)
     candidates, trials = _candidates(job, run, task, trained)
+    candidates += trained.failed if trained else []
     settled = settle(candidates, trials)
     shipped = best(candidates, settled)
     why = why_it_ships(job, candidates, shipped, task, settled) + untrained(job, run.recipe)
@@ -309,7 +310,7 @@ def _deploy_target(job: Job, run: Run, trained: TrainedInt8 | None, out: Path) -
     )
 
 
-def _candidates(job: Job, run: Run, task: Task, trained: TrainedInt8 | None) -> tuple[list[Candidate], list[Trial]]:
+def _candidates(job: Job, run: Run, task: Task, trained: Outcome | None) -> tuple[list[Candidate], list[Trial]]:
     """The candidates of a target, measured and judged; and what ``auto`` tried on the way."""
     settings, made = job.quantization, trained.candidates if trained else []
     if settings.precision == "auto" and task.calibration is None:

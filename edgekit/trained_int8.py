@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgekit.artifact import Artifact, hash_json
 from edgekit.backends import load_backend
+from edgekit.candidate import Candidate
 from edgekit.data import Samples
-from edgekit.errors import DataError, SpecError
+from edgekit.errors import DataError, Diverged, SpecError
 from edgekit.ingredients import seen_by
 from edgekit.lessons import train_student
 from edgekit.making import export_trained
@@ -51,6 +52,37 @@ class TrainedInt8:
     def candidates(self) -> list[tuple[Plan, Artifact]]:
         """The plans with what they deploy."""
         return [(plan, self.artifact) for plan in self.plans]
+
+    @property
+    def failed(self) -> list[Candidate]:
+        """None of them."""
+        return []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DivergedInt8:
+    """A training in int8 that diverged: its plans are rows of the report, and other candidates go on.
+
+    Attributes:
+        plans: How it would have been deployed.
+        failure: What became of it.
+    """
+
+    plans: tuple[Plan, ...]
+    failure: str
+
+    @property
+    def candidates(self) -> list[tuple[Plan, Artifact]]:
+        """There is nothing to deploy."""
+        return []
+
+    @property
+    def failed(self) -> list[Candidate]:
+        """The plans with why they failed."""
+        return [Candidate(plan=plan, failure=self.failure) for plan in self.plans]
+
+
+Outcome = TrainedInt8 | DivergedInt8
 
 
 def check_qat(recipe: Recipe, jobs: Sequence[Job]) -> None:
@@ -92,7 +124,7 @@ def method_of(settings: Qat) -> str:
     return "qat" if settings.weight_bits == 8 else "qat-w4"
 
 
-def train_int8(job: Job, run: Run, base: Path) -> TrainedInt8 | None:
+def train_int8(job: Job, run: Run, base: Path) -> Outcome | None:
     """Trains the student of a recipe as it will compute in int8 on a target; None where that is not asked for.
 
     It begins with the ranges of static int8. Those weights are scored as an epoch 0, so what is kept does no worse on
@@ -105,7 +137,7 @@ def train_int8(job: Job, run: Run, base: Path) -> TrainedInt8 | None:
 
     Raises:
         DataError: There are no calibration samples, or samples that cannot be trained on.
-        TrainingError: The student cannot be made ready, or the training fails.
+        TrainingError: The student cannot be made ready, or the training cannot begin.
         EdgeKitError: The outcome cannot be exported.
     """
     settings = run.recipe.qat
@@ -120,15 +152,18 @@ def train_int8(job: Job, run: Run, base: Path) -> TrainedInt8 | None:
     run.progress("prepare for training in int8", 1, 1)
     teacher = run.student if settings.teacher == "student" else run.teacher
     own = run.recipe.model_copy(update={"distillation": _without_labels(settings, run)})
-    model = train_student(
-        own, ready, [teacher], run.data, base, run.steps, run.progress, "qat", score_first=True, hold_zeros=True
-    )
-    artifact = export_trained(cast("GraphModule", model.module), model.sha256, seen.test, run.steps)
-    plans = [
+    plans = tuple(
         Plan(engine=engine, precision="int8", method=method_of(settings), scheme=scheme)
         for engine in _engines(settings, job)
-    ]
-    return TrainedInt8(model=model, artifact=artifact, plans=tuple(plans), calibration=len(seen.calibration))
+    )
+    try:
+        model = train_student(
+            own, ready, [teacher], run.data, base, run.steps, run.progress, "qat", score_first=True, hold_zeros=True
+        )
+    except Diverged as exc:
+        return DivergedInt8(plans=plans, failure=str(exc))
+    artifact = export_trained(cast("GraphModule", model.module), model.sha256, seen.test, run.steps)
+    return TrainedInt8(model=model, artifact=artifact, plans=plans, calibration=len(seen.calibration))
 
 
 def _engines(settings: Qat, job: Job) -> list[str]:
@@ -173,11 +208,11 @@ def _without_labels(settings: Qat, run: Run) -> Qat:
     return settings.model_copy(update={"soft_weight": 1.0})
 
 
-def reported(jobs: Sequence[Job], made: Sequence[TrainedInt8 | None], settings: Qat | None) -> dict[str, Any]:
+def reported(jobs: Sequence[Job], made: Sequence[Outcome | None], settings: Qat | None) -> dict[str, Any]:
     """How the students were trained in int8, as a report keeps it: under ``qat``, or nothing where none was."""
     found: dict[str, dict[str, Any]] = {}
     for job, one in zip(jobs, made, strict=True):
-        if one is None or settings is None:
+        if not isinstance(one, TrainedInt8) or settings is None:
             continue
         entry = found.setdefault(one.model.sha256, {"targets": [], **_entry(one, settings)})
         entry["targets"].append(job.target.name)

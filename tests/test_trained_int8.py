@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 
 from edgekit.artifact import load_artifact
 from edgekit.candidate import prepare
-from edgekit.errors import EngineError, ModelError, TrainingError
+from edgekit.errors import EngineError, ModelError
 from edgekit.pipeline import Choices, deploy
 from edgekit.quantization.schemes import Plan
 from edgekit.reporting.report import load_report
@@ -162,11 +162,17 @@ def test_a_rate_that_destroys_it_leaves_what_calibration_gave(run, tmp_path):
     assert all((values == 1).all() for name, values in kept.items() if name.endswith(".ratio"))
 
 
-def test_a_loss_that_is_not_finite_is_an_error_that_names_it(run, tmp_path):
+def test_a_training_that_diverges_is_told_and_what_was_calibrated_ships(run, tmp_path):
     wild = QAT | {"learning_rate": 1e38, "optimizer": "sgd", "warmup": 0.0}
-    with pytest.raises(TrainingError, match="qat: epoch 1, batch"):
-        run(qat=wild)
-    assert not (tmp_path / "run" / "fake").exists()
+    report = run(qat=wild)
+    assert "qat" not in report
+    calibrated, trained = report["targets"][0]["candidates"]
+    assert (calibrated["plan"], calibrated["failure"]) == ("null int8", None)
+    assert trained["plan"] == "null int8 qat"
+    assert "qat: epoch 1, batch" in trained["failure"]
+    assert "lower learning_rate" in trained["failure"]
+    assert (tmp_path / "run" / "fake" / "manifest.json").is_file()
+    assert "qat: epoch 1, batch" in (tmp_path / "run" / "report.md").read_text()
 
 
 def test_the_recipes_teacher_may_teach_it(run):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgekit.data import Samples
 from edgekit.distillation.forward import device_of, evaluating, logits_of, to_torch
-from edgekit.errors import DataError, TrainingError
+from edgekit.errors import DataError, Diverged, TrainingError
 
 
 def count_classes(module: nn.Module, data: Samples) -> int:
@@ -117,7 +117,7 @@ def count_batches(module: nn.Module, count: int, batch_size: int, processes: int
 
 def not_finite(
     where: str, loss: float, inputs: Mapping[str, Tensor], logits: Tensor, checkpoint: Path | None
-) -> TrainingError:
+) -> Diverged:
     """The error of a loss that is not finite, with what is to blame: the batch, the module or the loss.
 
     Args:
@@ -136,4 +136,4 @@ def not_finite(
         found, fix = "the outputs are finite, the loss is not", "lower learning_rate, and check the teacher's outputs"
     if checkpoint is not None and checkpoint.exists():
         found += f"; the last good state is kept in {checkpoint.name}"
-    return TrainingError(f"{where}: the loss is {loss}", found=found, allowed="a finite loss", fix=fix)
+    return Diverged(f"{where}: the loss is {loss}", found=found, allowed="a finite loss", fix=fix)

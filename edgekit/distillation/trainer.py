@@ -47,7 +47,7 @@ from edgekit.distillation.workers import (
     sum_gradients,
     total,
 )
-from edgekit.errors import TrainingError
+from edgekit.errors import Diverged, TrainingError
 from edgekit.models import replace_head
 from edgekit.progress import Progress, silent
 from edgekit.pruning.criteria import sparsity_loss
@@ -174,7 +174,7 @@ def train(
     Raises:
         DataError: Samples are missing, or a label is missing or no class of the module.
         ModelError: There are no BatchNorm scales for ``bn_sparsity``, or no weights for ``sparse``.
-        TrainingError: Settings or data do not fit the module; or the loss is not finite: the best weights are loaded.
+        TrainingError: Settings or data do not fit; Diverged where the loss is not finite: the best weights are loaded.
     """
     if settings.head is not None:
         replace_head(module, settings.head.module, settings.head.classes, seed)
@@ -342,7 +342,7 @@ def _batch(run: _Run, place: Place, indices: Array, share: float) -> Batch:
 def _score(run: _Run, epoch: int) -> Score:
     logits = torch.from_numpy(next(iter(forward(run.scored, run.validation).values())))
     if not torch.isfinite(logits).all():
-        raise TrainingError(
+        raise Diverged(
             f"{run.name}: epoch {epoch}: the outputs on the validation samples have NaN or infinity",
             fix="lower learning_rate, and check the validation samples for NaN",
         )

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from edgekit.candidate import Candidate, Task
-from edgekit.errors import SpecError, TrainingError
+from edgekit.errors import Diverged, SpecError
 from edgekit.ingredients import Ingredients
 from edgekit.latency_table import LatencyTable
 from edgekit.lessons import train_student
@@ -229,7 +229,7 @@ def _learn(search: Search, step: Step, *, last: bool) -> str | None:
     for i, epochs in enumerate(rounds):
         try:
             model = _fine_tuned(search, step.model, epochs, f"pruned-{step.number}" + ("-longer" if i else ""))
-        except TrainingError as exc:
+        except Diverged as exc:
             search.steps.append(dataclasses.replace(step, why=f"fine-tuning failed: {exc.problem}"))
             return f"fine-tuning of step {step.number} failed, and the step before is kept: {exc.problem}"
         step = dataclasses.replace(step, model=model, epochs=step.epochs + epochs)

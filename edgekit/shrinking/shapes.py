@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit import __version__
-from edgekit.artifact import hash_json, read_json, write_json
+from edgekit.artifact import hash_json, read_json, to_json, write_json
 from edgekit.errors import ModelError
 from edgekit.latency_table import notes_of, options_of, overlap_us
 from edgekit.making import tool_versions
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PART = 0.06  # of the unpruned latency, that goes before what the rest loses is asked again
 STEP = 1e-5  # of a budget, in which the knapsack counts: what rounding takes from it is little
 SHAPE = "shape.json"
+SHAPED_BY = {"blocks", "channels", "keep", "criterion", "importance", "samples"}  # settings that a shape hangs on
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -188,9 +189,11 @@ def fitting_shape(search: Search, options: Options, aim_ms: float) -> Shape | No
         "edgekit": __version__,
         "tools": tool_versions("torch", "torch-pruning"),
         "module": now.sha256,
-        "options": {name: [option.name for option in each] for name, each in options.options.items()},
+        "options": to_json(options.options),
         "aim_ms": aim_ms,
-        "settings": line.settings.model_dump(exclude={"train", "last_epochs"}, exclude_defaults=True),
+        "settings": line.settings.model_dump(include=SHAPED_BY),
+        "multiple": line.multiple,
+        "data": [parent.sha256 for parent in line.data.parents],
         "plan": str(search.first.plan),
         "seed": line.recipe.seed,
     }

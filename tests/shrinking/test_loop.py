@@ -16,7 +16,7 @@ from torch import nn
 from edgekit.artifact import to_json
 from edgekit.candidate import Candidate
 from edgekit.checking import Proof
-from edgekit.errors import SpecError, TrainingError
+from edgekit.errors import Diverged, SpecError
 from edgekit.ingredients import Ingredients
 from edgekit.latency_table import LatencyTable, Row
 from edgekit.metrics import Drop
@@ -140,7 +140,7 @@ class Scripted:
         epochs = recipe.distillation.epochs
         self.learnt.append((left_in(model), epochs))
         if self.drops(left_in(model), epochs) is None:
-            raise TrainingError("pruned: the loss is nan")
+            raise Diverged("pruned: the loss is nan")
         return dataclasses.replace(model, sha256=f"{model.sha256} learnt", training={"epochs": epochs})
 
     def score(self, line: Any, model: TrainedModel, plan: Plan) -> Candidate:
