@@ -30,6 +30,7 @@ from edgekit.runtime.numbers import run_batched, snr_db
 
 FOLDER = Path(__file__).parents[2] / "examples" / "cifar10"
 TEXTBOOK = FOLDER / "textbook.toml"
+WHOLE = FOLDER / "whole.toml"
 REAL = pytest.mark.skipif("EDGEKIT_DATA" not in os.environ, reason="needs EDGEKIT_DATA: CIFAR-10")
 # int8 on one engine for another machine: nothing is measured.
 FAST = ["--target", "raspberry-pi-4", "--engine", "onnxruntime", "--precision", "int8"]
@@ -61,7 +62,7 @@ def pictures(tmp_path_factory) -> list[str]:
     return given
 
 
-@pytest.mark.parametrize("recipe", [FOLDER, TEXTBOOK])
+@pytest.mark.parametrize("recipe", [FOLDER, TEXTBOOK, WHOLE])
 def test_the_recipes_and_their_profile_are_found_and_right(recipe):
     recipe = load_recipe(recipe)
     profile = load_profile(recipe.profile, [FOLDER])
@@ -71,6 +72,15 @@ def test_the_recipes_and_their_profile_are_found_and_right(recipe):
     assert recipe.distillation.augmentation.crop == 4
     assert profile.limits.max_drop_points is not None
     assert profile.load.min_count >= 700
+
+
+def test_the_whole_path_distils_prunes_and_trains_in_int8():
+    recipe, first = load_recipe(WHOLE), load_recipe(FOLDER)
+    assert (recipe.data, recipe.input, recipe.teacher) == (first.data, first.input, first.teacher)
+    assert recipe.student.depth is not None
+    assert recipe.pruning.ratio is not None
+    assert recipe.pruning.train.augmentation.views is not None, "or the teacher is asked anew in every epoch"
+    assert recipe.qat is not None
 
 
 def test_both_recipes_read_the_same_data():
