@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from tiny_pruning import RECIPE, write_striped
+from tiny_pruning import BLOCKS_ALONE, write_striped
 from tiny_recipe import edgekit_process
 
 from edgekit.artifact import read_json
@@ -20,7 +20,7 @@ MET, MISSED, UNDECIDED = 0, 3, 4
 def out(tmp_path_factory):
     """The recipe deployed once."""
     project = write_striped(tmp_path_factory.mktemp("whole") / "project")
-    recipe = RECIPE.replace("[pruning]\n", STUDENT).replace('precision = "fp32"', 'precision = "int8"')
+    recipe = BLOCKS_ALONE.replace("[pruning]\n", STUDENT).replace('precision = "fp32"', 'precision = "int8"')
     (project / "edgekit.toml").write_text(recipe)
     ran = edgekit_process("deploy", project, "--engine", "onnxruntime", "--out", project / "out")
     assert ran.returncode in (MET, MISSED, UNDECIDED), ran.stderr

@@ -67,6 +67,9 @@ precision = "fp32"
 """
 
 
+BLOCKS_ALONE = RECIPE.replace("[pruning]\n", "[pruning]\nchannels = false\n")  # one move to measure instead of ten
+
+
 def write_striped(folder: Path) -> Path:
     """Writes the recipe, its network, its data and its profiles into ``folder``."""
     write_project(folder)
