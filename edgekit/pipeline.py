@@ -39,6 +39,7 @@ from edgekit.shipping import Job, Run, exit_code_of, ship, why_it_ships
 from edgekit.shrinking.checks import check_budget, check_pruning
 from edgekit.shrinking.loop import prune_student
 from edgekit.shrinking.report import pruning_report
+from edgekit.shrinking.scores import Line
 from edgekit.steps import locked
 from edgekit.teaching import (
     TrainedModel,
@@ -132,7 +133,18 @@ def make_run(
     data, teacher, student = train_models(recipe, base, steps, progress)
     pruned, unpruned = None, student
     if job is not None:
-        pruned = prune_student(job, recipe, base, data, teacher, student, steps, progress)
+        pruned = prune_student(
+            Line(
+                recipe=recipe,
+                job=job,
+                base=base,
+                data=data,
+                teacher=teacher,
+                student=student,
+                steps=steps,
+                progress=progress,
+            )
+        )
         student = pruned.best.model
     fp32 = _cross(recipe, student, seen_by(data, student.inputs), steps, progress)
     return Run(

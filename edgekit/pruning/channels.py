@@ -199,15 +199,11 @@ def as_parameters(module: nn.Module) -> Iterator[None]:
 
 
 class _Closed(torch.autograd.Function):
-    """What a recurrent layer gives, as one operation on what it takes."""
+    """What a recurrent layer gives, as one operation on what it takes; for tracing alone, so it has no ``backward``."""
 
     @staticmethod
     def forward(ctx: Any, given: Tensor, *taken: Tensor) -> Tensor:
         return given.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        raise NotImplementedError("only for tracing")
 
 
 @contextmanager

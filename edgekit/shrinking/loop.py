@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from pathlib import Path
 
 from edgekit.candidate import Candidate, Task
 from edgekit.errors import Diverged, SpecError
-from edgekit.ingredients import Ingredients
 from edgekit.latency_table import LatencyTable
 from edgekit.lessons import train_student
-from edgekit.progress import Progress
 from edgekit.pruning.knapsack import choose
-from edgekit.recipe import Recipe
-from edgekit.shipping import Job
 from edgekit.shrinking.checks import check_budget
 from edgekit.shrinking.scores import Line, Times, first_plan, score, time_in_turns
 from edgekit.shrinking.shapes import fitting_shape, groups_of, options_for
@@ -26,16 +21,7 @@ NOTHING_LEFT = "nothing that is left to leave out is shown to make it faster"
 MORE_STEPS = 2  # beyond those of the recipe, where latencies did not add up
 
 
-def prune_student(
-    job: Job,
-    recipe: Recipe,
-    base: Path,
-    data: Ingredients,
-    teacher: TrainedModel,
-    student: TrainedModel,
-    steps: Path,
-    progress: Progress,
-) -> Pruned:
+def prune_student(line: Line) -> Pruned:
     """Leaves blocks and channels out of a student until it meets a latency budget.
 
     Every step: what each possible move costs in loss and saves in latency, on the target's own engine; the shape that
@@ -45,14 +31,7 @@ def prune_student(
     is long is a step that is found again, so a run that was killed goes on.
 
     Args:
-        job: The target.
-        recipe: Has a table ``[pruning]``.
-        base: The recipe's folder.
-        data: Its data.
-        teacher: The recipe's teacher.
-        student: What is pruned; it stays as it is.
-        steps: Root of the step folders.
-        progress: Told of every step.
+        line: The recipe, which has a table ``[pruning]``, its data and its models; the student stays as it is.
 
     Raises:
         SpecError: There is no budget, it is below what the smallest network takes, or the accuracy limit is broken
@@ -60,9 +39,6 @@ def prune_student(
         EdgeKitError: The student cannot be pruned, made or measured.
     """
     began = time.perf_counter()
-    line = Line(
-        recipe=recipe, job=job, base=base, data=data, teacher=teacher, student=student, steps=steps, progress=progress
-    )
     search = _begin(line)
     stopped = _run(search)
     return Pruned(
@@ -102,7 +78,7 @@ def _begin(line: Line) -> Search:
         said=(),
         times=times,
         candidate=first,
-        macs=macs_of(line.student.module, line.inputs()),
+        macs=macs_of(line.student.module, line.inputs),
         epochs=0,
         kept=True,
         why="unpruned",
@@ -131,23 +107,11 @@ def _first_notes(line: Line, task: Task, limit: float | None) -> list[str]:
     return notes
 
 
-def unpruned_table(
-    job: Job,
-    recipe: Recipe,
-    base: Path,
-    data: Ingredients,
-    teacher: TrainedModel,
-    student: TrainedModel,
-    steps: Path,
-    progress: Progress,
-) -> LatencyTable:
-    """What each move of the unpruned student saves; arguments and errors as of :func:`prune_student`."""
-    line = Line(
-        recipe=recipe, job=job, base=base, data=data, teacher=teacher, student=student, steps=steps, progress=progress
-    )
+def unpruned_table(line: Line) -> LatencyTable:
+    """What each move of the unpruned student saves; errors as of :func:`prune_student`."""
     first, task = first_plan(line)
-    groups, _ = groups_of(line, student)
-    return table_of(line, student, groups, first.plan, task, None)
+    groups, _ = groups_of(line, line.student)
+    return table_of(line, line.student, groups, first.plan, task, None)
 
 
 def _check_limit(first: Candidate, limit: float | None) -> None:
@@ -208,7 +172,7 @@ def _step(search: Search, aim_ms: float, *, check_budget: bool) -> str | None:
         said=shape.said,
         times=shape.times,
         candidate=None,
-        macs=macs_of(shape.model.module, line.inputs()),
+        macs=macs_of(shape.model.module, line.inputs),
         epochs=0,
         kept=False,
         why="",

@@ -16,6 +16,7 @@ from edgekit.recipe_pruning import Pruning
 from edgekit.shrinking.checks import check_budget
 from edgekit.shrinking.loop import prune_student, unpruned_table
 from edgekit.shrinking.report import TABLE_JSON, met, pruning_report, write_pruned
+from edgekit.shrinking.scores import Line
 from edgekit.specs import parse
 from edgekit.steps import locked
 
@@ -79,11 +80,21 @@ def prune_recipe(
         check_budget(settings, job.profile)
     with locked(out) as steps:
         data, teacher, student = train_models(recipe, base, steps, progress)
+        line = Line(
+            recipe=recipe,
+            job=job,
+            base=base,
+            data=data,
+            teacher=teacher,
+            student=student,
+            steps=steps,
+            progress=progress,
+        )
         if table_only:
-            table = unpruned_table(job, recipe, base, data, teacher, student, steps, progress)
+            table = unpruned_table(line)
             write_table(table, out / TABLE_JSON)
             return to_json(table), ESTIMATED if table.estimated else MET
-        pruned = prune_student(job, recipe, base, data, teacher, student, steps, progress)
+        pruned = prune_student(line)
         write_pruned(pruned, out)
     estimated = pruned.task.not_measured is not None
     return pruning_report(pruned), MISSED if not met(pruned) else ESTIMATED if estimated else MET

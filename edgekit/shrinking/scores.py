@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 BATCH = 64  # samples that a loss or a criterion is computed on at once
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)  # without slots: two of its properties are kept
 class Line:
     """What all steps of one pruning share.
 
@@ -77,6 +78,7 @@ class Line:
         """What widths are a multiple of."""
         return self.settings.multiple or self.job.target.channel_multiple or 1
 
+    @cached_property
     def inputs(self) -> dict[str, Tensor]:
         """Two training samples, on which a module is traced."""
         import torch
@@ -87,6 +89,7 @@ class Line:
         assert samples is not None  # likewise
         return to_torch(samples.tensors(np.arange(min(2, len(samples)))), torch.device("cpu"))
 
+    @cached_property
     def evidence(self) -> Evidence:
         """Training samples with labels, as the data have them; where one has none, the unpruned student's class."""
         import torch

@@ -15,7 +15,7 @@ from edgekit.making import tool_versions
 from edgekit.models import class_sources, count_parameters, state_hash
 from edgekit.pruning.knapsack import Option, choose
 from edgekit.shrinking.scores import Line, Times, compiled, time_in_turns
-from edgekit.shrinking.steps import NEAR, Search, normal_ms
+from edgekit.shrinking.steps import Search, normal_ms
 from edgekit.shrinking.tables import table_of
 from edgekit.steps import run_step
 from edgekit.table_file import TABLE_FILE, load_table, write_table
@@ -52,35 +52,23 @@ class Options:
     overlap_us: float
     notes: tuple[str, ...]
 
-    def within(self, budget_us: float) -> Change | None:
-        """The moves that keep most within a budget, or as near to it as there are moves; None where none is left.
+    def within(self, budget_us: float) -> tuple[Change, float] | None:
+        """The moves that keep most within a budget, or as near to it as there are moves, and what they save.
 
-        Everything may be left out that is in the table; what is not worth its time goes first.
+        Returns:
+            None where no move is left.
         """
         from edgekit.pruning.changes import merged
 
         least_us = sum(min(option.cost_us for option in each) for each in self.options.values())
-        budget_us = max(budget_us + self.overlap_us, least_us * NEAR)
-        chosen = choose(self.options, budget_us, step_us=budget_us * STEP)
-        moves = {group.name: {move.name: move.change for move in group.moves} for group in self.groups}
-        picked = [moves[name][one.name] for name, one in chosen.options.items() if one.name in moves.get(name, {})]
-        return merged(picked) if picked else None
-
-    def saved_us(self, change: Change) -> float:
-        """What the moves of a change save by the table."""
-        saved = 0.0
-        for group in self.groups:
-            of_group = {option.name: option for option in self.options.get(group.name, ())}
-            for move in group.moves:
-                if move.name in of_group and _holds(change, move.change):
-                    saved += max(option.cost_us for option in of_group.values()) - of_group[move.name].cost_us
-        return saved
-
-
-def _holds(change: Change, other: Change) -> bool:
-    """Whether one change has all that another one asks for."""
-    blocks = all(set(numbers) <= set(change.blocks.get(path, ())) for path, numbers in other.blocks.items())
-    return blocks and all(change.widths.get(path) == width for path, width in other.widths.items())
+        budget_us = max(budget_us + self.overlap_us, least_us * (1 + STEP * len(self.options)))
+        chosen = choose(self.options, budget_us, step_us=budget_us * STEP).options
+        moves = {(group.name, move.name): move.change for group in self.groups for move in group.moves}
+        picked = [(name, one) for name, one in chosen.items() if (name, one.name) in moves]
+        if not picked:
+            return None
+        saved_us = sum(max(option.cost_us for option in self.options[name]) - one.cost_us for name, one in picked)
+        return merged(moves[name, one.name] for name, one in picked), saved_us
 
 
 def groups_of(line: Line, model: TrainedModel) -> tuple[list[MoveGroup], list[str]]:
@@ -91,13 +79,13 @@ def groups_of(line: Line, model: TrainedModel) -> tuple[list[MoveGroup], list[st
     assert model.module is not None
     return find_moves(
         model.module,
-        line.inputs(),
+        line.inputs,
         blocks=settings.blocks,
         channels=settings.channels,
         multiple=line.multiple,
         keep=settings.keep,
         criterion=settings.criterion,
-        evidence=line.evidence(),
+        evidence=line.evidence,
         base=line.base,
     )
 
@@ -135,9 +123,9 @@ def _options(
     assert model.module is not None
     worth = worth_of(
         model.module,
-        line.inputs(),
+        line.inputs,
         groups,
-        line.evidence(),
+        line.evidence,
         criterion=line.settings.criterion,
         by=line.settings.importance,
         base=line.base,
@@ -213,7 +201,7 @@ def fitting_shape(search: Search, options: Options, aim_ms: float) -> Shape | No
         return None
     module = _copy(now)
     for change in changes:
-        apply_change(module, line.inputs(), change)
+        apply_change(module, line.inputs, change)
     load_weights(module, folder / "model.safetensors", where="pruning")
     model = _as_model(line, module)
     times = _shape_times(search, model, found["predicted_us"])
@@ -230,12 +218,12 @@ def _shrunk(search: Search, options: Options, aim_ms: float) -> tuple[Module, li
     changes: list[Change] = []
     said: list[str] = []
     while True:
-        change, options = _next(search, model, options, max(aim_us, options.whole_us - part_us))
-        if change is None:
+        part, options = _next(search, model, options, max(aim_us, options.whole_us - part_us))
+        if part is None:
             return module, changes, said, options.whole_us
-        left_us = options.whole_us - options.saved_us(change)
+        change, left_us = part[0], options.whole_us - part[1]
         said += apply_change(
-            module, line.inputs(), change, criterion=line.settings.criterion, evidence=line.evidence(), base=line.base
+            module, line.inputs, change, criterion=line.settings.criterion, evidence=line.evidence, base=line.base
         )
         changes.append(change)
         model = _as_model(line, module)
@@ -251,11 +239,13 @@ def _shrunk(search: Search, options: Options, aim_ms: float) -> tuple[Module, li
         options = _options(line, model, groups, search.table, left_us, notes)
 
 
-def _next(search: Search, model: TrainedModel, options: Options, goal_us: float) -> tuple[Change | None, Options]:
+def _next(
+    search: Search, model: TrainedModel, options: Options, goal_us: float
+) -> tuple[tuple[Change, float] | None, Options]:
     """The next part of what goes; where the table knows nothing that is left, it learns what was changed meanwhile."""
-    change, table = options.within(goal_us), search.table
-    if change is not None or table is None or {group.alike for group in options.groups} <= {*table.classes}:
-        return change, options
+    part, table = options.within(goal_us), search.table
+    if part is not None or table is None or {group.alike for group in options.groups} <= {*table.classes}:
+        return part, options
     search.table = table_of(search.line, model, options.groups, search.first.plan, search.plan_task, table)
     options = _options(search.line, model, options.groups, search.table, options.whole_us, options.notes)
     return options.within(goal_us), options

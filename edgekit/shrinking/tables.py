@@ -42,7 +42,7 @@ def table_of(
         return known
     assert model.module is not None
     if task.not_measured is None:
-        found = measure_table(model.module, line.inputs(), missing, plan, task, line.steps)
+        found = measure_table(model.module, line.inputs, missing, plan, task, line.steps)
     elif line.settings.table is not None:
         if known is not None:
             return known  # what is alike no more once it was changed has no latency, and stays as it is
@@ -51,7 +51,7 @@ def table_of(
     else:
         found = estimate_table(
             model.module,
-            line.inputs(),
+            line.inputs,
             missing,
             task.target,
             plan.precision,

@@ -71,5 +71,8 @@ def test_a_table_for_another_machine_must_be_there_whole_and_of_a_candidate_engi
     check_pruning(Pruning(table="good.json"), job(elsewhere=True), tmp_path)
 
 
-def test_a_table_is_not_looked_at_where_this_host_is_the_target(tmp_path):
+def test_a_table_is_not_looked_at_where_this_host_is_the_target(tmp_path, monkeypatch):
+    read: list[Path] = []
+    monkeypatch.setattr("edgekit.shrinking.checks.load_table", read.append)
     check_pruning(Pruning(table="none.json"), job(), tmp_path)
+    assert read == []

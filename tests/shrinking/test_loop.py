@@ -22,6 +22,7 @@ from edgekit.latency_table import LatencyTable, Row
 from edgekit.metrics import Drop
 from edgekit.profiling.comparison import Ratio
 from edgekit.profiling.host import this_host
+from edgekit.progress import silent
 from edgekit.pruning.criteria import Evidence
 from edgekit.quantization.schemes import Plan
 from edgekit.recipe import Quantization
@@ -93,8 +94,8 @@ class Scripted:
         monkeypatch.setattr(shapes, "table_of", self.table)
         monkeypatch.setattr("edgekit.pruning.worth.worth_of", self.worth)
         monkeypatch.setattr("edgekit.pruning.counting.macs_of", lambda module, inputs: 1000)
-        monkeypatch.setattr(Line, "inputs", lambda line: {"input": torch.zeros(2, 4)})
-        monkeypatch.setattr(Line, "evidence", lambda line: Evidence())
+        monkeypatch.setattr(Line, "inputs", {"input": torch.zeros(2, 4)})
+        monkeypatch.setattr(Line, "evidence", Evidence())
 
     def times(self, left: int) -> Times:
         share = 1 - (8 - left) * self.saves_ms / WHOLE_MS
@@ -178,7 +179,10 @@ def prune(tmp_path: Path, *, limits: dict[str, float] | None = None, **settings:
         engines=("null",),
         quantization=Quantization(),
     )
-    return loop.prune_student(job, recipe, tmp_path, data, model, model, tmp_path, lambda *args: None)
+    line = Line(
+        recipe=recipe, job=job, base=tmp_path, data=data, teacher=model, student=model, steps=tmp_path, progress=silent
+    )
+    return loop.prune_student(line)
 
 
 def left(pruned: Pruned) -> list[tuple[int, bool]]:
