@@ -53,8 +53,7 @@ def prune_recipe(
         base: Its folder.
         out: Folder of the run; a later ``deploy`` into it finds all that was done.
         choices: What narrows the recipe: target, engine, profile.
-        table_only: Only the table of latencies is measured and written, as on a device whose student is pruned
-            elsewhere.
+        table_only: Only the table of latencies is made, as on a device whose student is pruned elsewhere.
         progress: Told of every step.
 
     Returns:
