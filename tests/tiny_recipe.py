@@ -33,7 +33,20 @@ def student():
     return teacher(width=8)
 '''
 
-RECIPE = """
+DATA = """\
+[data]
+train = "train.npz"
+test = "test.npz"
+calibration = 32
+labels = ["flat", "rows", "columns"]
+[input]
+layout = "NHWC"
+scale = 0.00392156862745098
+mean = [0.5]
+std = [0.5]
+"""
+
+RECIPE = f"""
 name = "tiny"
 targets = ["local"]
 profile = "quick.toml"
@@ -49,17 +62,7 @@ model = "tinynets:student"
 epochs = 2
 batch_size = 16
 learning_rate = 0.02
-[data]
-train = "train.npz"
-test = "test.npz"
-calibration = 32
-labels = ["flat", "rows", "columns"]
-[input]
-layout = "NHWC"
-scale = 0.00392156862745098
-mean = [0.5]
-std = [0.5]
-"""
+{DATA}"""
 
 PROFILE = """
 description = "Limits that every machine meets."

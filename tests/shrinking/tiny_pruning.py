@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tiny_recipe import write_project
+from tiny_recipe import DATA, write_project
 
 NETS = '''
 """Residual networks for 12x12 pictures of stripes, whose blocks take most of their time."""
@@ -34,7 +34,7 @@ class Net(nn.Module):
         return self.head(self.blocks(self.stem(x)))
 '''
 
-RECIPE = """
+RECIPE = f"""
 name = "striped"
 targets = ["local"]
 profile = "quick.toml"
@@ -52,17 +52,7 @@ samples = 48
 epochs = 2
 batch_size = 16
 learning_rate = 0.002
-[data]
-train = "train.npz"
-test = "test.npz"
-calibration = 32
-labels = ["flat", "rows", "columns"]
-[input]
-layout = "NHWC"
-scale = 0.00392156862745098
-mean = [0.5]
-std = [0.5]
-[quantization]
+{DATA}[quantization]
 precision = "fp32"
 """
 
