@@ -14,7 +14,7 @@ import numpy as np
 from edgekit.artifact import Array
 from edgekit.errors import MeasurementError, ModelError, SpecError
 
-STEPS = 10_000  # of a budget, where no step is told
+STEPS = 100_000  # of a budget, where no step is told
 MOST_MB = 512.0
 _MB = 1e6
 
@@ -78,7 +78,8 @@ def choose(
     Args:
         groups: Options by group; at least one each.
         budget_us: What all options together may take, in microseconds.
-        step_us: Latency is counted in steps of so many microseconds; None: a ten-thousandth of the budget.
+        step_us: Latency is counted in steps of so many microseconds; None: a hundred-thousandth of the budget, and
+            where only the cheapest options fit, by less than such steps can tell, they are taken.
         most_mb: Most memory of the table, in MB; see :func:`forecast_mb`.
 
     Raises:
@@ -92,7 +93,9 @@ def choose(
     budget, step = _exact(budget_us), _step(budget_us, step_us)
     units = [[math.ceil(_exact(option.cost_us) / step) for option in options] for options in groups.values()]
     capacity = min(math.floor(budget / step), sum(map(max, units)))
-    _check_budget(groups, units, budget, step)
+    _check_budget(groups, budget)
+    if step_us is not None:
+        _check_step(groups, units, budget, step)
     needed_mb = _table_mb(groups, capacity)
     if needed_mb > most_mb:
         raise SpecError(
@@ -101,7 +104,12 @@ def choose(
             allowed=f"at most {most_mb:g} MB",
             fix=f"step_us = {_ceiled(step * _exact(1.01 * needed_mb / most_mb), 2)} or more",
         )
-    picked = _solve(units, [[float(option.importance) for option in options] for options in groups.values()], capacity)
+    if sum(map(min, units)) > capacity:
+        picked = [
+            each.index(min(each, key=lambda option: (option.cost_us, -option.importance))) for each in groups.values()
+        ]
+    else:
+        picked = _solve(units, [[float(option.importance) for option in each] for each in groups.values()], capacity)
     rounding = sum(
         max(unit * step - _exact(option.cost_us) for unit, option in zip(of_group, options, strict=True))
         for of_group, options in zip(units, groups.values(), strict=True)
@@ -197,12 +205,13 @@ def _check_groups(groups: Mapping[str, Sequence[Option]]) -> None:
                 )
 
 
-def _check_budget(
-    groups: Mapping[str, Sequence[Option]], units: Sequence[Sequence[int]], budget: Fraction, step: Fraction
-) -> None:
+def _least(groups: Mapping[str, Sequence[Option]]) -> Fraction:
+    return sum((min(_exact(option.cost_us) for option in options) for options in groups.values()), Fraction(0))
+
+
+def _check_budget(groups: Mapping[str, Sequence[Option]], budget: Fraction) -> None:
     """The cheapest option of every group must fit."""
-    cheapest = (min(_exact(option.cost_us) for option in options) for options in groups.values())
-    least = sum(cheapest, Fraction(0))
+    least = _least(groups)
     if least > budget:
         raise SpecError(
             "the budget is below what the smallest network takes",
@@ -210,11 +219,18 @@ def _check_budget(
             allowed=f"{_ceiled(least, 6)} µs or more: the cheapest option of each of {len(groups)} groups",
             fix="a larger budget, or options that cost less",
         )
+
+
+def _check_step(
+    groups: Mapping[str, Sequence[Option]], units: Sequence[Sequence[int]], budget: Fraction, step: Fraction
+) -> None:
+    """The cheapest options must fit as they are counted."""
     counted = sum(map(min, units)) * step
     if counted > budget:
         raise SpecError(
             "step_us is too coarse for a budget this tight",
-            found=f"the cheapest options, {float(least):g} µs, count as {float(counted):g} in steps of {float(step):g}",
+            found=f"the cheapest options, {float(_least(groups)):g} µs, count as {float(counted):g} in steps of "
+            f"{float(step):g}",
             allowed=f"{float(budget):g} µs",
             fix="a smaller step_us, or one that all costs are multiples of",
         )

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from edgekit.pruning.moves import MoveGroup
 
 PART = 0.06  # of the unpruned latency, that goes before what the rest loses is asked again
-STEP = 1e-5  # of a budget, in which the knapsack counts: what rounding takes from it is little
 SHAPE = "shape.json"
 SHAPED_BY = {"blocks", "channels", "keep", "criterion", "importance", "samples"}  # settings that a shape hangs on
 
@@ -61,8 +60,8 @@ class Options:
         from edgekit.pruning.changes import merged
 
         least_us = sum(min(option.cost_us for option in each) for each in self.options.values())
-        budget_us = max(budget_us + self.overlap_us, least_us * (1 + STEP * len(self.options)))
-        chosen = choose(self.options, budget_us, step_us=budget_us * STEP).options
+        least_us *= 1 + 1e-9  # a sum of floats may be rounded below the sum
+        chosen = choose(self.options, max(budget_us + self.overlap_us, least_us)).options
         moves = {(group.name, move.name): move.change for group in self.groups for move in group.moves}
         picked = [(name, one) for name, one in chosen.items() if (name, one.name) in moves]
         if not picked:

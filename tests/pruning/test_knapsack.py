@@ -163,6 +163,13 @@ def test_a_step_too_coarse_for_the_budget_is_told_apart():
     assert choose(groups, 2.5, step_us=0.1).importance == 2
 
 
+def test_a_budget_that_only_the_cheapest_fit_is_kept_without_a_step_that_tells_them_apart():
+    groups = {name: [option(1, 9, "whole"), option(1 / 3, 1, "third"), option(1 / 3, 2, "better")] for name in "abc"}
+    chosen = choose(groups, 1.0)
+    assert [one.name for one in chosen.options.values()] == ["better"] * 3
+    assert chosen.cost_us <= chosen.budget_us
+
+
 @pytest.mark.parametrize("cost", [-0.001, float("nan"), float("inf"), None, "3"])
 def test_a_cost_that_is_no_latency_is_refused(cost):
     groups = {"a": [option(1, 1)], "b": [option(1, 1), option(cost, 1, "half")]}
