@@ -26,7 +26,8 @@ class Pruning(Strict):
         multiple: Widths that are cut become a multiple of it; None: the target's ``channel_multiple``.
         keep: Paths of layers, or of modules with layers, that keep their channels.
         criterion: Which channels of a layer go: see :data:`edgekit.pruning.criteria.CRITERIA`.
-        importance: What a move costs: the rise of the ``loss`` when it alone is made, or what the ``criterion`` says.
+        importance: What a move costs: the rise of the ``loss`` when it alone is made, what the ``criterion`` says, or
+            what ``share`` of its stage's blocks or of its channels goes (and of equals the one the loss misses least).
         samples: Training samples that losses and criteria are computed on.
         table: A table of latencies that was measured on the device, where the target is not this host.
         last_epochs: Epochs of the last step, which meets the budget, and of one that would else break the accuracy
@@ -45,7 +46,7 @@ class Pruning(Strict):
     multiple: PositiveInt | None = None
     keep: Names = ()
     criterion: str = "taylor"
-    importance: Literal["loss", "criterion"] = "loss"
+    importance: Literal["loss", "criterion", "share"] = "loss"
     samples: PositiveInt = 512
     table: str | None = None
     last_epochs: PositiveInt | None = None

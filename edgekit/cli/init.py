@@ -155,7 +155,7 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #keep = []                        # paths of layers that keep their channels
 #criterion = "taylor"             # which channels go: "l1", "l2", "batchnorm", "taylor", "hessian", "activation",
 #                                # "random" or "module:attr"
-#importance = "loss"              # what a move costs: the rise of the loss, or what the "criterion" says
+#importance = "loss"              # what a move costs: the rise of the loss, what the "criterion" says, or its "share"
 #samples = 512                    # training samples that losses and criteria are computed on
 #table = "latency_table.json"     # measured on the device by `edgekit prune --table-only`, where this host is another
 #last_epochs = 20                 # of the step that meets the budget; default: as of every step

@@ -1,4 +1,4 @@
-"""What each move costs a network in accuracy: the rise of its loss, or what a criterion says goes with it."""
+"""What each move costs a network in accuracy: the rise of its loss, what a criterion says goes, or its share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from edgekit.pruning.moves import MoveGroup
 from edgekit.pruning.scores import Scored, Scoring, check, look, remembered
 from edgekit.pruning.zeroing import can_be_zeroed, zeroed
 
+_TIE = 1e-3  # of what a move costs: orders equals, and nothing else
 Worth = dict[str, dict[str, float]]
 """By group, by move: how much is lost when this move alone is made."""
 
@@ -51,7 +53,7 @@ def worth_of(
         criterion: By which channels are dropped, as of :func:`edgekit.pruning.structured.prune_channels`.
         by: A key of :data:`BY`. ``loss``: by how much the mean of the loss over the batches rises, in evaluation mode;
             infinite where the loss is no longer finite. ``criterion``: the sum of the criterion over what goes, a block
-            counting for all its layers.
+            counting for all its layers. ``share``: what share of its list of blocks, or of its channels, goes.
         base: The recipe's folder, whose modules are importable.
         progress: Told move by move.
 
@@ -139,7 +141,39 @@ def by_criterion(
     return _each(groups, gone, progress)
 
 
-BY: Mapping[str, Callable[..., Worth]] = {"loss": by_loss, "criterion": by_criterion}
+def by_share(
+    module: nn.Module, inputs: Mapping[str, Tensor], groups: Sequence[MoveGroup], scoring: Scoring, progress: Progress
+) -> Worth:
+    """The share of its list of blocks, or of its channels, that goes; among equals more where the loss rises more.
+
+    The rise of the loss before anything was learnt anew says which block of a stage is missed least, but little of how
+    many each stage can do without once the network has learnt again.
+    """
+    rises = by_loss(module, inputs, groups, scoring, progress)
+    order = sorted({rise for of_group in rises.values() for rise in of_group.values()})
+    place = {rise: number / len(order) for number, rise in enumerate(order)}
+    counts = {
+        path: len(each.importance)
+        for each in _scored(module, inputs, groups, replace(scoring, criterion="l2"))
+        if each.importance is not None
+        for path in each.coupled.givers
+    }
+
+    def gone(change: Change) -> float:
+        blocks = math.fsum(
+            len(n) / len(list(module.get_submodule(path).children())) for path, n in change.blocks.items()
+        )
+        return blocks + math.fsum(1 - width / counts[path] for path, width in change.widths.items())
+
+    return {
+        group.name: {
+            move.name: gone(move.change) * (1 + _TIE * place[rises[group.name][move.name]]) for move in group.moves
+        }
+        for group in groups
+    }
+
+
+BY: Mapping[str, Callable[..., Worth]] = {"loss": by_loss, "criterion": by_criterion, "share": by_share}
 
 
 def _each(groups: Sequence[MoveGroup], worth: Callable[[Change], float], progress: Progress) -> Worth:

@@ -71,6 +71,23 @@ def test_by_the_criterion_it_is_the_sum_of_what_goes():
     assert found["1"] == pytest.approx(blocks["layer1", 2] + blocks["layer1", 3] + gone)
 
 
+def test_by_the_share_it_is_how_much_of_a_stage_goes_and_equals_are_told_apart_by_the_loss():
+    net, inputs = make_net("resnet")
+    groups = moves(
+        *(Change(blocks={"layer1": (i,)}) for i in (1, 2, 3)),
+        Change(blocks={"layer2": (1,)}),
+        Change(blocks={"layer1": (2, 3)}, widths={"layer2.1.conv1": 4}),
+    )
+    found = worth_of(net, inputs, groups, two_batches(), by="share")["all"]
+    rises = worth_of(net, inputs, groups, two_batches())["all"]
+    first, second = len(net.layer1), len(net.layer2)
+    shares = [1 / first, 1 / first, 1 / first, 1 / second, 2 / first + 12 / 16]
+    assert [*found.values()] == pytest.approx(shares, rel=1e-3)
+    alike = sorted("012", key=found.__getitem__)
+    assert alike == sorted("012", key=rises.__getitem__)
+    assert len({found[name] for name in alike}) == 3
+
+
 def test_heads_lose_the_same_channels_of_each():
     net, inputs = make_net("fused")
     for each in score_channels(net, inputs):
