@@ -145,7 +145,7 @@ def train_student(
                 seed=recipe.seed,
                 others=others,
                 peers=[peer.module for peer in peers if peer.module is not None],
-                answers=_answers(recipe, [source, *others], target, samples, together, base, steps),
+                answers=_answers(recipe, [source, *others], target, samples, together, base, steps, progress),
                 tasks=recipe.tasks,
                 base=base,
                 keeping=keeping,
@@ -256,6 +256,7 @@ def _answers(
     teacher_id: str,
     base: Path,
     steps: Path,
+    progress: Progress,
 ) -> Answers | None:
     """What the teachers answer, from disk, where they would give the same answers again; else None."""
     from edgekit.distillation.outputs import StoredTeacher, read_outputs, write_outputs
@@ -279,7 +280,7 @@ def _answers(
     def make(folder: Path) -> None:
         view = view_of(settings, student, samples, seed=recipe.seed, base=base)
         panel = make_panel(teachers, settings)
-        write_outputs(folder, panel, samples, teacher_id=teacher_id, view=view, views=views)
+        write_outputs(folder, panel, samples, teacher_id=teacher_id, view=view, views=views, progress=progress)
 
     if is_main():
         run_step(steps, "outputs", key, make)

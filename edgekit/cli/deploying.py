@@ -126,7 +126,9 @@ def distill(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> int:
     if kept is not None:
         click.echo(f"kept: {folder / KEPT_JSON}")
     out_option = f" --out {shlex.quote(str(out))}" if out else ""
-    click.echo(f"next: edgekit deploy {shlex.quote(str(recipe))}{out_option}")
+    later = " and ".join(f"[{key}]" for key in ("pruning", "qat") if getattr(loaded, key) is not None)
+    also = f"  # does {later} too, which distilling leaves out" if later else ""
+    click.echo(f"next: edgekit deploy {shlex.quote(str(recipe))}{out_option}{also}")
     return 0
 
 

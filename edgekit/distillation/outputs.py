@@ -15,6 +15,7 @@ from edgekit.data import Samples
 from edgekit.distillation.batch import Answers, Batch
 from edgekit.distillation.forward import device_of, evaluating, forward, logits_of, to_torch
 from edgekit.errors import DataError, TrainingError
+from edgekit.progress import Progress, silent
 
 if TYPE_CHECKING:
     from edgekit.distillation.augmentation import View
@@ -35,7 +36,14 @@ def asked(teacher: nn.Module) -> Answers:
 
 
 def write_outputs(
-    folder: Path, teacher: nn.Module, data: Samples, *, teacher_id: str, view: View | None, views: int
+    folder: Path,
+    teacher: nn.Module,
+    data: Samples,
+    *,
+    teacher_id: str,
+    view: View | None,
+    views: int,
+    progress: Progress = silent,
 ) -> None:
     """Writes a teacher's logits on every view of every training sample, in shards with their hashes.
 
@@ -46,14 +54,16 @@ def write_outputs(
         teacher_id: Identity of the teacher, which a reader must name.
         view: The augmentation, whose seed is the recipe's; None: samples as they are.
         views: How many views there are.
+        progress: Told of every batch.
     """
-    shards = []
+    shards, total = [], views * len(data)
     device = device_of(teacher)
     with evaluating(teacher), torch.no_grad():
         for number in range(views):
             for start in range(0, len(data), SHARD):
                 rows = []
                 for first in range(start, min(start + SHARD, len(data)), 256):
+                    progress("ask teacher", number * len(data) + first, total, f"view {number + 1} of {views}")
                     indices = np.arange(first, min(first + 256, start + SHARD, len(data)))
                     inputs = to_torch(data.tensors(indices), device)
                     if view is not None:
@@ -62,6 +72,7 @@ def write_outputs(
                 name = f"view-{number:03d}-{start // SHARD:05d}.npy"
                 np.save(folder / name, np.concatenate(rows))
                 shards.append({"file": name, "sha256": hash_file(folder / name)})
+    progress("ask teacher", total, total)
     write_json(folder / INDEX, {"teacher": teacher_id, "samples": len(data), "views": views, "shards": shards})
 
 

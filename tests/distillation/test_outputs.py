@@ -49,7 +49,15 @@ def test_what_is_read_is_what_the_teacher_says(folder, teacher, blobs):
 def test_every_view_has_its_own_answers(tmp_path, teacher, blobs):
     data = blobs(40)
     view = make_view(Augmentation(noise=0.5, views=2), seed=5, classes=3, base=None)
-    write_outputs(tmp_path, teacher, data, teacher_id="t", view=view, views=2)
+    told = []
+    write_outputs(
+        tmp_path, teacher, data, teacher_id="t", view=view, views=2, progress=lambda *given: told.append(given)
+    )
+    assert told == [
+        ("ask teacher", 0, 80, "view 1 of 2"),
+        ("ask teacher", 40, 80, "view 2 of 2"),
+        ("ask teacher", 80, 80),
+    ]
     answers = read_outputs(tmp_path, data, teacher_id="t")
     indices = np.array([3, 30])
     for number in (0, 1):

@@ -61,3 +61,9 @@ def test_the_page_tells_of_all_of_it(out):
     page = (out / "report.html").read_text()
     for text in ("Pruned to a latency budget", "unpruned student", "int8 after training"):
         assert text in page
+
+
+def test_distilling_alone_says_what_it_leaves_out(out):
+    ran = edgekit_process("distill", out.parent, "--out", out.parent / "distilled")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.rstrip().endswith("# does [pruning] and [qat] too, which distilling leaves out")
