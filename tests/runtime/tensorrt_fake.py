@@ -53,10 +53,10 @@ CLASSES = (
 def fake_tensorrt(world: FakeDevice) -> ModuleType:
     """A module to stand for ``tensorrt``, on a device of its own."""
     module = ModuleType("tensorrt")
-    series = int(world.version.partition(".")[0])
+    series = 11 if world.version.startswith("11.") else 10
     vars(module).update({cls.__name__: cls for cls in CLASSES}, __version__=world.version)
     module.Builder = type("Builder", (Builder,), {"_world": world})  # type: ignore[attr-defined]
     module.Runtime = type("Runtime", (Runtime,), {"_world": world})  # type: ignore[attr-defined]
-    module.NetworkDefinitionCreationFlag = CREATION.get(series, CREATION[10])  # type: ignore[attr-defined]
-    module.BuilderFlag = FLAGS.get(series, FLAGS[10])  # type: ignore[attr-defined]
+    module.NetworkDefinitionCreationFlag = CREATION[series]  # type: ignore[attr-defined]
+    module.BuilderFlag = FLAGS[series]  # type: ignore[attr-defined]
     return module

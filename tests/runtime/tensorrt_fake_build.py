@@ -135,7 +135,7 @@ class IBuilderConfig:
     def __init__(self, world: FakeDevice) -> None:
         self._world = world
         self.pools: dict[str, int] = {}
-        self.flags_set: set[str] = set()
+        self.flags_set = {"TF32"}
         self.profiles: list[IOptimizationProfile] = []
         self.cache: ITimingCache | None = None
 
@@ -144,6 +144,9 @@ class IBuilderConfig:
 
     def set_flag(self, flag: BuilderFlag) -> None:  # noqa: F821  # one a series
         self.flags_set.add(flag.name)
+
+    def clear_flag(self, flag: BuilderFlag) -> None:  # noqa: F821
+        self.flags_set.discard(flag.name)
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
         self.profiles.append(profile)
