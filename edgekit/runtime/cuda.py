@@ -171,7 +171,9 @@ class Cuda:
         if known == _MEMORY:
             status, free, total = self.api.cudaMemGetInfo()
             left = (
-                f"{free / MB:.0f} of {total / MB:.0f} MB are free" if status == self._success else "none is known free"
+                f"{free / MB:.0f} of {total / MB:.0f} MB are free"
+                if status == self._success
+                else "how much is free is not known"
             )
             return EngineError(f"out of GPU memory: CUDA could not {doing}", found=f"{found}; {left}", fix=MORE_MEMORY)
         return EngineError(f"CUDA could not {doing}", found=found)

@@ -160,10 +160,10 @@ class TrtSession:
     def _new_context(self) -> Any:
         context = self._engine.create_execution_context()
         if context is None:
-            asked, found = int(self._engine.device_memory_size_v2), gpu()
+            found, asked_mb = gpu(), int(self._engine.device_memory_size_v2) / MB
             raise EngineError(
                 f"out of GPU memory: {NAME} could not make room to run {self._name}",
-                found=f"{asked / MB:.0f} MB asked, {found.free_mb} of {found.memory_mb} MB are free; {self._log.text()}",
+                found=f"{asked_mb:.0f} MB asked, {found.free_mb} of {found.memory_mb} MB are free; {self._log.text()}",
                 fix=MORE_MEMORY,
             )
         return context

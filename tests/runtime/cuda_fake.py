@@ -123,6 +123,8 @@ class FakeCuda:
             self.calls.append(name)
             code, at = self.fail.get(name, ("", -1))
             if at == self.calls.count(name) - 1:
+                if name == "cudaStreamEndCapture":
+                    args[0].captured = None  # it ends, whatever came of it
                 return (cudaError_t[code], *([None] * RESULTS.get(name, 0)))
             return method(*args)
 
