@@ -43,7 +43,6 @@ VARIABLE = "EDGEKIT_CACHE"
 PLAN_FILE, RECORD_FILE = "plan.engine", "plan.json"
 _LOCK = "lock"
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
-_MISSING = object()
 
 
 class _Place(NamedTuple):
@@ -101,6 +100,7 @@ def plan_for(model: Path, options: Mapping[str, Option]) -> Path:
     check_build_options(options)
     check_external_data(model)
     place = _place(model, options)
+    _check_private(place.model)
     if _works(place.plan):
         return place.plan / PLAN_FILE
     _make_private(place.model)
@@ -199,7 +199,7 @@ def _place(model: Path, options: Mapping[str, Option]) -> _Place:
 
 
 def _make_private(folder: Path) -> None:
-    """Makes the folder of a model in the cache, which is the user's own and nobody else's to write to.
+    """Makes the folder of a model in the cache, for the user alone.
 
     Raises:
         EngineError: It cannot be made or written to, or others may write to it.
@@ -209,18 +209,30 @@ def _make_private(folder: Path) -> None:
         root.parent.parent.mkdir(parents=True, exist_ok=True)
         for each in (root.parent, root, folder):
             each.mkdir(mode=0o700, exist_ok=True)
-        for each in (root, folder):
-            found = each.lstat()
-            if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & _OTHERS:
-                raise EngineError(
-                    f"{each}: TensorRT plans are not kept there, for others could change them, and they are code",
-                    found=f"owner {found.st_uid}, mode {stat.filemode(found.st_mode)}",
-                    allowed=f"owner {os.geteuid()}, mode drwx------",
-                    fix=f"chmod 700 it, or set {VARIABLE} to a folder of your own",
-                )
         (folder / _LOCK).open("a").close()
     except OSError as exc:
         raise _unwritable(root, exc) from exc
+    _check_private(folder)
+
+
+def _check_private(folder: Path) -> None:
+    """Refuses a folder of plans that others may write to: a plan is code that runs.
+
+    Raises:
+        EngineError: It is another user's (root's may be used), or its mode lets others write.
+    """
+    for each in (folder.parent, folder):
+        try:
+            found = each.lstat()
+        except OSError:  # not there yet
+            return
+        if found.st_uid not in (os.geteuid(), 0) or not stat.S_ISDIR(found.st_mode) or found.st_mode & _OTHERS:
+            raise EngineError(
+                f"{each}: TensorRT plans are not taken from there: others could change them, and they are code",
+                found=f"owner {found.st_uid}, mode {stat.filemode(found.st_mode)}",
+                allowed=f"owner {os.geteuid()}, mode drwx------",
+                fix=f"remove it, or set {VARIABLE} to a folder of your own",
+            )
 
 
 def _unwritable(folder: Path, exc: OSError) -> EngineError:
@@ -267,7 +279,7 @@ def _works(folder: Path) -> bool:
 
 def _is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
     try:
-        return hash_file(folder / PLAN_FILE) == record["sha256"]
+        return hash_file(folder / PLAN_FILE) == str(record["sha256"])
     except OSError:  # gone, or not to be read
         return False
 
@@ -299,8 +311,10 @@ def _record(folder: Path) -> dict[str, Any] | None:
         found = read_json(folder / RECORD_FILE)
     except (BundleError, OSError):
         return None
-    kinds = {"sha256": str, "driver": str, "proven": list, "refused": (str, type(None))}
-    good = isinstance(found, dict) and all(isinstance(found.get(k, _MISSING), kind) for k, kind in kinds.items())
+    if not isinstance(found, dict) or not isinstance(found.get("proven"), list):
+        return None
+    good = isinstance(found.get("sha256"), str) and isinstance(found.get("driver"), str)
+    good = good and "refused" in found and isinstance(found["refused"], (str, type(None)))
     return found if good else None
 
 

@@ -1,5 +1,6 @@
 """Plans kept on the device: built once, rebuilt when something changes, on a fake TensorRT."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,8 +14,9 @@ import pytest
 from tensorrt_machine import FP32, break_plan, machine_fixture, model_fixture  # noqa: F401  # fixtures
 
 from edgekit import runtime
-from edgekit.disk import PARTIAL
+from edgekit.disk import PARTIAL, DiskFull
 from edgekit.errors import EngineError, EngineMissing
+from edgekit.runtime import tensorrt_plans
 from edgekit.runtime.tensorrt_plans import cache_folder, inspector_of, plan_for
 
 
@@ -35,9 +37,15 @@ def test_the_cache_is_of_one_user(machine, model, tmp_path):
 def test_a_folder_that_others_may_write_to_is_refused(machine, model, tmp_path):
     (tmp_path / "cache" / "tensorrt").mkdir(parents=True)
     (tmp_path / "cache" / "tensorrt").chmod(0o777)
-    with pytest.raises(EngineError, match=r"(?s)they are code.*drwxrwxrwx.*chmod 700"):
+    with pytest.raises(EngineError, match=r"(?s)they are code.*drwxrwxrwx.*set EDGEKIT_CACHE"):
         plan_for(model, FP32)
     assert machine.world.builds == 0
+
+
+def test_a_plan_that_others_could_have_put_there_is_not_opened(machine, model):
+    plan_for(model, FP32).parent.parent.chmod(0o770)
+    with pytest.raises(EngineError, match=r"(?s)they are code.*drwxrwx---"):
+        plan_for(model, FP32)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +117,20 @@ def test_a_failed_rebuild_for_a_new_driver_keeps_the_last_working_plan(machine, 
         assert plan_for(model, FP32) == first
     machine.world.build_messages = ()
     assert plan_for(model, FP32) != first  # tried again, and good
+
+
+def test_so_does_a_full_disk(machine, model, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    first = plan_for(model, FP32)
+    machine.now(driver="560.1")
+    monkeypatch.setattr(tensorrt_plans, "write_json", full)
+    with pytest.warns(RuntimeWarning, match=r"(?s)earlier driver is used.*disk is full"):
+        assert plan_for(model, FP32) == first
+    assert not list(first.parent.parent.glob(f"{PARTIAL}*"))
+    with pytest.raises(DiskFull, match=r"the TensorRT plan of model\.onnx"):
+        plan_for(model, FP32 | {"optimization_level": 5})
 
 
 @pytest.mark.parametrize("change", [{"version": "10.9.0"}, {"name": "NVIDIA L4"}])
