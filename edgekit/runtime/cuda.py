@@ -6,6 +6,7 @@ and raises nothing: https://nvidia.github.io/cuda-python/cuda-bindings/latest/mo
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from typing import Any
 from edgekit.errors import EngineError, EngineMissing
 
 INSTALL = "pip install 'cuda-bindings==13.*' (CUDA 13) or 'cuda-bindings==12.*' (CUDA 12, JetPack 6)"
+MORE_MEMORY = "end what else runs on the GPU (see nvidia-smi, on a Jetson tegrastats), or use a smaller batch"
 MB = 1e6
-_MODULE = "cuda.bindings.runtime"
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 # What a machine without a (usable) GPU answers; every other code is a failure of the call itself.
 _NO_GPU = {
@@ -66,6 +67,7 @@ def gpu() -> Gpu:
         EngineMissing: cuda-bindings is not installed, or there is no GPU it can use.
         EngineError: The driver fails otherwise.
     """
+    call = Cuda().call
     call("cudaGetDeviceCount", doing="look for a GPU")
     device = call("cudaGetDevice", doing="look for a GPU")
     properties = call("cudaGetDeviceProperties", device, doing="read the GPU's properties")
@@ -82,61 +84,99 @@ def gpu() -> Gpu:
     )
 
 
-def api() -> Any:
-    """The module ``cuda.bindings.runtime``.
+class Cuda:
+    """CUDA's runtime, every call checked, and what was taken from it: given back all at once, the last first.
 
     Raises:
-        EngineMissing: It is not installed.
+        EngineMissing: cuda-bindings is not installed.
     """
-    reason = missing()
-    if reason is not None:
-        raise EngineMissing("CUDA cannot be called", found=reason)
-    try:
-        return importlib.import_module(_MODULE)
-    except ImportError as exc:
-        raise EngineMissing("CUDA cannot be called", found=f"{type(exc).__name__}: {exc}", fix=INSTALL) from exc
 
+    def __init__(self) -> None:
+        reason = missing()
+        if reason is not None:
+            raise EngineMissing("CUDA cannot be called", found=reason)
+        try:
+            from cuda.bindings import runtime
+        except ImportError as exc:
+            raise EngineMissing("CUDA cannot be called", found=f"{type(exc).__name__}: {exc}", fix=INSTALL) from exc
+        self.api: Any = runtime
+        self._success = runtime.cudaError_t.cudaSuccess
+        self._taken: list[tuple[str, Any]] = []
 
-def call(name: str, *args: Any, doing: str) -> Any:
-    """Makes one call and checks its return code.
+    def call(self, name: str, *args: Any, doing: str) -> Any:
+        """Makes one call and checks its return code.
 
-    Args:
-        name: The function, e.g. ``cudaMalloc``.
-        args: Its arguments, in order.
-        doing: What for, for the message: ``give the GPU 4.0 MB for input 'x'``.
+        Args:
+            name: The function, e.g. ``cudaMalloc``.
+            args: Its arguments, in order.
+            doing: What for, for the message: ``give 4.0 MB to input 'x'``.
 
-    Returns:
-        What the call gives beside the code: nothing, one value, or a tuple of several.
+        Returns:
+            What the call gives beside the code: None, one value, or a tuple of several.
 
-    Raises:
-        EngineMissing: There is no GPU.
-        EngineError: The call failed; out of memory says how much is free.
-    """
-    runtime = api()
-    code, *values = getattr(runtime, name)(*args)
-    if code != runtime.cudaError_t.cudaSuccess:
-        raise failure(name, code, doing)
-    return values[0] if len(values) == 1 else tuple(values) or None
+        Raises:
+            EngineMissing: There is no GPU.
+            EngineError: The call failed; out of memory says how much is free.
+        """
+        code, *values = getattr(self.api, name)(*args)
+        if code != self._success:
+            raise self._failure(name, code, doing)
+        if len(values) == 1:
+            return values[0]
+        return tuple(values) if values else None
 
+    def take(self, name: str, *args: Any, release: str, doing: str) -> Any:
+        """Makes a call whose result has to be given back by ``release``, at the latest by :meth:`close`."""
+        handle = self.call(name, *args, doing=doing)
+        self._taken.append((release, handle))
+        return handle
 
-def failure(name: str, code: Any, doing: str) -> EngineError:
-    """The error that a return code stands for, in words."""
-    runtime = api()
-    known, text = str(code.name), _text(runtime.cudaGetErrorString(code)[1])
-    found = f"{name} answered {known} ({int(code)}): {text}"
-    if known in _NO_GPU:
-        return EngineMissing(
-            "CUDA has no GPU to work with", found=f"{_NO_GPU[known]}: {found}", fix=f"run nvidia-smi; then {INSTALL}"
-        )
-    if known == _MEMORY:
-        status, free, total = runtime.cudaMemGetInfo()
-        left = f"{free / MB:.0f} of {total / MB:.0f} MB are free" if not int(status) else "what is free is not known"
-        return EngineError(
-            f"out of GPU memory: CUDA could not {doing}",
-            found=f"{found}; {left}",
-            fix="end what else runs on the GPU (nvidia-smi, on a Jetson tegrastats), or use a smaller batch",
-        )
-    return EngineError(f"CUDA could not {doing}", found=found)
+    def give_back(self, handle: Any) -> None:
+        """Gives one thing back that :meth:`take` took.
+
+        Raises:
+            EngineError: CUDA refuses; it counts as given back all the same.
+        """
+        at = next(index for index, (_, taken) in enumerate(self._taken) if taken is handle)
+        release, _ = self._taken.pop(at)
+        self.call(release, handle, doing="give back what a session took")
+
+    def close(self) -> None:
+        """Gives everything back; a refusal is told when all has been tried.
+
+        Raises:
+            EngineError: The first refusal.
+        """
+        refused: EngineError | None = None
+        while self._taken:
+            try:
+                self.give_back(self._taken[-1][1])
+            except EngineError as exc:
+                refused = refused or exc
+        if refused is not None:
+            raise refused
+
+    def abandon(self) -> None:
+        """Gives everything back after an error, which is what is told then: a broken GPU refuses every call."""
+        with contextlib.suppress(EngineError):
+            self.close()
+
+    def _failure(self, name: str, code: Any, doing: str) -> EngineError:
+        """The error that a return code stands for, in words."""
+        known, text = str(code.name), _text(self.api.cudaGetErrorString(code)[1])
+        found = f"{name} answered {known} ({int(code)}): {text}"
+        if known in _NO_GPU:
+            fix = f"run nvidia-smi to see what the driver says; then {INSTALL}"
+            return EngineMissing("CUDA has no GPU to work with", found=f"{_NO_GPU[known]}: {found}", fix=fix)
+        if known == _MEMORY:
+            status, free, total = self.api.cudaMemGetInfo()
+            left = (
+                f"{free / MB:.0f} of {total / MB:.0f} MB are free"
+                if status == self._success
+                else "how much is free is not known"
+            )
+            return EngineError(f"out of GPU memory: CUDA could not {doing}", found=f"{found}; {left}", fix=MORE_MEMORY)
+        return EngineError(f"CUDA could not {doing}", found=found)
 
 
 def _text(value: Any) -> str:

@@ -26,7 +26,7 @@ from tensorrt_fake_build import (
     OnnxParser,
     ParserError,
 )
-from tensorrt_fake_run import EngineInspector, ICudaEngine, IExecutionContext, IOutputAllocator, Runtime
+from tensorrt_fake_run import EngineInspector, ICudaEngine, IExecutionContext, IOutputAllocator, IProfiler, Runtime
 from tensorrt_fake_types import (
     CREATION,
     FLAGS,
@@ -44,6 +44,7 @@ from tensorrt_fake_types import (
 CLASSES = (
     *(ILogger, IHostMemory, ITimingCache, IOptimizationProfile, IBuilderConfig, ITensor, INetworkDefinition),
     *(ParserError, OnnxParser, Builder, EngineInspector, ICudaEngine, Runtime, IOutputAllocator, IExecutionContext),
+    *(IProfiler,),
     *(Dims, MemoryPoolType, DeviceType, HardwareCompatibilityLevel, ProfilingVerbosity, LayerInformationFormat),
     *(TensorIOMode, TensorLocation, DataType, ErrorCode),
 )

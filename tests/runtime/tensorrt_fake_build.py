@@ -45,6 +45,10 @@ class FakeDevice:
         configs: Every configuration that a network was built with.
         output_scale: What a built plan's outputs are multiplied by; not 1 where a build goes wrong.
         dims_at_enqueue: Whether output shapes are known only when they are computed.
+        on_host: Inputs that the engine reads in the CPU's memory, as it does with shapes.
+        context_memory: Whether there is memory for a context.
+        enqueue: Puts work on a stream, by its handle, and says whether it could.
+        finish: Does all work that was put on streams.
     """
 
     version: str = "10.3.0"
@@ -61,6 +65,10 @@ class FakeDevice:
     configs: list[IBuilderConfig] = field(default_factory=list)
     output_scale: float = 1.0
     dims_at_enqueue: bool = False
+    on_host: tuple[str, ...] = ()
+    context_memory: bool = True
+    enqueue: Callable[[int, Callable[[], None]], bool] = lambda stream, work: work() is None
+    finish: Callable[[], None] = lambda: None
 
 
 @binding

@@ -70,7 +70,7 @@ class ICudaEngine:
         return self._tensor(name).shape
 
     def get_tensor_location(self, name: str) -> TensorLocation:
-        return TensorLocation.DEVICE
+        return TensorLocation.HOST if name in self._world.on_host else TensorLocation.DEVICE
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list:
         return [Dims(shape) for shape in self._told["profiles"][profile_index][name]]
@@ -79,7 +79,10 @@ class ICudaEngine:
         return EngineInspector(self)
 
     def create_execution_context(self) -> IExecutionContext:
-        return IExecutionContext(self)
+        if self._world.context_memory:
+            return IExecutionContext(self)
+        report(self._logger, Severity.ERROR, "createExecutionContext: Error Code 2: OutOfMemory (Requested size 1 MiB)")
+        return None
 
     def _tensor(self, name: str) -> ITensor:
         return next(tensor for tensor in self._tensors if tensor.name == name)
@@ -123,7 +126,20 @@ class IOutputAllocator:
 
 
 @binding
+class IProfiler:
+    """Subclassed by the caller, with ``report_layer_time``."""
+
+    def __init__(self) -> None:
+        self._made = True
+
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        raise NotImplementedError('Tried to call pure virtual function "IProfiler::report_layer_time"')
+
+
+@binding
 class IExecutionContext:
+    profiler = value("IProfiler", settable=True)
+
     def __init__(self, engine: ICudaEngine) -> None:
         self._engine, self._world = engine, engine._world
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -155,8 +171,9 @@ class IExecutionContext:
         fixed = self._engine.get_tensor_shape(name)
         if -1 not in fixed or self._world.dims_at_enqueue:
             return fixed
-        zeros = {t.name: np.zeros(self.get_tensor_shape(t.name), _numpy(t.dtype)) for t in self._engine._inputs}
-        return self._compute(zeros)[name].shape
+        feeds = {t.name: np.zeros(self.get_tensor_shape(t.name), _numpy(t.dtype)) for t in self._engine._inputs}
+        feeds |= {t.name: _array(t, self) for t in self._engine._inputs if t.name in self._world.on_host}
+        return self._compute(feeds)[name].shape
 
     def get_max_output_size(self, name: str) -> int:
         return 1 << 16
@@ -170,17 +187,27 @@ class IExecutionContext:
         return True
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        inputs, feeds = self._engine._inputs, {}
+        inputs = self._engine._inputs
         missing = [t.name for t in self._engine._tensors if not self._addresses.get(t.name)]
         if set(missing) - set(self._allocators) or self.infer_shapes():
             report(self._engine._logger, Severity.ERROR, f"enqueueV3: Error Code 3: address is not set: {missing}")
             return False
-        for tensor in inputs:
-            shape, dtype = self.get_tensor_shape(tensor.name), np.dtype(_numpy(tensor.dtype))
-            raw = ctypes.string_at(self._addresses[tensor.name], int(np.prod(shape)) * dtype.itemsize)
-            feeds[tensor.name] = np.frombuffer(raw, dtype).reshape(shape)
-        for name, array in self._compute(feeds).items():
-            address = self._addresses.get(name)
+        shapes, addresses = dict(self._shapes), dict(self._addresses)
+
+        def work() -> None:
+            feeds = {t.name: _array(t, self, shapes, addresses) for t in inputs}
+            for name, array in self._compute(feeds).items():
+                if name not in self._allocators:
+                    _write(addresses[name], array)
+            if self.profiler is not None:
+                for node in self._engine._proto.graph.node:
+                    self.profiler.report_layer_time(node.name or node.output[0], 0.125)
+
+        if not self._allocators:
+            return self._world.enqueue(stream_handle, work)
+        self._world.finish()  # outputs whose shapes the data decides are waited for
+        for name, array in self._compute({t.name: _array(t, self, shapes, addresses) for t in inputs}).items():
+            address = addresses.get(name)
             allocator = self._allocators.get(name)
             if allocator is not None:
                 asked = array.nbytes or 1
@@ -188,7 +215,7 @@ class IExecutionContext:
                 allocator.notify_shape(name, Dims(array.shape))
                 if not address:
                     return False
-            ctypes.memmove(address, np.ascontiguousarray(array).ctypes.data, array.nbytes)
+            _write(address, array)
         return True
 
     def _compute(self, feeds: dict[str, Any]) -> dict[str, Any]:
@@ -204,6 +231,19 @@ class IExecutionContext:
         arrays = self._session.run(names, feeds)
         scale = self._engine._told["scale"]
         return {n: (a * a.dtype.type(scale) if scale != 1 else a) for n, a in zip(names, arrays, strict=True)}
+
+
+def _array(tensor: ITensor, context: IExecutionContext, shapes: Any = None, addresses: Any = None) -> Any:
+    """What lies at the address of an input."""
+    shape = (context._shapes if shapes is None else shapes).get(tensor.name, tensor.shape)
+    address = (context._addresses if addresses is None else addresses)[tensor.name]
+    dtype = np.dtype(_numpy(tensor.dtype))
+    raw = ctypes.string_at(address, int(np.prod(shape)) * dtype.itemsize)
+    return np.frombuffer(raw, dtype).reshape(shape)
+
+
+def _write(address: int, array: Any) -> None:
+    ctypes.memmove(address, np.ascontiguousarray(array).ctypes.data, array.nbytes)
 
 
 def _numpy(dtype: DataType) -> str:
