@@ -17,12 +17,12 @@ from edgekit.errors import BundleError, EngineError
 from edgekit.metrics import Drop, Metric, agreement, paired_drop, paired_drop_aggregate, score
 from edgekit.progress import Progress, silent
 from edgekit.runtime import missing
+from edgekit.runtime.golden import PARITY_FLOOR_DB
 from edgekit.runtime.numbers import max_error, snr_db
 from edgekit.runtime.onnxruntime import DEFAULT_PROVIDER, lacks_provider
 from edgekit.runtime.session import PlacedNode, Placement
 
 # Below this an artifact computes something else; int8 has no floor but NaN: its loss is judged by the metric.
-PARITY_FLOOR_DB = {"fp32": 90.0, "fp16": 35.0, "bf16": 35.0}
 # Samples preprocessed at a time.
 CHUNK = 256
 # Samples that a record of the placement chooses its query from.

@@ -36,6 +36,7 @@ class FakeDevice:
         name: The GPU, for plans and timing caches are tied to it.
         dla_cores: Deep learning accelerators.
         build_messages: Logged as errors by a build, which then fails.
+        open_messages: Logged as errors when a plan is opened, which then fails.
         parse_errors: Of every file: keyword arguments of :class:`ParserError`.
         inspector: What the engine inspector says; None: made of the model.
         during_build: Called in the middle of a build.
@@ -55,6 +56,7 @@ class FakeDevice:
     name: str = "Fake GPU"
     dla_cores: int = 0
     build_messages: tuple[str, ...] = ()
+    open_messages: tuple[str, ...] = ()
     parse_errors: tuple[dict[str, Any], ...] = ()
     inspector: str | None = None
     during_build: Callable[[], None] = lambda: None

@@ -100,6 +100,10 @@ class Runtime:
         self._logger = logger
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine:
+        for message in self._world.open_messages:
+            report(self._logger, Severity.ERROR, message)
+        if self._world.open_messages:
+            return None
         blob = bytes(serialized_engine)
         head, _, onnx = blob.removeprefix(MAGIC).partition(b"\n")
         if not blob.startswith(MAGIC) or not onnx:

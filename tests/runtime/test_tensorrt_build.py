@@ -217,6 +217,19 @@ def test_a_plan_of_another_version_is_told_as_such(device, conv):
         open_plan(trt, collect_log(trt), plan[:7], "model.plan")
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("Error Code 2: OutOfMemory (Requested size was 4096 bytes.)", "there is no memory on the GPU to open it"),
+        ("Error Code 9: something else", "TensorRT cannot open it"),
+    ],
+)
+def test_a_plan_that_cannot_be_opened_where_it_was_built_is_told(device, conv, message, told):
+    device.open_messages = (message,)
+    with pytest.raises(EngineError, match=f"the plan of model.onnx: {told}"):
+        build_plan(conv, FP32, None)
+
+
 def test_an_inspector_that_gives_no_json_costs_no_plan(device, conv):
     device.inspector = '{"Layers": ["a "quoted" name"]}'
     assert build_plan(conv, FP32, None).inspector is None

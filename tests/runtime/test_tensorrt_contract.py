@@ -157,6 +157,21 @@ def test_classes_that_are_subclassed_and_made_are_there(real):
     assert {cls.__name__ for cls in CLASSES} <= set(real["classes"])
 
 
+CALLED_BACK = """
+import sys
+from pathlib import Path
+import tensorrt_bindings.tensorrt as trt
+print(all(name.encode() in Path(trt.__file__).read_bytes() for name in sys.argv[1].split()))
+"""
+
+
+@pytest.mark.parametrize("series", SERIES)
+def test_methods_that_tensorrt_calls_back_are_looked_up_by_these_names(series, tmp_path):
+    # Subclasses of its interfaces define them; the bindings list none, but look each up by its name.
+    names = "log reallocate_output_async notify_shape report_layer_time"
+    assert run(CALLED_BACK.replace("sys.argv[1]", repr(names)), bindings(series, tmp_path)) == "True\n"
+
+
 REFUSED = """
 import sys
 from pathlib import Path
