@@ -38,7 +38,8 @@ def opened(tiny_artifact):
     sessions = []
 
     def open_(model, precision="fp32", **options):
-        artifact = tiny_artifact(model, "tensorrt", precision=precision, **{"precision": precision, **options})
+        artifact = tiny_artifact(model, "tensorrt", precision=precision)
+        artifact = dataclasses.replace(artifact, options={"precision": precision, **options})
         cpu = dataclasses.replace(artifact, engine="onnxruntime", options={})
         sessions.extend([runtime.open_artifact(artifact), runtime.open_artifact(cpu)])
         return sessions[-2:]
@@ -179,8 +180,9 @@ def test_the_profiler_reads_both_clocks(tiny_artifact):
 
 def test_a_plan_built_by_another_process_is_taken(tiny_artifact):
     artifact = save_artifact(tiny_artifact("conv_batch2", "tensorrt"))
-    code = "import sys; from pathlib import Path; from edgekit import runtime; from edgekit.artifact import load_artifact; "
-    code += "runtime.get_ready(load_artifact(Path(sys.argv[1])))"
+    lines = ("import sys", "from pathlib import Path", "from edgekit import runtime")
+    lines += ("from edgekit.artifact import load_artifact", "runtime.get_ready(load_artifact(Path(sys.argv[1])))")
+    code = "\n".join(lines)
     subprocess.run([sys.executable, "-c", code, str(artifact.folder)], check=True, timeout=280)
     again = load_artifact(artifact.folder)
     assert again.files == hash_files(artifact.folder, ["model.onnx"])
