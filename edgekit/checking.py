@@ -19,6 +19,7 @@ from edgekit.progress import Progress, silent
 from edgekit.runtime import missing
 from edgekit.runtime.golden import PARITY_FLOOR_DB
 from edgekit.runtime.numbers import max_error, snr_db
+from edgekit.runtime.onnxruntime import DEFAULT_PROVIDER, lacks_provider
 from edgekit.runtime.session import PlacedNode, Placement
 
 # Below this an artifact computes something else; int8 has no floor but NaN: its loss is judged by the metric.
@@ -203,7 +204,7 @@ def prove(
         ParityError: An output has another shape than the student's.
         DataError: The outputs do not fit the metric.
     """
-    executed = runnable(built)
+    executed = runnable(built, on_target=on_target)
     with opened_apart(executed) as session:
         outputs = run_samples(session.run, samples, progress, f"check {built.engine} {built.precision}")
         placement = session.placement(samples.tensors(np.arange(min(FEWEST, len(samples)))))
@@ -291,11 +292,16 @@ def load_outputs(path: Path) -> dict[str, Array]:
         return {name.removeprefix(_OUTPUT): archive[name] for name in archive.files}
 
 
-def runnable(built: Artifact) -> Artifact:
-    """The artifact on an engine that executes here: a TensorRT ONNX is run by ONNX Runtime."""
-    if missing(built.engine) is not None and built.engine == "tensorrt":
-        return replace(built, engine="onnxruntime", options={"provider": "CPUExecutionProvider"})
-    return built
+def runnable(built: Artifact, *, on_target: bool = False) -> Artifact:
+    """The artifact on an engine that executes here.
+
+    ONNX Runtime on the CPU runs what is made for TensorRT, and off the target what is made for a provider of its own
+    that it does not have here; on the target that is an error.
+    """
+    elsewhere = missing(built.engine) is not None and built.engine == "tensorrt"
+    if not elsewhere and built.engine == "onnxruntime" and not on_target:
+        elsewhere = lacks_provider(built.options)
+    return replace(built, engine="onnxruntime", options={"provider": DEFAULT_PROVIDER}) if elsewhere else built
 
 
 def _broken(precision: str, db: float, outputs: Mapping[str, Array]) -> str | None:

@@ -53,6 +53,13 @@ def engine_errors(doing: str) -> Boundary:
     return Boundary(NAME, doing, lambda message: ())
 
 
+def get_ready(model: Path, options: Mapping[str, Option]) -> None:
+    """Builds the plan of an ONNX file unless it is kept; see :func:`load`."""
+    from edgekit.runtime.tensorrt_plans import plan_for
+
+    plan_for(model, {name: value for name, value in options.items() if name != GRAPH_OPTION})
+
+
 def load(
     model: Path, options: Mapping[str, Option], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> Session:

@@ -12,6 +12,7 @@ from small_nets import conv_net, samples_for, save
 
 from edgekit.artifact import TensorSpec
 from edgekit.backends import BACKENDS, load_backend, refusals
+from edgekit.backends.methods import check_plan
 from edgekit.backends.refusals import require_opens
 from edgekit.catalog import load_target
 from edgekit.data import Samples
@@ -117,6 +118,16 @@ def test_dimensions_other_than_the_batch_stay_open(engine, tmp_path):
     for side in (12, 9):
         assert session.run({"image": images[:1, :, :side, :side].copy()})["logits"].shape == (1, 5)
     session.close()
+
+
+@pytest.mark.parametrize("name", ["nvidia-t4", "jetson-agx-orin"])
+def test_on_nvidias_gpus_onnx_runtime_is_a_candidate_in_fp32(name):
+    target = load_target(name)
+    with pytest.raises(EngineError, match="cannot be made for target") as caught:
+        check_plan(Plan(engine="onnxruntime", precision="int8", method="minmax"), target)
+    assert "on its CUDAExecutionProvider" in caught.value.found
+    assert "use engine tensorrt" in caught.value.found
+    check_plan(Plan(engine="onnxruntime", precision="fp32"), target)
 
 
 # TensorRT: prepared here, built on the device

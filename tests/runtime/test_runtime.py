@@ -70,6 +70,17 @@ def test_tensorrt_says_what_is_missing_in_turn(monkeypatch, tmp_path):
     assert tensorrt.missing() is None
 
 
+def test_only_engines_that_build_on_the_device_are_made_ready_and_waited_for(monkeypatch, tiny_artifact):
+    built = []
+    monkeypatch.setattr(tensorrt, "missing", lambda: None)
+    monkeypatch.setattr(tensorrt, "get_ready", lambda model, options: built.append((model.name, options)))
+    for engine in ("onnxruntime", "null", "tensorrt"):
+        runtime.get_ready(tiny_artifact("conv", engine))
+    assert built == [("model.onnx", {})]
+    assert runtime.first_silence_s("onnxruntime", 120.0) == 120.0
+    assert runtime.first_silence_s("tensorrt", 120.0) == 3600.0
+
+
 def test_asking_what_is_missing_imports_no_engine():
     code = """
 import sys
