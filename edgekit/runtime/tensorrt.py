@@ -82,7 +82,9 @@ def load(
 
     build = {name: value for name, value in options.items() if name != GRAPH_OPTION}
     plan = plan_for(model, build)
-    return open_built(plan, options, inputs, outputs, name=model.name)
+    session = open_built(plan, options, inputs, outputs, name=model.name)
+    session.plan = plan
+    return session
 
 
 def open_built(
@@ -117,6 +119,7 @@ class TrtSession:
         inputs: What it takes.
         outputs: What it gives.
         facts: What it runs on and how, in words: ``gpu``, ``cuda_graph``.
+        plan: The file of the plan, where it is one of those kept on this device: what a bundle's golden outputs prove.
     """
 
     def __init__(
@@ -131,6 +134,7 @@ class TrtSession:
         self.inputs = inputs
         self.outputs = outputs
         self.facts: dict[str, str] = {}
+        self.plan: Path | None = None
         self._trt = trt
         self._name = name
         self._check = feed_checker(inputs)

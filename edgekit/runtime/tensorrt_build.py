@@ -112,8 +112,8 @@ def check_build_options(options: Mapping[str, Option]) -> None:
     precision = options.get("precision")
     if core is not None and precision != "fp16":
         why = (
-            "a DLA takes int8 by calibration (implicit quantisation) only, which TensorRT 11 no longer has, and not "
-            "by the Q/DQ of the model"
+            "TensorRT 10 gives a DLA int8 by calibration (implicit quantisation), not by the Q/DQ of this model, and "
+            "TensorRT 11 has no calibration"
             if precision == "int8"
             else "a DLA computes in fp16 and int8 only"
         )

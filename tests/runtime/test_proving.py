@@ -1,49 +1,27 @@
-"""The golden check of a plan that was built on this device."""
+"""The golden check of a plan that was built on this device: bundles on fakes of TensorRT and CUDA."""
 
-import importlib
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from tensorrt_machine import FP32, break_plan, machine_fixture, model_fixture  # noqa: F401  # fixtures
+from cuda_fake import FakeCuda
+from tensorrt_machine import FP32, break_plan, machine_fixture  # noqa: F401  # fixtures
 
 from edgekit import runtime
 from edgekit.artifact import ARTIFACT_FILE, GOLDEN_FILE, Golden, Manifest, bundle_id, hash_files, write_json
 from edgekit.errors import EngineError
-from edgekit.runtime import onnxruntime, tensorrt_plans
+from edgekit.runtime import onnxruntime, tensorrt, tensorrt_plans
 from edgekit.runtime.golden import asked_db, verify_bundle
-from edgekit.runtime.tensorrt_plans import plan_for
-
-
-class PlanSession:
-    """Runs a fake plan; what the golden check sees of a session is its ``plan``."""
-
-    def __init__(self, plan, model, inputs, outputs):
-        self.plan, self.inputs, self.outputs = plan, inputs, outputs
-        self._scale = np.float32(json.loads(plan.read_bytes().split(b"\n")[1])["scale"])
-        self._session = onnxruntime.load(model, {"intra_op_num_threads": 1}, inputs, outputs)
-        self.runs = 0
-
-    def run(self, feeds):
-        self.runs += 1
-        return {name: array * self._scale for name, array in self._session.run(feeds).items()}
-
-    def close(self):
-        self._session.close()
 
 
 @pytest.fixture
-def bundle(machine, model, tmp_path, tiny_artifact, monkeypatch):
-    """A bundle for TensorRT whose golden outputs were recorded by ONNX Runtime."""
-    engine = importlib.import_module("edgekit.runtime.tensorrt")
-    monkeypatch.setattr(engine, "missing", lambda: None)
-    monkeypatch.setattr(engine, "version", lambda: machine.world.version)
-    monkeypatch.setattr(
-        engine,
-        "load",
-        lambda model, options, inputs, outputs: PlanSession(plan_for(model, options), model, inputs, outputs),
-    )
+def bundle(machine, tiny_artifact, monkeypatch):
+    """A bundle for TensorRT, on fakes of it and of CUDA; ONNX Runtime recorded its golden outputs."""
+    cuda = FakeCuda()
+    cuda.install(monkeypatch)
+    machine.world.enqueue, machine.world.finish = cuda.enqueue, cuda.finish
+    monkeypatch.setattr(tensorrt, "missing", lambda: None)
     artifact = tiny_artifact("conv_batch2", "tensorrt", **FP32)
     folder = artifact.folder
     (folder / ARTIFACT_FILE).unlink()  # a bundle has a manifest instead
@@ -79,27 +57,37 @@ def bundle(machine, model, tmp_path, tiny_artifact, monkeypatch):
     return folder
 
 
-def opened(folder):
-    with runtime.open_bundle(folder) as found:
-        return found.session.runs, found.session.plan
+@pytest.fixture
+def opened(bundle, monkeypatch):
+    """Opens and closes the bundle: gives how many queries were run on the way, and the plan it took."""
+    queries = []
+    run = tensorrt.TrtSession.run
+    monkeypatch.setattr(tensorrt.TrtSession, "run", lambda self, feeds: queries.append(self) or run(self, feeds))
+
+    def open_():
+        queries.clear()
+        with runtime.open_bundle(bundle) as found:
+            return len(queries), found.session.plan
+
+    return open_
 
 
-def test_the_golden_outputs_of_a_new_plan_are_checked_once(machine, bundle):
-    runs, plan = opened(bundle)
+def test_the_golden_outputs_of_a_new_plan_are_checked_once(machine, opened):
+    runs, plan = opened()
     assert runs == 2  # four samples in batches of two
-    assert opened(bundle) == (0, plan)
+    assert opened() == (0, plan)
     assert machine.world.builds == 1
 
 
-def test_they_are_checked_again_after_a_rebuild(machine, bundle):
-    _, first = opened(bundle)
+def test_they_are_checked_again_after_a_rebuild(machine, opened):
+    _, first = opened()
     machine.now(driver="560.1")
-    runs, second = opened(bundle)
+    runs, second = opened()
     assert runs == 2
     assert second != first
     assert not first.exists()  # replaced by one that was proven
     break_plan(second)
-    assert opened(bundle) == (2, second)
+    assert opened() == (2, second)
 
 
 def test_a_new_plan_with_wrong_outputs_is_refused_for_good(machine, bundle):
@@ -112,28 +100,33 @@ def test_a_new_plan_with_wrong_outputs_is_refused_for_good(machine, bundle):
     assert machine.world.builds == 1
 
 
-def test_a_rebuilt_plan_with_wrong_outputs_gives_way_to_the_last_working_one(machine, bundle):
-    _, first = opened(bundle)
+def test_a_rebuilt_plan_with_wrong_outputs_gives_way_to_the_last_working_one(machine, opened):
+    _, first = opened()
     machine.now(driver="560.1")
     machine.world.output_scale = 1.01
     with pytest.warns(RuntimeWarning, match=r"(?s)earlier driver is used.*wrong outputs"):
-        assert opened(bundle) == (2, first)  # checked under the new driver
+        assert opened() == (4, first)  # both were checked under the new driver
     with pytest.warns(RuntimeWarning, match="earlier driver is used"):
-        assert opened(bundle) == (0, first)
+        assert opened() == (0, first)
     assert machine.world.builds == 2
 
 
 def test_an_engine_that_fails_on_a_golden_sample_leaves_the_bundle_closed(machine, bundle, monkeypatch):
     closed = []
-    monkeypatch.setattr(PlanSession, "run", lambda self, feeds: (_ for _ in ()).throw(EngineError("it broke")))
-    monkeypatch.setattr(PlanSession, "close", lambda self: closed.append(True))
+
+    def broken(self, feeds):
+        raise EngineError("it broke")
+
+    close = tensorrt.TrtSession.close
+    monkeypatch.setattr(tensorrt.TrtSession, "run", broken)
+    monkeypatch.setattr(tensorrt.TrtSession, "close", lambda self: closed.append(True) or close(self))
     with pytest.raises(EngineError, match="it broke"):
         runtime.open_bundle(bundle)
     assert closed == [True]
 
 
-def test_a_cache_that_cannot_be_written_to_any_more_still_serves(machine, bundle, monkeypatch):
-    _, plan = opened(bundle)
+def test_a_cache_that_cannot_be_written_to_any_more_still_serves(machine, opened, monkeypatch):
+    _, plan = opened()
     record = json.loads(plan.with_name("plan.json").read_text())
     write_json(plan.with_name("plan.json"), record | {"proven": []})
 
@@ -141,8 +134,8 @@ def test_a_cache_that_cannot_be_written_to_any_more_still_serves(machine, bundle
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(tensorrt_plans, "_write_record", refuse)
-    assert opened(bundle) == (2, plan)
-    assert opened(bundle) == (2, plan)
+    assert opened() == (2, plan)
+    assert opened() == (2, plan)
     with pytest.raises(EngineError, match="cannot be kept there"):
         tensorrt_plans.refuse(plan, "wrong")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import onnx
@@ -227,6 +228,7 @@ def building(machine, model, tmp_path):
     )
     while not started.exists():
         assert process.poll() is None
+        time.sleep(0.02)
     yield process, go
     process.kill()
     process.wait()
