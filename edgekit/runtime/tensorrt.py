@@ -20,7 +20,7 @@ from edgekit.runtime import cuda as cuda_calls
 from edgekit.runtime.boundary import Boundary, closed, match_specs
 from edgekit.runtime.cuda import MB, MORE_MEMORY, Cuda, gpu
 from edgekit.runtime.options import check_options
-from edgekit.runtime.session import Placement, Session, feed_checker, recorded_runs, zeros
+from edgekit.runtime.session import Placement, feed_checker, recorded_runs, zeros
 from edgekit.runtime.tensorrt_io import Buffer, Shape, check_ranges, growing_outputs, layer_times, read_io
 from edgekit.runtime.tensorrt_module import check_version, collect_log, import_tensorrt, open_plan
 from edgekit.runtime.tensorrt_record import placed_nodes
@@ -62,7 +62,7 @@ def get_ready(model: Path, options: Mapping[str, Option]) -> None:
 
 def load(
     model: Path, options: Mapping[str, Option], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
-) -> Session:
+) -> TrtSession:
     """Builds the plan of an ONNX file, or takes the one built before, and opens it.
 
     Args:
@@ -216,7 +216,9 @@ class TrtSession:
         """Time of the last query on the GPU alone, copies left out, by CUDA's own events, in ns."""
         if not self._finalizer.alive:
             raise closed(NAME)
-        elapsed_ms = self._cuda.call("cudaEventElapsedTime", self._began, self._ended, doing="read the GPU's clock")
+        elapsed_ms: float = self._cuda.call(
+            "cudaEventElapsedTime", self._began, self._ended, doing="read the GPU's clock"
+        )
         return round(elapsed_ms * 1e6)
 
     def _query(self, feeds: Mapping[str, Array], context: Any = None) -> None:

@@ -140,7 +140,7 @@ class Buffer:
         if not self.io.on_host:
             self.reserve(self.nbytes)
         memory = (ctypes.c_byte * self._host_bytes).from_address(self.host)
-        self.view = np.ndarray(shape, self._dtype, buffer=memory)
+        self.view = np.ndarray(shape, self._dtype, buffer=memoryview(memory))
 
     def reserve(self, nbytes: int) -> int:
         """Makes room on the device, where it is too small, and returns its address; what it held is lost then."""
