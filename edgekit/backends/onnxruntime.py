@@ -72,7 +72,7 @@ def scheme(target: Target) -> Scheme:
 
 def refuses(plan: Plan, target: Target) -> str | None:
     """Corrections of a plan that has nothing to correct, and all but fp32 on another provider than the CPU's."""
-    provider = target.options.get(NAME, {}).get("provider", DEFAULT_PROVIDER)
+    provider = target.options.get("onnxruntime", {}).get("provider", DEFAULT_PROVIDER)
     if provider != DEFAULT_PROVIDER:
         return (
             f"ONNX Runtime runs target {target.name!r} on its {provider}, and this engine's {plan.precision} is made "
