@@ -27,6 +27,9 @@ CHUNK = 256
 # Samples that a record of the placement chooses its query from.
 FEWEST = 16
 _OUTPUT = "output/"
+# ONNX Runtime reads a file of another engine's dialect as it is written: Q/DQ pairs are computed, not fused into kernels
+# of its own that round biases and drop activations.
+_AS_WRITTEN = {"provider": "CPUExecutionProvider", "session.disable_quant_qdq": "1"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -294,7 +297,7 @@ def load_outputs(path: Path) -> dict[str, Array]:
 def runnable(built: Artifact) -> Artifact:
     """The artifact on an engine that executes here: a TensorRT ONNX is run by ONNX Runtime."""
     if missing(built.engine) is not None and built.engine == "tensorrt":
-        return replace(built, engine="onnxruntime", options={"provider": "CPUExecutionProvider"})
+        return replace(built, engine="onnxruntime", options=dict(_AS_WRITTEN))
     return built
 
 
