@@ -27,8 +27,7 @@ CHUNK = 256
 # Samples that a record of the placement chooses its query from.
 FEWEST = 16
 _OUTPUT = "output/"
-# ONNX Runtime reads a file of another engine's dialect as it is written: Q/DQ pairs are computed, not fused into kernels
-# of its own that round biases and drop activations.
+# A file of another engine's dialect is computed as it is written: ONNX Runtime's own int8 kernels round biases.
 _AS_WRITTEN = {"provider": "CPUExecutionProvider", "session.disable_quant_qdq": "1"}
 
 
