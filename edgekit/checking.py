@@ -215,7 +215,8 @@ def prove(
             found=", ".join(outputs),
             allowed=", ".join(references.student),
         )
-    telling = on_target and executed is built  # another engine's record says nothing of its own
+    own = executed is built  # another engine's record says nothing of what this one will run
+    telling = on_target and own
     if telling:
         require_precision(built, placement)
     pairs = [(references.student[name], outputs[name]) for name in references.student]
@@ -228,9 +229,9 @@ def prove(
         broken=_broken(built.precision, db, outputs),
         held_out=references.held_out,
         placement=_tally(placement),
-        int8_share=placement.share("int8"),
-        int8_share_macs=placement.share("int8", by="macs"),
-        int8_share_time=placement.share("int8", by="time"),
+        int8_share=placement.share("int8") if own else None,
+        int8_share_macs=placement.share("int8", by="macs") if own else None,
+        int8_share_time=placement.share("int8", by="time") if own else None,
         ran_in_float=ran_in_float(built, placement) if telling else (),
     )
     return (proof, None) if proof.broken else _scored(proof, references, outputs, samples, metric)

@@ -58,31 +58,36 @@ def with_opset(proto: onnx.ModelProto, least: int, name: str, lacks: str) -> onn
         ) from exc
 
 
-def optimised(proto: onnx.ModelProto, folder: Path, off: Sequence[str] = ()) -> onnx.ModelProto:
+def optimised(proto: onnx.ModelProto, folder: Path, off: Sequence[str] = (), *, apart: bool = False) -> onnx.ModelProto:
     """Folds BatchNorms and constants with ONNX Runtime's portable rewrites, so that no quantiser stands between.
 
     Args:
         proto: The float model, its nodes named.
         folder: Temporary files; the model is to be saved there, as ``optimised.onnx``.
         off: Rewrites that are left out, by ONNX Runtime's names.
+        apart: Weights lie in files of that folder throughout, and the protos hold none: the given one loses its own.
 
     Returns:
         The model; every node has a name, fused ones that by which a plan knows them.
     """
     import onnxruntime as ort
 
-    save_onnx(proto, folder / FLOAT)
     settings = ort.SessionOptions()
-    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    settings.optimized_model_filepath = str(folder / OPTIMISED)
-    if is_large(proto):
+    if apart or is_large(proto):
         settings.add_session_config_entry(
             "session.optimized_model_external_initializers_file_name", f"{OPTIMISED}.data"
         )
+    if apart:
+        onnx.save(proto, str(folder / FLOAT), save_as_external_data=True, location=f"{FLOAT}.data")
+        settings.add_session_config_entry("session.disable_prepacking", "1")
+    else:
+        save_onnx(proto, folder / FLOAT)
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    settings.optimized_model_filepath = str(folder / OPTIMISED)
     ort.InferenceSession(
         folder / FLOAT, settings, providers=["CPUExecutionProvider"], disabled_optimizers=list(off) or None
     )
-    found = onnx.load(folder / OPTIMISED)
+    found = onnx.load(folder / OPTIMISED, load_external_data=not apart)
     _keep_names(found, {node.name for node in proto.graph.node})
     name_nodes(found)
     return found
@@ -104,6 +109,8 @@ def move_ranges(model: Path, plan: Plan, batches: CalibrationBatches) -> dict[st
     Returns:
         Nodes that must stay in float for them, and why.
     """
+    if not plan.corrections:
+        return {}
     given, in_float = onnx.load(model), {}
     if "equalize" in plan.corrections:
         equalize(given)
@@ -111,18 +118,32 @@ def move_ranges(model: Path, plan: Plan, batches: CalibrationBatches) -> dict[st
         save_onnx(given, model)
         maxima = channel_maxima(open_probe(model, smoothed_tensors(given)), batches)
         in_float = dict.fromkeys(smooth(given, maxima), "SmoothQuant scales there")
-    if plan.corrections:
-        save_onnx(given, model)
+    save_onnx(given, model)
     return in_float
 
 
 def statistics_of(
-    model: Path, method: str | None, batches: CalibrationBatches, names: Sequence[str], cache: Path | None
+    model: Path,
+    method: str | None,
+    batches: CalibrationBatches,
+    names: Sequence[str],
+    cache: Path | None,
+    *,
+    light: bool = False,
 ) -> tuple[dict[str, TensorStatistics], dict[str, str]]:
-    """What activations are like, and their dtypes; from the cache where model and samples are the same."""
+    """What activations are like, and their dtypes; from the cache where model and samples are the same.
+
+    Args:
+        model: The float model.
+        method: The range method; some need histograms.
+        batches: Calibration samples.
+        names: The activations.
+        cache: Folder of what is kept for the next plan, or None.
+        light: As of :func:`edgekit.quantization.collect.open_probe`.
+    """
     import onnxruntime
 
-    probe = open_probe(model, names)
+    probe = open_probe(model, names, light=light)
     histograms = method in NEEDS_HISTOGRAM
     dtypes = {**probe.given, **probe.fed}
     if cache is None:

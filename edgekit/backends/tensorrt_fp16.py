@@ -20,6 +20,7 @@ from onnx.numpy_helper import from_array, to_array
 
 from edgekit.artifact import Array
 from edgekit.backends.static import opset_of
+from edgekit.backends.tensorrt_pairs import values_in
 from edgekit.conversion.clean import all_nodes
 from edgekit.quantization.collect import open_probe
 
@@ -69,7 +70,7 @@ def overflowing(model: Path, batches: Iterable[Mapping[str, Array]] | None) -> f
         return frozenset()
     proto = onnx.load(str(model), load_external_data=False)
     names = [name for node in proto.graph.node for name in node.output if name]
-    probe = open_probe(model, [*names, *(value.name for value in proto.graph.input)])
+    probe = open_probe(model, [*names, *(value.name for value in proto.graph.input)], light=True)
     found: set[str] = set()
     for feeds in islice(iter(batches), _BATCHES):
         for name, values in probe.run(feeds).items():
@@ -79,11 +80,12 @@ def overflowing(model: Path, batches: Iterable[Mapping[str, Array]] | None) -> f
     return frozenset(found)
 
 
-def to_fp16(proto: onnx.ModelProto, large: Collection[str] = (), kept: Collection[str] = ()) -> list[str]:
+def to_fp16(proto: onnx.ModelProto, folder: Path, large: Collection[str] = (), kept: Collection[str] = ()) -> list[str]:
     """Turns the float of a model into fp16, in place; inputs and outputs keep their types, nodes stay in order.
 
     Args:
         proto: The model, nodes in order, in opset 19 or newer.
+        folder: Where the model's external data lies.
         large: Activations that do not fit in fp16: what makes or reads them stays in fp32.
         kept: Names of nodes that stay in fp32 besides.
 
@@ -92,7 +94,7 @@ def to_fp16(proto: onnx.ModelProto, large: Collection[str] = (), kept: Collectio
     """
     floats = float_tensors(proto)
     constants = {t.name: t for t in proto.graph.initializer if t.data_type == TensorProto.FLOAT}
-    beyond = {*large, *(name for name, tensor in constants.items() if not _fits(tensor))}
+    beyond = {*large, *(name for name, tensor in constants.items() if not _fits(values_in(tensor, folder)))}
     wide = _wide_nodes(proto, beyond, kept)
     walk = _Walk(
         proto=proto,
@@ -105,7 +107,7 @@ def to_fp16(proto: onnx.ModelProto, large: Collection[str] = (), kept: Collectio
             walk.wide[value.name] = value.name
     opset = opset_of(proto)
     ways = [_way(node, opset, floats, wide=id_ in wide) for id_, node in enumerate(proto.graph.node)]
-    _halve_constants(walk, ways)
+    _halve_constants(walk, ways, folder)
     for node, (inputs, outputs) in zip(list(proto.graph.node), ways, strict=True):
         _convert(walk, node, inputs, outputs)
     del proto.graph.node[:]
@@ -140,9 +142,8 @@ def float_tensors(proto: onnx.ModelProto) -> frozenset[str]:
     return frozenset(found | {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT})
 
 
-def _fits(tensor: onnx.TensorProto) -> bool:
+def _fits(values: Array) -> bool:
     """Whether a constant stays what it is in fp16: within its range, and not all rounded to zero."""
-    values = to_array(tensor)
     most = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
     return most <= _MOST and (most == 0.0 or np.float16(most) > 0)
 
@@ -191,7 +192,7 @@ def _way(
     return found[0], found[1]
 
 
-def _halve_constants(walk: _Walk, ways: list[tuple[list[bool | None], list[bool | None]]]) -> None:
+def _halve_constants(walk: _Walk, ways: list[tuple[list[bool | None], list[bool | None]]], folder: Path) -> None:
     """Turns constants into fp16 that are read so; where others read them in fp32 too, a copy of them."""
     half, wide = set(), set(walk.given)
     for node, (inputs, _) in zip(walk.proto.graph.node, ways, strict=True):
@@ -201,7 +202,7 @@ def _halve_constants(walk: _Walk, ways: list[tuple[list[bool | None], list[bool 
     for name, tensor in walk.constants.items():
         walk.wide[name] = name
         if name in half:
-            values = from_array(to_array(tensor).astype(np.float16), f"{name}_fp16" if name in wide else name)
+            values = from_array(values_in(tensor, folder).astype(np.float16), f"{name}_fp16" if name in wide else name)
             walk.halves[name] = values.name
             if name in wide:
                 walk.proto.graph.initializer.append(values)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import onnx
+from onnx.external_data_helper import uses_external_data
 from onnx.helper import make_node
 from onnx.numpy_helper import from_array, to_array
 
@@ -49,8 +51,17 @@ def quantise_activation(proto: onnx.ModelProto, name: str, scale: Array) -> list
     ]
 
 
+def values_in(tensor: onnx.TensorProto, folder: Path) -> Array:
+    """A constant's values; those in a file beside the model are read and not kept in the proto."""
+    if not uses_external_data(tensor):
+        return np.asarray(to_array(tensor))
+    read = onnx.TensorProto()
+    read.CopyFrom(tensor)
+    return np.asarray(to_array(read, str(folder)))
+
+
 def quantise_weights(
-    proto: onnx.ModelProto, nodes: Mapping[str, int | None], *, bits: int = 8, half: bool = False
+    proto: onnx.ModelProto, nodes: Mapping[str, int | None], folder: Path, *, bits: int = 8, half: bool = False
 ) -> dict[str, list[onnx.NodeProto]]:
     """Turns weights, the second inputs of nodes, into small integers and a DequantizeLinear, in place.
 
@@ -59,6 +70,7 @@ def quantise_weights(
     Args:
         proto: The model; the nodes read what is dequantised afterwards.
         nodes: Names of the nodes, each with the axis of its weights that has a scale a channel, or None.
+        folder: Where the model's external data lies.
         bits: 8 or 4.
         half: Scales are numbers of fp16.
 
@@ -77,7 +89,7 @@ def quantise_weights(
         name, axis = node.input[1], nodes[node.name]
         if (name, axis) not in made:
             own = name if len(axes[name]) == 1 else f"{name}_{'all' if axis is None else axis}"
-            stored, scale = _quantised(to_array(tensors[name]), axis, bits, half=half)
+            stored, scale = _quantised(values_in(tensors[name], folder), axis, bits, half=half)
             if others[name] or len(axes[name]) > 1:
                 proto.graph.initializer.append(from_array(stored, own + QUANTISED))
             else:

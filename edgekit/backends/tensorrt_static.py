@@ -8,7 +8,7 @@ bias.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +44,7 @@ NAME = "tensorrt"
 # QuantizeLinear takes fp16 from 19 on; TensorRT 10.0 reads up to 20, and 11 up to 25.
 LEAST_OPSET, MOST_OPSET = 19, 20
 _LEAST_IR = 9  # of opset 19
-_MOST = 127.0  # the greatest level: -128 has no partner
+_LEVELS = 127.0  # on each side of zero: -128 has no partner
 
 
 def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache: Path | None = None) -> Artifact:
@@ -67,16 +67,17 @@ def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache:
     ):
         folder = Path(name)
         # A product and the addition behind it stay two nodes: TensorRT fuses them, and reads products of many axes.
-        save_onnx(optimised(proto, folder, off=["MatMulAddFusion"]), folder / OPTIMISED)
-        del proto
+        graph = optimised(proto, folder, off=["MatMulAddFusion"], apart=True)
+        onnx.save(graph, str(folder / OPTIMISED))
+        del proto, graph
         made, placing = _quantised(folder / OPTIMISED, scheme, plan, batches, cache)
         if not placing.nodes and not plan.float_groups:
             raise _nothing(fp32, placing)
         notes = _notes(placing)
         if scheme.float_type == "fp16":
             in_float = overflowing(folder / OPTIMISED, batches)
-            notes = (*notes, *to_fp16(made, in_float))
-        return written(made, fp32, plan.precision, out, notes)
+            notes = (*notes, *to_fp16(made, folder, in_float))
+        return written(made, folder, fp32, plan.precision, out, notes)
 
 
 def prepared(fp32: Artifact, plan: Plan, least: int = LEAST_OPSET, most: int = MOST_OPSET) -> onnx.ModelProto:
@@ -105,21 +106,21 @@ def _quantised(
     model: Path, scheme: Scheme, plan: Plan, batches: CalibrationBatches, cache: Path | None
 ) -> tuple[onnx.ModelProto, Placing]:
     in_float = dict.fromkeys(plan.float_groups, "as the plan says") | move_ranges(model, plan, batches)
-    given = onnx.load(model)
+    given = onnx.load(model, load_external_data=bool(plan.corrections))
     names = activations(given, scheme.operators)
-    statistics, dtypes = statistics_of(model, plan.method, batches, names, cache)
+    statistics, dtypes = statistics_of(model, plan.method, batches, names, cache, light=True)
     half = scheme.float_type == "fp16"
     unfit = unfit_of(statistics)
     shapes = {name: shape for name, shape in _shapes(model, names, batches).items() if dtypes.get(name) == "float32"}
     placing = place(given, scheme.operators, in_float, unfit, shapes, per_channel=scheme.per_channel)
     ranges = {name: range_of(symmetric(one), str(plan.method)) for name, one in statistics.items()}
-    scales = {name: scale_of(np.float32(max(-low, high)), _MOST, half=half) for name, (low, high) in ranges.items()}
+    scales = {name: scale_of(np.float32(max(-low, high)), _LEVELS, half=half) for name, (low, high) in ranges.items()}
     if "bias-correction" in plan.corrections:
         trial = onnx.ModelProto()
         trial.CopyFrom(given)
-        with_pairs(trial, placing, scales, half=half)
+        with_pairs(trial, placing, scales, model.parent, half=half)
         correct_biases(given, trial, batches, model.parent)
-    with_pairs(given, placing, scales, half=half)
+    with_pairs(given, placing, scales, model.parent, half=half)
     return given, placing
 
 
@@ -128,19 +129,22 @@ def _shapes(model: Path, names: list[str], batches: CalibrationBatches) -> dict[
     first = next(iter(batches))
     open_ = {spec.name for spec in batches.inputs if spec.shape and not isinstance(spec.shape[0], int)}
     one = {name: array[:1] if name in open_ else array for name, array in first.items()}
-    return {name: values.shape for name, values in open_probe(model, names).run(one).items()}
+    return {name: values.shape for name, values in open_probe(model, names, light=True).run(one).items()}
 
 
-def with_pairs(proto: onnx.ModelProto, placing: Placing, scales: Mapping[str, Array], *, half: bool) -> None:
+def with_pairs(
+    proto: onnx.ModelProto, placing: Placing, scales: Mapping[str, Array], folder: Path, *, half: bool
+) -> None:
     """Puts Q/DQ pairs before the activations, and DQ before the weights, in place; nodes stay in order.
 
     Args:
         proto: The float model.
         placing: What is quantised.
         scales: Of activations.
+        folder: Where the model's external data lies.
         half: Scales of weights are numbers of fp16.
     """
-    weights = quantise_weights(proto, placing.nodes, half=half)
+    weights = quantise_weights(proto, placing.nodes, folder, half=half)
     pairs: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
     for node in proto.graph.node:
@@ -159,9 +163,19 @@ def with_pairs(proto: onnx.ModelProto, placing: Placing, scales: Mapping[str, Ar
 
 
 def written(
-    proto: onnx.ModelProto, fp32: Artifact, precision: str, out: Path, notes: tuple[str, ...] | list[str]
+    proto: onnx.ModelProto, folder: Path, fp32: Artifact, precision: str, out: Path, notes: Sequence[str]
 ) -> Artifact:
-    """Writes what was made of a float model, without metadata and operator sets that nothing is of."""
+    """Writes what was made of a float model, without metadata and operator sets that nothing is of.
+
+    Args:
+        proto: What was made; weights that it does not hold lie in the folder.
+        folder: See there.
+        fp32: The float model.
+        precision: What was made.
+        out: Folder of the file.
+        notes: What was decided on the way.
+    """
+    onnx.load_external_data_for_model(proto, str(folder))
     strip_metadata(proto)
     used = {node.domain for node in proto.graph.node}
     kept = [entry for entry in proto.opset_import if not entry.domain or entry.domain in used]

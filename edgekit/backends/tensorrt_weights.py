@@ -17,7 +17,6 @@ from edgekit.backends.tensorrt_fp16 import overflowing, to_fp16
 from edgekit.backends.tensorrt_pairs import quantise_weights
 from edgekit.backends.tensorrt_placing import channel_axis
 from edgekit.backends.tensorrt_static import LEAST_OPSET, MOST_OPSET, prepared, written
-from edgekit.conversion.clean import save_onnx
 from edgekit.conversion.quiet import quiet
 from edgekit.data import Batches
 from edgekit.quantization.schemes import Plan
@@ -44,10 +43,10 @@ def to_half(fp32: Artifact, data: Batches | None, plan: Plan, out: Path) -> Arti
     batches = calibration_batches(data, fp32) if data is not None else None
     with tempfile.TemporaryDirectory() as folder, refusals(NAME, fp32), engine_errors("convert to fp16"), quiet():
         model = Path(folder) / OPTIMISED
-        proto = optimised(proto, model.parent, off=["MatMulAddFusion"])
-        save_onnx(proto, model)
+        proto = optimised(proto, model.parent, off=["MatMulAddFusion"], apart=True)
+        onnx.save(proto, str(model))
         notes = _halved(proto, model, batches, plan.float_groups)
-    return written(proto, fp32, plan.precision, out, notes)
+        return written(proto, model.parent, fp32, plan.precision, out, notes)
 
 
 def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path) -> Artifact:
@@ -73,21 +72,20 @@ def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path) -> Art
         quiet(),
     ):
         model = Path(folder) / OPTIMISED
-        proto = optimised(proto, model.parent, off=["MatMulAddFusion"])
-        if half:
-            save_onnx(proto, model)
+        proto = optimised(proto, model.parent, off=["MatMulAddFusion"], apart=True)
+        onnx.save(proto, str(model))
         axes, left = _matrices(proto, plan, bits)
         if not axes:
             what = "w8 and w4 store weights of matrix products; convolutions stay as they are"
             raise no_products(fp32.model, what, kept=bool(plan.float_groups))
-        before = quantise_weights(proto, axes, bits=bits, half=half)
+        before = quantise_weights(proto, axes, model.parent, bits=bits, half=half)
         nodes = [one for node in proto.graph.node for one in (*before.get(node.name, ()), node)]
         del proto.graph.node[:]
         proto.graph.node.extend(nodes)
         notes = [f"weights of {len(axes)} matrix products in {bits} bits", *left]
         if half:
             notes += _halved(proto, model, batches, ())
-    return written(proto, fp32, plan.precision, out, notes)
+        return written(proto, model.parent, fp32, plan.precision, out, notes)
 
 
 def _matrices(proto: onnx.ModelProto, plan: Plan, bits: int) -> tuple[dict[str, int | None], list[str]]:
@@ -117,5 +115,5 @@ def _matrices(proto: onnx.ModelProto, plan: Plan, bits: int) -> tuple[dict[str, 
 def _halved(
     proto: onnx.ModelProto, model: Path, batches: Iterable[Mapping[str, Array]] | None, kept: tuple[str, ...]
 ) -> list[str]:
-    notes = to_fp16(proto, overflowing(model, batches), kept)
+    notes = to_fp16(proto, model.parent, overflowing(model, batches), kept)
     return notes if batches is not None else [*notes, _UNSEEN]
