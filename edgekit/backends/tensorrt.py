@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from edgekit.artifact import Artifact, Option
+from edgekit.artifact import Artifact, Option, TensorSpec
 from edgekit.data import Batches
 from edgekit.errors import EngineError
 from edgekit.quantization.schemes import STATIC_METHODS, Plan, Scheme
@@ -107,7 +107,7 @@ def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
         EngineError: An option is not one of :data:`OPTIONS`, or asks for what the target or TensorRT has not.
         ModelError: Its batch is fixed to something else.
     """
-    from edgekit.conversion.clean import with_fixed_batch
+    from edgekit.conversion.clean import describe_onnx, fix_batch, input_specs, load_onnx, save_onnx, strip_metadata
     from edgekit.runtime.options import check_options
 
     own = target.options.get(NAME, {})
@@ -118,8 +118,14 @@ def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
         most = target.memory_mb // 4
         options["workspace_mb"] = min(int(own.get("workspace_mb", most)), most)
     _check_settings(model, options)
-    written = with_fixed_batch(model, batch, out)
-    return replace(written, engine=NAME, options=options | _profiles(written, options))
+    proto = load_onnx(model.path)
+    fix_batch(proto, batch)
+    _check_profiles(input_specs(proto), options)
+    strip_metadata(proto)
+    out.mkdir(parents=True, exist_ok=True)
+    save_onnx(proto, out / "model.onnx")
+    written = describe_onnx(out / "model.onnx", precision=model.precision, parent=model.sha256)
+    return replace(written, engine=NAME, options=options, notes=model.notes)
 
 
 def _check_settings(model: Artifact, options: Mapping[str, Option]) -> None:
@@ -143,14 +149,14 @@ def _check_settings(model: Artifact, options: Mapping[str, Option]) -> None:
         )
 
 
-def _profiles(model: Artifact, options: Mapping[str, Option]) -> dict[str, Option]:
-    """Optimisation profiles where a dimension stays open: those of the target, or none where nothing is open.
+def _check_profiles(inputs: tuple[TensorSpec, ...], options: Mapping[str, Option]) -> None:
+    """Asks for optimisation profiles where a dimension stays open, and that they fit.
 
     Raises:
         EngineError: A dimension is open and the target does not say how far, or the profiles do not fit the model.
     """
     told = {name: str(options[name]) for name in _PROFILES if name in options}
-    open_ = [spec for spec in model.inputs if not all(isinstance(size, int) for size in spec.shape)]
+    open_ = [spec for spec in inputs if not all(isinstance(size, int) for size in spec.shape)]
     example = ",".join(
         f"{spec.name}:{'x'.join(str(size if isinstance(size, int) else 128) for size in spec.shape)}" for spec in open_
     )
@@ -183,7 +189,6 @@ def _profiles(model: Artifact, options: Mapping[str, Option]) -> dict[str, Optio
             found=", ".join(told),
             fix="remove them from [options.tensorrt]",
         )
-    return dict(told)
 
 
 def _parsed(name: str, text: str) -> dict[str, tuple[int, ...]]:
