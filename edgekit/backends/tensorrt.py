@@ -110,7 +110,7 @@ def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
     from edgekit.conversion.clean import describe_onnx, fix_batch, input_specs, load_onnx, save_onnx, strip_metadata
     from edgekit.runtime.options import check_options
 
-    own = target.options.get(NAME, {})
+    own = target.options.get("tensorrt", {})
     check_options(NAME, own, OPTIONS)
     options: dict[str, Option] = {"precision": model.precision, "optimization_level": 3, **own}
     if target.memory_mb:

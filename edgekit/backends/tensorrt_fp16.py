@@ -194,7 +194,8 @@ def _way(
 
 def _halve_constants(walk: _Walk, ways: list[tuple[list[bool | None], list[bool | None]]], folder: Path) -> None:
     """Turns constants into fp16 that are read so; where others read them in fp32 too, a copy of them."""
-    half, wide = set(), set(walk.given)
+    half: set[str] = set()
+    wide = set(walk.given)
     for node, (inputs, _) in zip(walk.proto.graph.node, ways, strict=True):
         for name, flag in zip(node.input, inputs, strict=True):
             (half if flag else wide).add(name)
