@@ -74,6 +74,15 @@ OLDER_OPERATORS = _spread(_PARSED)
 OPERATORS = OLDER_OPERATORS | _spread(_NEWER)
 
 
+def is_known(node: onnx.NodeProto) -> bool:
+    """Whether a node is one that TensorRT parses, so that other rules have something to say of it."""
+    return (node.domain in DOMAINS and node.op_type in OPERATORS) or _is_own(node)
+
+
+def _is_own(node: onnx.NodeProto) -> bool:
+    return node.op_type in OWN and node.domain in _OWN_DOMAINS
+
+
 def check_operators(view: View, *, older: bool) -> Iterator[Breach]:
     """Operators that are not parsed, and those whose first input has a type they are not parsed with.
 
@@ -87,7 +96,7 @@ def check_operators(view: View, *, older: bool) -> Iterator[Breach]:
     table = OLDER_OPERATORS if older else OPERATORS
     own = {(function.domain, function.name) for function in view.proto.functions}
     for node in view.nodes:
-        if (node.domain, node.op_type) in own or (node.op_type in OWN and node.domain in _OWN_DOMAINS):
+        if (node.domain, node.op_type) in own or _is_own(node):
             continue
         if node.domain not in DOMAINS or node.op_type not in table:
             shown = node.op_type if node.domain in DOMAINS else f"{node.domain}.{node.op_type}"

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from edgekit.artifact import Array
+from edgekit.backends.tensorrt_operators import is_known
 from edgekit.backends.tensorrt_wiring import (
     DEQUANTISE,
     DOMAINS,
@@ -189,7 +190,7 @@ def _output_axis(node: onnx.NodeProto, rank: int) -> int | None:
 def _pair(view: View, node: onnx.NodeProto) -> Iterator[Breach]:
     """A quantised tensor goes from a QuantizeLinear, a constant or an input to a DequantizeLinear or an output."""
     if node.op_type == QUANTISE:
-        others = [r for r in view.readers.get(node.output[0], []) if r.op_type != DEQUANTISE]
+        others = [r for r in view.readers.get(node.output[0], []) if r.op_type != DEQUANTISE and is_known(r)]
         nobody = not view.readers.get(node.output[0]) and node.output[0] not in view.outputs
         if others:
             yield Breach("q-without-dq", name_of(node), f"read by {others[0].op_type} {name_of(others[0])!r}")
@@ -200,5 +201,5 @@ def _pair(view: View, node: onnx.NodeProto) -> Iterator[Breach]:
     maker = view.makers.get(data)
     if data in view.constants or data in view.inputs or maker is None:
         return
-    if maker.op_type != QUANTISE and not maker.op_type.startswith("TRT_"):
+    if maker.op_type != QUANTISE and not maker.op_type.startswith("TRT_") and is_known(maker):
         yield Breach("dq-without-q", name_of(node), f"{data!r} is made by {maker.op_type} {name_of(maker)!r}")

@@ -93,7 +93,7 @@ def check_rules(proto: onnx.ModelProto, where: str, *, rules: str = NEWEST, sm: 
     shown = "; ".join(f"{one.node}: {one.found} ({one.rule})" for one in broken[:SHOWN])
     more = f"; and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
     raise ModelError(
-        f"{where}: {count}",
+        f"{where}: it breaks TensorRT's rules {count}",
         found=shown + more,
         allowed="; ".join(dict.fromkeys(one.allowed for one in broken[:SHOWN])),
         fix=f"{broken[0].fix}; edgekit inspect MODEL.onnx --rules {rules} lists all",

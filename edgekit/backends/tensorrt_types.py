@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import onnx
 
+from edgekit.backends.tensorrt_operators import is_known
 from edgekit.backends.tensorrt_quantisers import QUANTISED
 from edgekit.backends.tensorrt_wiring import (
     DEQUANTISE,
@@ -55,8 +56,8 @@ def check_types(view: View, *, sm: str | None = None) -> Iterator[Breach]:
             on = f" on compute capability {sm}" if rule == "hardware" else ""
             yield Breach(rule, name if maker is None else name_of(maker), f"{name!r} is {type_name(kind)}{on}")
     for node in view.nodes:
-        if node.domain not in DOMAINS:
-            continue
+        if node.domain not in DOMAINS or not is_known(node):
+            continue  # told as an operator
         yield from _narrow(view, node)
         yield from _mixed(view, node)
 
