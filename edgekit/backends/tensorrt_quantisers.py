@@ -62,7 +62,9 @@ def _quantised_type(view: View, node: onnx.NodeProto) -> int | None:
     """The type that a node quantises to or from; None where nothing says it."""
     zero = node.input[2] if len(node.input) > 2 else ""
     if node.op_type == DEQUANTISE:
-        return view.types.get(node.input[0]) or view.types.get(zero)
+        before = view.maker(node.input[0], QUANTISE)
+        given = _quantised_type(view, before) if before is not None else view.types.get(node.input[0])
+        return given or view.types.get(zero)
     stated = integer(node, "output_dtype", 0)
     return (view.types.get(zero) if zero else stated) or None
 
@@ -117,7 +119,7 @@ def _granularity(view: View, node: onnx.NodeProto, kind: int | None) -> Iterator
         yield Breach("block", name_of(node), f"{type_name(kind)} with {count} scales in blocks")
         return
     if kind in _BLOCKED:
-        shape = view.shapes.get(data) or tuple(view.constants[data].dims if data in view.constants else ())
+        shape = view.dims(data)
         if shape and shape[-1] is not None and shape[-1] % 2:
             yield Breach("odd-4-bit", name_of(node), f"{shape[-1]} values on the last axis")
         if kind == INT4 and node.op_type == QUANTISE and source not in view.fixed:
@@ -152,28 +154,30 @@ def _axis(view: View, node: onnx.NodeProto, count: int) -> Iterator[Breach]:
         if any(integer(after, "axis", 1) % rank != axis for after in found):
             yield Breach("weight-axis", name_of(node), f"axis {axis}, and another at its DequantizeLinear")
         return
-    shape = view.shapes.get(node.input[0]) or view.shapes.get(_source(view, node.input[0]))
+    shape = view.dims(node.input[0]) or view.dims(_source(view, node.input[0]))
     if shape is not None and shape[axis] not in (None, count):
         yield Breach("weight-axis", name_of(node), f"{count} scales for {shape[axis]} channels on axis {axis}")
         return
     for reader, at in _weighted(view, node.output[0], axis, rank):
         wanted = _output_axis(reader, rank)
         if wanted is not None and wanted != at:
-            found = f"scales along axis {at}; {reader.op_type} {name_of(reader)!r} has its outputs on {wanted}"
-            yield Breach("weight-axis", name_of(node), found)
+            where = f"{reader.op_type} {name_of(reader)!r} has its outputs on {wanted}"
+            yield Breach("weight-axis", name_of(node), f"scales along axis {at}; {where}")
             return
 
 
 def _weighted(view: View, tensor: str, axis: int, rank: int) -> Iterator[tuple[onnx.NodeProto, int]]:
     """Operators that read a tensor as their weights, also transposed, and the axis as it arrives there."""
     for reader in view.readers.get(tensor, []):
-        if reader.op_type == "Transpose":
+        if tensor in list(reader.input)[1:2]:
+            yield reader, axis
+        elif reader.op_type == "Transpose":
             held = attribute(reader, "perm")
             order = list(held.ints) if held is not None else list(range(rank))[::-1]
-            if axis in order:
-                yield from _weighted(view, reader.output[0], order.index(axis), rank)
-        elif tensor in list(reader.input)[1:2]:
-            yield reader, axis
+            turned = reader.output[0]
+            if axis in order and turned != tensor:
+                after = (node for node in view.readers.get(turned, []) if turned in list(node.input)[1:2])
+                yield from ((node, order.index(axis)) for node in after)
 
 
 def _output_axis(node: onnx.NodeProto, rank: int) -> int | None:

@@ -87,9 +87,7 @@ def check_rules(proto: onnx.ModelProto, where: str, *, rules: str = NEWEST, sm: 
     broken = violations(proto, rules=rules, sm=sm)
     if not broken:
         return
-    count = (
-        "a rule of TensorRT is broken" if len(broken) == 1 else f"TensorRT's rules are broken at {len(broken)} places"
-    )
+    count = f"at {len(broken)} places" if len(broken) > 1 else "at one place"
     shown = "; ".join(f"{one.node}: {one.found} ({one.rule})" for one in broken[:SHOWN])
     more = f"; and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
     raise ModelError(

@@ -20,6 +20,8 @@ QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 # Larger constants are weights: shapes need only the small ones.
 SMALL = 1024
+# How many casts in a row are followed; a graph may go in a circle.
+_CASTS = 8
 
 
 class Breach(NamedTuple):
@@ -75,31 +77,36 @@ class View:
         node = self.makers.get(tensor)
         return node if node is not None and node.op_type in kinds and node.domain in DOMAINS else None
 
+    def dims(self, tensor: str) -> tuple[int | None, ...] | None:
+        """A tensor's sizes, None where one is open; None where not even the rank is known."""
+        constant = self.constants.get(tensor)
+        return tuple(constant.dims) if constant is not None else self.shapes.get(tensor)
+
     def size(self, tensor: str) -> int | None:
         """How many elements a tensor has, where that is known."""
-        constant = self.constants.get(tensor)
-        dims = constant.dims if constant is not None else self.shapes.get(tensor)
-        return None if dims is None or None in dims else math.prod(dims)
+        dims = self.dims(tensor)
+        known = [size for size in dims or () if size is not None]
+        return None if dims is None or len(known) < len(dims) else math.prod(known)
 
     def rank(self, tensor: str) -> int | None:
         """A tensor's number of axes, where that is known."""
-        constant = self.constants.get(tensor)
-        dims = constant.dims if constant is not None else self.shapes.get(tensor)
+        dims = self.dims(tensor)
         return None if dims is None else len(dims)
 
     def values(self, tensor: str) -> Array | None:
         """A constant's values, also one that is only cast or passed on; None where they are not at hand."""
-        while (node := self.maker(tensor, "Cast", "Identity")) is not None:
-            tensor = node.input[0]
+        for _ in range(_CASTS):
+            node = self.maker(tensor, "Cast", "Identity")
+            tensor = tensor if node is None else node.input[0]
         constant = self.constants.get(tensor)
         if constant is None:
             return None
         if constant.data_location != onnx.TensorProto.EXTERNAL:
-            return onnx.numpy_helper.to_array(constant)
+            return np.asarray(onnx.numpy_helper.to_array(constant))
         if self.folder is None:
             return None
         try:
-            return onnx.numpy_helper.to_array(constant, str(self.folder))
+            return np.asarray(onnx.numpy_helper.to_array(constant, str(self.folder)))
         except (OSError, ValueError, onnx.checker.ValidationError):
             return None  # that its file is missing or too short is told for itself
 
