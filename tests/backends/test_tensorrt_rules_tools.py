@@ -80,6 +80,7 @@ quantize(model, quantize_mode=mode, calibration_data={"image": samples}, calibra
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "precision"), [("int8", "fp32"), ("int8", "fp16"), ("fp8", "fp16"), ("int4", "fp32")])
 def test_modelopts_graphs_are_clean(model, tmp_path, mode, precision):
     """In a process of its own: the tool patches ONNX Runtime, and its folder holds other versions of packages."""
