@@ -49,7 +49,7 @@ def check_quantisers(view: View, *, older: bool) -> Iterator[Breach]:
             rule = "uint8" if kind == onnx.TensorProto.UINT8 else "quantised-type"
             yield Breach(rule, name_of(node), f"{node.op_type} {_direction(node)} {type_name(kind)}")
         yield from _zero_point(view, node)
-        yield from _scale(view, node, kind)
+        yield from _scale(view, node)
         yield from _granularity(view, node, kind)
         yield from _pair(view, node)
 
@@ -79,6 +79,9 @@ def _zero_point(view: View, node: onnx.NodeProto) -> Iterator[Breach]:
     if zero not in view.fixed:
         yield Breach("zero-point-constant", name_of(node), f"{zero!r} is computed while the model runs")
         return
+    count, scales = view.size(zero), view.size(node.input[1])
+    if count is not None and scales is not None and count != scales:
+        yield Breach("zero-point-count", name_of(node), f"zero points: {count}, scales: {scales}")
     values = view.values(zero)
     if values is None:
         return
@@ -87,10 +90,11 @@ def _zero_point(view: View, node: onnx.NodeProto) -> Iterator[Breach]:
         yield Breach("zero-point", name_of(node), f"zero point {_told(flat[flat != 0], flat.size)}")
 
 
-def _scale(view: View, node: onnx.NodeProto, kind: int | None) -> Iterator[Breach]:
+def _scale(view: View, node: onnx.NodeProto) -> Iterator[Breach]:
     scale = node.input[1]
     if scale not in view.fixed:
-        if kind != FP4:  # its activations are scaled as they come, by TRT_FP4DynamicQuantize
+        maker = view.makers.get(node.input[0])
+        if maker is None or not _scales_as_it_comes(maker):
             yield Breach("scale-constant", name_of(node), f"{scale!r} is computed while the model runs")
         return
     values = view.values(scale)
@@ -100,6 +104,11 @@ def _scale(view: View, node: onnx.NodeProto, kind: int | None) -> Iterator[Breac
     bad = flat[~(np.isfinite(flat) & (flat > 0))]
     if bad.size or not flat.size:
         yield Breach("scale", name_of(node), f"scale {_told(bad, flat.size)}")
+
+
+def _scales_as_it_comes(node: onnx.NodeProto) -> bool:
+    """Whether a node is a quantiser of TensorRT's own that gives the scales with the values."""
+    return node.op_type.startswith("TRT_") and "Dynamic" in node.op_type
 
 
 def _told(bad: Array, size: int) -> str:

@@ -91,7 +91,7 @@ RULES = {
         source=_TABLE,
     ),
     "mixed-types": Rule(
-        allowed="inputs of one floating type: types are never converted on the way",
+        allowed="inputs of one type: types are never converted on the way",
         fix="put a Cast before one of them, or give the scale of its DequantizeLinear the other's type",
         source="TensorRT documentation, Strongly Typed Networks; DequantizeLinear gives its scale's type",
     ),
@@ -129,6 +129,11 @@ RULES = {
     "zero-point": Rule(
         allowed="zero points of 0: quantisation is symmetric only",
         fix="quantise symmetrically (ONNX Runtime: ActivationSymmetric and WeightSymmetric)",
+        source=_PARSER,
+    ),
+    "zero-point-count": Rule(
+        allowed="as many zero points as scales",
+        fix="write one zero point a scale, all 0",
         source=_PARSER,
     ),
     "scale-constant": Rule(

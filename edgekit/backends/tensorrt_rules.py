@@ -102,7 +102,7 @@ def _breaches(view: View, older: bool, sm: str | None) -> Iterator[Breach]:
     yield from check_graph(view, older=older)
     yield from check_operators(view, older=older)
     yield from check_limits(view)
-    yield from check_types(view, sm=sm)
+    yield from check_types(view, older=older, sm=sm)
     yield from check_quantisers(view, older=older)
     yield from check_fusions(view)
 

@@ -161,14 +161,20 @@ CASES = {  # rule and case: the graph mended, broken, and the nodes that break t
     "uint8-inside": (BYTES, put(BYTES, ("Transpose(a)", "Transpose(x)")), ["r"]),
     "unscaled: int8": (CAST, put(CAST, ("a = Cast<to = 1>", "a = Cast<to = 3>")), ["c", "r"]),
     "unscaled: fp8": (CAST, put(CAST, ("a = Cast<to = 1>", "a = Cast<to = 17>")), ["c", "r"]),
+    "unscaled: weights": (STORED, put(STORED, ("xd, wd, b", "xd, w, b")), ["conv"]),
+    "mixed-types: integers": (
+        put(ADD, ("float[2] x", "int32[2] x"), ("to = 1>", "to = 6>")),
+        put(ADD, ("float[2] x", "int32[2] x"), ("to = 1>", "to = 7>")),
+        ["a"],
+    ),
     "mixed-types: an addition": (ADD, put(ADD, ("to = 1>", "to = 10>")), ["a"]),
-    "mixed-types: a power": (put(ADD, ("Add", "Pow")), put(ADD, ("Add", "Pow"), ("to = 1>", "to = 10>")), ["a"]),
     "mixed-types: a scale's": (HALF, put(HALF, ("DequantizeLinear(a, s", "DequantizeLinear(a, t")), ["mul"]),
     "mixed-types: data and scale": (HALF, put(HALF, ("QuantizeLinear(h, s", "QuantizeLinear(h, t")), ["q"]),
     "uint8": (CONV, put(CONV, ("int8 z", "uint8 z")), ["q", "dq"]),
     "quantised-type": (CONV, put(CONV, ("int8 z", "uint16 z")), ["q", "dq"]),
     "int32-bias": (STORED, put(STORED, ("Identity(bf)", "DequantizeLinear(bi, s, bz)")), ["bias"]),
     "zero-point-missing": (CONV, put(CONV, ("QuantizeLinear(x, s, z)", "QuantizeLinear(x, s)")), ["q"]),
+    "zero-point-count": (STORED, put(STORED, ("ws, wz)", "ws, z)")), ["wdq"]),
     "zero-point-constant": (FED, put(FED, ("QuantizeLinear(x, s, z)", "QuantizeLinear(x, s, zi)")), ["q"]),
     "zero-point": (CONV, put(CONV, ("int8 z = {0}", "int8 z = {3}")), ["q", "dq"]),
     "zero-point: of one channel": (CONV, put(CONV, ("wz = {0, 0}", "wz = {0, 1}")), ["wq", "wdq"]),
@@ -295,6 +301,9 @@ def test_the_first_of_tensorrt_10_takes_less():
     assert rules_of(put(CONV, ('"" : 20', '"" : 21'))) == set()
     assert rules_of(put(CONV, ('"" : 20', '"" : 21')), rules="tensorrt-10") == {("opset", "net")}
     assert rules_of(CONV, rules="tensorrt-10") == set()
+    power = put(ADD, ("Add", "Pow"), ("to = 1>", "to = 7>"))
+    assert rules_of(power) == set()  # later parsers cast both to float32
+    assert rules_of(power, rules="tensorrt-10") == {("mixed-types", "a")}
     assert {one.rule for one in violations(quantised(FP4, (8, 4), (2, 4)), rules="tensorrt-10")} == {
         "opset",
         "quantised-type",
@@ -339,6 +348,29 @@ act (x) => (y) {
     assert rules_of(text + function) == set()
     found = violations(parse_model(text + put(function, ("Relu", "Det"))))
     assert [(one.rule, one.node, one.found) for one in found] == [("operator", "act: Det -> y", "Det")]
+
+
+def test_states_of_a_loop_are_each_of_their_own_type():
+    text = put(
+        FLOAT,
+        ("float[1, 4, 8, 8] x", "float[2] x, float16[2] h, int64 n, bool f"),
+        (
+            "[r] y = Relu(x)",
+            "[l] y, o = Loop(n, f, x, h) <body = b (int64 i, bool c, float[2] p, float16[2] q) =>"
+            " (bool d, float[2] r, float16[2] t) { d = Identity(c)\n r = Relu(p)\n t = Relu(q) }>",
+        ),
+    )
+    assert rules_of(text) == set()
+
+
+def test_tensorrts_own_quantiser_gives_its_scales_as_it_runs():
+    text = put(
+        FLOAT,
+        ("[r] y = Relu(x)", "[q] a, s = trt.TRT_FP4DynamicQuantize(x, t)\n[dq] y = DequantizeLinear(a, s)"),
+        ("(float[] y) ", "(float[] y) <float t = {0.1}>"),
+    )
+    assert rules_of(text) == set()
+    assert rules_of(put(text, ("TRT_FP4DynamicQuantize", "TRT_FP4Quantise"))) >= {("operator", "q")}
 
 
 def test_a_quantiser_of_fp16_below_opset_19_may_have_a_float_scale():
