@@ -105,8 +105,9 @@ def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
 
     Raises:
         EngineError: An option is not one of :data:`OPTIONS`, or asks for what the target or TensorRT has not.
-        ModelError: Its batch is fixed to something else.
+        ModelError: Its batch is fixed to something else, or it breaks one of TensorRT's rules.
     """
+    from edgekit.backends.tensorrt_rules import check_rules
     from edgekit.conversion.clean import describe_onnx, fix_batch, input_specs, load_onnx, save_onnx, strip_metadata
     from edgekit.runtime.options import check_options
 
@@ -121,6 +122,7 @@ def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
     proto = load_onnx(model.path)
     fix_batch(proto, batch)
     _check_profiles(input_specs(proto), options)
+    check_rules(proto, model.model)
     strip_metadata(proto)
     out.mkdir(parents=True, exist_ok=True)
     save_onnx(proto, out / "model.onnx")

@@ -103,6 +103,12 @@ def test_open_dimensions_need_profiles_that_fit(tmp_path):
             backend.compile(fp32, target_with(**options), 1, tmp_path / "refused")
 
 
+def test_a_graph_that_breaks_a_rule_is_refused(made, tmp_path):
+    with pytest.raises(ModelError, match="uint8"):
+        backend.compile(made("onnxruntime", "x86-vnni"), load_target(TARGET), 1, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 # Plans
 
 
