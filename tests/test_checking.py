@@ -289,7 +289,7 @@ def test_a_tensorrt_artifact_is_checked_by_onnx_runtime(tmp_path, monkeypatch):
 def test_a_provider_that_is_not_here_is_stood_in_for_by_the_cpu_but_not_on_the_target(tmp_path):
     options = {"provider": "CUDAExecutionProvider", "inter_op_num_threads": 1}
     artifact = dataclasses.replace(null_artifact(tmp_path / "a"), engine="onnxruntime", options=options)
-    assert runnable(artifact).options == {"provider": "CPUExecutionProvider"}
+    assert runnable(artifact).options["provider"] == "CPUExecutionProvider"
     assert runnable(artifact, on_target=True) is artifact
     here = dataclasses.replace(artifact, options={"provider": "CPUExecutionProvider"})
     assert runnable(here) is here

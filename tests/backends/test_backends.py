@@ -163,19 +163,6 @@ def test_what_tensorrt_builds_computes_the_same(float_net, tmp_path):
     np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
 
 
-def test_int8_for_tensorrt_is_refused_with_the_reason(float_net, made, tmp_path):
-    backend, target = load_backend("tensorrt"), load_target("jetson-orin-nano")
-    data = samples_for(float_net.inputs).batches(1)
-    reason = r"int8 for TensorRT is not part of this version\n(.|\n)*--precision fp32"
-    with pytest.raises(EngineError, match=reason):
-        backend.scheme(target)
-    with pytest.raises(EngineError, match=reason):
-        backend.quantize(float_net, data, Plan(engine="tensorrt", precision="int8", method="minmax"), tmp_path)
-    with pytest.raises(EngineError, match=reason):
-        backend.compile(made("onnxruntime", "x86-vnni"), target, 1, tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 # The null engine: a complete fake
 
 
