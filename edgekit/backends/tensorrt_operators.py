@@ -110,16 +110,16 @@ def check_operators(view: View, *, older: bool) -> Iterator[Breach]:
 
 
 def _instead(node: onnx.NodeProto) -> str:
+    """What mends a node whose operator is not parsed."""
     if node.op_type in _INSTEAD:
         return _INSTEAD[node.op_type]
-    if node.domain not in DOMAINS and node.op_type in OPERATORS:
-        return f"write it as ONNX's own {node.op_type}, without domain {node.domain!r}"
-    return did_you_mean(node.op_type, OPERATORS) or _GENERAL if node.domain in DOMAINS and _unknown(node) else _GENERAL
-
-
-def _unknown(node: onnx.NodeProto) -> bool:
-    """Whether ONNX has no such operator, so that its name may be misspelt."""
-    return not onnx.defs.has(node.op_type)
+    if node.domain not in DOMAINS:
+        own = node.op_type in OPERATORS
+        return f"write it as ONNX's own {node.op_type}, without domain {node.domain!r}" if own else _GENERAL
+    if node.op_type in OPERATORS:
+        return "TensorRT 10.15 parses it, 10.1 does not: take a later release, or write it with other operators"
+    misspelt = None if onnx.defs.has(node.op_type) else did_you_mean(node.op_type, OPERATORS)
+    return misspelt or _GENERAL
 
 
 def _wrong_type(view: View, node: onnx.NodeProto, kinds: str) -> int | None:

@@ -309,6 +309,9 @@ def test_the_first_of_tensorrt_10_takes_less():
         "quantised-type",
     }
     assert set(OPERATORS) - set(OLDER_OPERATORS) >= {"RMSNormalization", "Attention", "STFT"}
+    newer = put(FLOAT, ("Relu(x)", "HannWindow(n)"), ("] x)", "] x, int64 n)"))
+    assert rules_of(newer) == set()
+    assert "TensorRT 10.15 parses it" in violations(parse_model(newer), rules="tensorrt-10")[0].fix
 
 
 def test_rules_that_there_are_not():
