@@ -278,7 +278,7 @@ def test_a_tensorrt_artifact_is_checked_by_onnx_runtime(tmp_path, monkeypatch):
     monkeypatch.setattr("edgekit.checking.missing", lambda engine: "not installed")
     assert (runnable(artifact).engine, runnable(artifact).options) == (
         "onnxruntime",
-        {"provider": "CPUExecutionProvider"},
+        {"provider": "CPUExecutionProvider", "session.disable_quant_qdq": "1"},
     )
     absent = dataclasses.replace(artifact, engine="openvino")
     assert runnable(absent) is absent
