@@ -28,7 +28,7 @@ from edgekit import errors
 from edgekit.artifact import Array, Artifact, tensor_specs, to_json
 from edgekit.errors import EdgeKitError, EngineError
 from edgekit.profiling.child import child_environment
-from edgekit.runtime import open_artifact
+from edgekit.runtime import first_silence_s, open_artifact
 from edgekit.runtime.numbers import run_batched
 from edgekit.runtime.session import PlacedNode, Placement, Session, one_query
 
@@ -93,15 +93,18 @@ def opened_apart(artifact: Artifact, *, silence_s: float = SILENCE_S) -> Iterato
                 env=child_environment(),
                 start_new_session=True,  # a Ctrl-C reaches the parent, which ends its child in order
             )
-        ours.settimeout(silence_s)
+        waited_s = first_silence_s(artifact.engine, silence_s)
+        ours.settimeout(waited_s)
         try:
             with ours.makefile("rwb") as stream:
                 _send(stream, {"artifact": to_json(replace(artifact, folder=artifact.folder.resolve()))}, {})
                 _answer(stream)
+                waited_s = silence_s
+                ours.settimeout(waited_s)
                 yield Apart(engine=artifact.engine, stream=stream)
         except (TimeoutError, ConnectionError, EOFError) as exc:
             hung = isinstance(exc, TimeoutError)
-            how = f"gave no answer for {silence_s:g} s" if hung else _how_it_ended(process, silence_s)
+            how = f"gave no answer for {waited_s:g} s" if hung else _how_it_ended(process, silence_s)
             raise EngineError(
                 f"{artifact.engine} {how} while running the samples", found=_tail(output) or None
             ) from exc

@@ -17,16 +17,19 @@ from edgekit.errors import BundleError, EngineError
 from edgekit.metrics import Drop, Metric, agreement, paired_drop, paired_drop_aggregate, score
 from edgekit.progress import Progress, silent
 from edgekit.runtime import missing
+from edgekit.runtime.golden import PARITY_FLOOR_DB
 from edgekit.runtime.numbers import max_error, snr_db
+from edgekit.runtime.onnxruntime import DEFAULT_PROVIDER, lacks_provider
 from edgekit.runtime.session import PlacedNode, Placement
 
 # Below this an artifact computes something else; int8 has no floor but NaN: its loss is judged by the metric.
-PARITY_FLOOR_DB = {"fp32": 90.0, "fp16": 35.0, "bf16": 35.0}
 # Samples preprocessed at a time.
 CHUNK = 256
 # Samples that a record of the placement chooses its query from.
 FEWEST = 16
 _OUTPUT = "output/"
+# A file of another engine's dialect is computed as it is written: ONNX Runtime's own int8 kernels round biases.
+_AS_WRITTEN = {"provider": DEFAULT_PROVIDER, "session.disable_quant_qdq": "1"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -203,7 +206,7 @@ def prove(
         ParityError: An output has another shape than the student's.
         DataError: The outputs do not fit the metric.
     """
-    executed = runnable(built)
+    executed = runnable(built, on_target=on_target)
     with opened_apart(executed) as session:
         outputs = run_samples(session.run, samples, progress, f"check {built.engine} {built.precision}")
         placement = session.placement(samples.tensors(np.arange(min(FEWEST, len(samples)))))
@@ -213,7 +216,8 @@ def prove(
             found=", ".join(outputs),
             allowed=", ".join(references.student),
         )
-    telling = on_target and executed is built  # another engine's record says nothing of its own
+    own = executed is built  # another engine's record says nothing of what this one will run
+    telling = on_target and own
     if telling:
         require_precision(built, placement)
     pairs = [(references.student[name], outputs[name]) for name in references.student]
@@ -226,9 +230,9 @@ def prove(
         broken=_broken(built.precision, db, outputs),
         held_out=references.held_out,
         placement=_tally(placement),
-        int8_share=placement.share("int8"),
-        int8_share_macs=placement.share("int8", by="macs"),
-        int8_share_time=placement.share("int8", by="time"),
+        int8_share=placement.share("int8") if own else None,
+        int8_share_macs=placement.share("int8", by="macs") if own else None,
+        int8_share_time=placement.share("int8", by="time") if own else None,
         ran_in_float=ran_in_float(built, placement) if telling else (),
     )
     return (proof, None) if proof.broken else _scored(proof, references, outputs, samples, metric)
@@ -291,11 +295,16 @@ def load_outputs(path: Path) -> dict[str, Array]:
         return {name.removeprefix(_OUTPUT): archive[name] for name in archive.files}
 
 
-def runnable(built: Artifact) -> Artifact:
-    """The artifact on an engine that executes here: a TensorRT ONNX is run by ONNX Runtime."""
-    if missing(built.engine) is not None and built.engine == "tensorrt":
-        return replace(built, engine="onnxruntime", options={"provider": "CPUExecutionProvider"})
-    return built
+def runnable(built: Artifact, *, on_target: bool = False) -> Artifact:
+    """The artifact on an engine that executes here.
+
+    ONNX Runtime on the CPU runs what is made for TensorRT, and off the target what is made for a provider of its own
+    that it does not have here; on the target that is an error.
+    """
+    elsewhere = missing(built.engine) is not None and built.engine == "tensorrt"
+    if not elsewhere and built.engine == "onnxruntime" and not on_target:
+        elsewhere = lacks_provider(built.options)
+    return replace(built, engine="onnxruntime", options=dict(_AS_WRITTEN)) if elsewhere else built
 
 
 def _broken(precision: str, db: float, outputs: Mapping[str, Array]) -> str | None:

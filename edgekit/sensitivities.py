@@ -65,7 +65,7 @@ def find_sensitivity(
     (job, *more) = make_jobs(recipe, base, choices)
     if more:
         raise SpecError("sensitivity is of one target", found=f"{1 + len(more)} targets", fix="name one with --target")
-    plans = [asked_for(engine, "int8", job.target, job.quantization) for engine in job.engines if engine != "tensorrt"]
+    plans = [asked_for(engine, "int8", job.target, job.quantization) for engine in job.engines]
     found: list[EngineSensitivity] = []
     with locked(out) as steps:
         run = make_run(recipe, base, steps, progress)

@@ -191,11 +191,11 @@ def test_a_candidate_that_cannot_be_made_is_a_row_and_the_others_go_on(model, st
     assert leftovers(steps) == []
 
 
-def test_an_engine_without_int8_on_the_target_is_a_row(model, steps):
-    tensorrt = plan_of("tensorrt", "int8")
-    fp32, int8 = try_plans(model, [FP32, tensorrt], make_task(), steps)
+def test_an_engine_without_the_precision_is_a_row(model, steps):
+    tensorrt = plan_of("tensorrt", "bf16")
+    fp32, bf16 = try_plans(model, [FP32, tensorrt], make_task(), steps)
     assert fp32.verdict.status == "pass"
-    assert "engine 'tensorrt' has no int8" in int8.failure
+    assert "engine 'tensorrt' has no bf16" in bf16.failure
 
 
 def test_an_engine_that_is_missing_is_a_row(model, steps, monkeypatch):
@@ -357,7 +357,7 @@ def test_two_real_engines_and_one_that_refuses(tmp_path, steps):
     outputs = {"logits": test.tensors(np.arange(64))["input"] @ weights.reshape(4, 3).astype(np.float32)}
     references = dataclasses.replace(references_of(test), student=outputs, teacher=outputs)
     target = load_target("local")
-    plans = [*(plan_of(engine, "fp32") for engine in target.engines), plan_of("tensorrt", "int8")]
+    plans = [*(plan_of(engine, "fp32") for engine in target.engines), plan_of("tensorrt", "bf16")]
     *made, refused = try_plans(model, plans, make_task(target, test=test, references=references), steps)
     assert {c.artifact.engine for c in made} == {"onnxruntime", "openvino"}
     assert all(c.verdict.status == "pass" and c.proof.reference_db > 90 for c in made), [c.failure for c in made]

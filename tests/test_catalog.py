@@ -42,9 +42,11 @@ def test_every_shipped_target_and_profile_is_there():
         "cpu-generic",
         "intel-nuc-13",
         "jetson-agx-orin",
+        "jetson-agx-thor",
         "jetson-orin-nano",
         "local",
         "nvidia-l4",
+        "nvidia-t4",
         "raspberry-pi-4",
         "raspberry-pi-5",
         "x86-avx2",
@@ -89,8 +91,10 @@ def test_what_the_file_says_is_kept(mine):
 def test_the_rules_of_the_devices():
     assert load_target("raspberry-pi-4").isa == "neon"
     assert load_target("raspberry-pi-5").isa == "neon-dotprod"
-    for name in ("jetson-orin-nano", "jetson-agx-orin"):
+    for name in ("jetson-orin-nano", "jetson-agx-orin", "jetson-agx-thor", "nvidia-l4", "nvidia-t4"):
         assert load_target(name).engines == ("tensorrt", "onnxruntime")
+        assert load_target(name).options["onnxruntime"] == {"provider": "CUDAExecutionProvider"}
+    assert "bf16" not in load_target("nvidia-t4").precisions
     for name in ("local", "cpu-generic", "x86-vnni", "x86-avx2", "intel-nuc-13"):
         assert set(load_target(name).engines) == {"openvino", "onnxruntime"}
 

@@ -278,12 +278,21 @@ def test_a_tensorrt_artifact_is_checked_by_onnx_runtime(tmp_path, monkeypatch):
     monkeypatch.setattr("edgekit.checking.missing", lambda engine: "not installed")
     assert (runnable(artifact).engine, runnable(artifact).options) == (
         "onnxruntime",
-        {"provider": "CPUExecutionProvider"},
+        {"provider": "CPUExecutionProvider", "session.disable_quant_qdq": "1"},
     )
     absent = dataclasses.replace(artifact, engine="openvino")
     assert runnable(absent) is absent
     monkeypatch.setattr("edgekit.checking.missing", lambda engine: None)
     assert runnable(artifact) is artifact
+
+
+def test_a_provider_that_is_not_here_is_stood_in_for_by_the_cpu_but_not_on_the_target(tmp_path):
+    options = {"provider": "CUDAExecutionProvider", "inter_op_num_threads": 1}
+    artifact = dataclasses.replace(null_artifact(tmp_path / "a"), engine="onnxruntime", options=options)
+    assert runnable(artifact).options["provider"] == "CPUExecutionProvider"
+    assert runnable(artifact, on_target=True) is artifact
+    here = dataclasses.replace(artifact, options={"provider": "CPUExecutionProvider"})
+    assert runnable(here) is here
 
 
 @pytest.mark.parametrize("labelled", [True, False])

@@ -51,6 +51,7 @@ LAYERS = [
         "trained_int8",
         "timing",
         "inspecting",
+        "ruling",
         "drift",
         "sides",
         "comparing",

@@ -41,8 +41,10 @@ def test_auto_is_fp32_alone_where_nothing_can_be_measured_or_there_is_no_int8():
     assert names(plans_for(fake_target(precisions=("fp32",)), ["null"], AUTO)) == ["null fp32"]
 
 
-def test_auto_does_not_ask_tensorrt_for_int8():
-    assert names(plans_for(fake_target(), ["tensorrt", "null"], AUTO)) == ["tensorrt fp32", "null fp32", "null int8"]
+def test_auto_asks_tensorrt_for_int8_where_it_can_be_measured():
+    found = names(plans_for(fake_target(), ["tensorrt", "null"], AUTO))
+    assert found == ["tensorrt fp32", "tensorrt int8", "null fp32", "null int8"]
+    assert names(plans_for(elsewhere(), ["tensorrt"], AUTO)) == ["tensorrt fp32"]
 
 
 def test_a_named_precision_is_tried_everywhere():

@@ -16,6 +16,7 @@ from edgekit.artifact import Artifact, Option
 from edgekit.backends.refusals import refusals, require_opens
 from edgekit.data import Batches
 from edgekit.quantization.schemes import CODEBOOK, STATIC_METHODS, TRAINED_METHODS, WEIGHT_METHODS, Plan, Scheme
+from edgekit.runtime.onnxruntime import DEFAULT_PROVIDER
 from edgekit.specs import Target
 
 NAME = "onnxruntime"
@@ -70,7 +71,13 @@ def scheme(target: Target) -> Scheme:
 
 
 def refuses(plan: Plan, target: Target) -> str | None:
-    """Corrections of a plan that has nothing to correct; every other plan of its methods runs on every target."""
+    """Corrections of a plan that has nothing to correct, and all but fp32 on another provider than the CPU's."""
+    provider = target.options.get("onnxruntime", {}).get("provider", DEFAULT_PROVIDER)
+    if provider != DEFAULT_PROVIDER:
+        return (
+            f"ONNX Runtime runs target {target.name!r} on its {provider}, and this engine's {plan.precision} is made "
+            "for the CPU's kernels: use engine tensorrt"
+        )
     if plan.method in STATIC_METHODS or not plan.corrections:
         return None
     if plan.method != "dynamic":
@@ -101,7 +108,7 @@ def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
     """Fixes the batch; the ONNX itself ships, because an optimised one is tied to the CPU that wrote it."""
     from edgekit.conversion.clean import with_fixed_batch
 
-    options: dict[str, Option] = {"provider": "CPUExecutionProvider", "inter_op_num_threads": 1}
+    options: dict[str, Option] = {"provider": DEFAULT_PROVIDER, "inter_op_num_threads": 1}
     if target.threads:
         options["intra_op_num_threads"] = target.threads
     fixed = with_fixed_batch(model, batch, out)
@@ -117,7 +124,7 @@ def _has_norms(model: Artifact) -> bool:
     """Whether layers are normalised on the CPU, by the operator or by those it was made of before opset 17."""
     import onnx
 
-    if model.options.get("provider") != "CPUExecutionProvider":
+    if model.options.get("provider") != DEFAULT_PROVIDER:
         return False
     graph = onnx.load(str(model.path), load_external_data=False).graph
     kinds = {node.op_type for node in graph.node}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import version_converter
 from onnx.numpy_helper import from_array, to_array
 
-from edgekit.artifact import Artifact, hash_files
+from edgekit.artifact import Artifact
 from edgekit.backends.calibration import (
     CalibrationBatches,
     calibration_batches,
@@ -24,10 +22,9 @@ from edgekit.backends.calibration import (
 from edgekit.backends.onnxruntime import COMPUTE
 from edgekit.backends.onnxruntime_placing import Placing, activations, place, unpair
 from edgekit.backends.refusals import refusals
+from edgekit.backends.static import OPTIMISED, move_ranges, optimised, statistics_of, unfit_of, with_opset
 from edgekit.conversion.clean import (
     describe_onnx,
-    free_constants,
-    is_large,
     load_onnx,
     save_onnx,
     sort_nodes,
@@ -35,23 +32,17 @@ from edgekit.conversion.clean import (
 )
 from edgekit.conversion.quiet import quiet
 from edgekit.data import Batches
-from edgekit.errors import ModelError
 from edgekit.quantization.bias_correction import correct_biases
-from edgekit.quantization.collect import channel_maxima, collect, load_statistics, open_probe, save_statistics
-from edgekit.quantization.equalization import equalize
 from edgekit.quantization.groups import name_nodes
-from edgekit.quantization.ranges import NEEDS_HISTOGRAM, TensorStatistics, range_of, why_unfit
+from edgekit.quantization.ranges import TensorStatistics, range_of
 from edgekit.quantization.schemes import Plan, Scheme
-from edgekit.quantization.smooth_quant import smooth, smoothed_tensors
-from edgekit.runtime.external_data import external_files
 from edgekit.runtime.onnxruntime import engine_errors
 from edgekit.runtime.quiet import silence_telemetry
-from edgekit.steps import run_step
 
 NAME = "onnxruntime"
 # The first opset whose QuantizeLinear has an axis: one scale a channel.
 PER_CHANNEL_OPSET = 13
-FLOAT, OPTIMISED, QUANTISED = "float.onnx", "optimised.onnx", "quantised.onnx"
+QUANTISED = "quantised.onnx"
 _ZERO_CHANNEL = 1e-5  # of the largest weight: 100 dB under it
 
 
@@ -92,7 +83,7 @@ def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache:
     require_float(proto, fp32.model)
     check_float_groups(plan, proto)
     name_nodes(proto)
-    proto = _with_per_channel_opset(proto, fp32.model)
+    proto = with_opset(proto, PER_CHANNEL_OPSET, fp32.model, "scales per channel")
     onnxruntime.set_default_logger_severity(3)  # errors; they are raised as well
     operators = dict(scheme.operators) or dict.fromkeys(_operators_of_the_tool(), ())
     with (
@@ -102,56 +93,11 @@ def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache:
         quiet(),
     ):
         job = Job(folder=Path(folder), scheme=scheme, plan=plan, operators=operators, chosen=bool(scheme.operators))
-        _optimise(proto, job.folder)
+        folded = optimised(proto, job.folder)
+        _lift_zero_channels(folded)
+        save_onnx(folded, job.model)
         placing = _quantise(job, batches, cache)
         return _write(job, placing, fp32, out)
-
-
-def _with_per_channel_opset(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Moves an older model up to the opset that has one scale a channel."""
-    free_constants(proto)
-    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), PER_CHANNEL_OPSET)
-    if opset >= PER_CHANNEL_OPSET:
-        return proto
-    try:
-        return version_converter.convert_version(proto, PER_CHANNEL_OPSET)
-    except (RuntimeError, onnx.checker.ValidationError) as exc:
-        raise ModelError(
-            f"{name}: opset {opset} has no scales per channel, and the model cannot be moved up",
-            found=str(exc).strip().splitlines()[-1],
-            allowed=f"opset {PER_CHANNEL_OPSET} or newer",
-            fix=f"export the model at opset {PER_CHANNEL_OPSET} or newer",
-        ) from exc
-
-
-def _optimise(proto: onnx.ModelProto, folder: Path) -> None:
-    """Folds BatchNorms and constants with the engine's own portable rewrites, so that no quantiser stands between."""
-    import onnxruntime as ort
-
-    save_onnx(proto, folder / FLOAT)
-    settings = ort.SessionOptions()
-    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    settings.optimized_model_filepath = str(folder / OPTIMISED)
-    if is_large(proto):
-        settings.add_session_config_entry(
-            "session.optimized_model_external_initializers_file_name", f"{OPTIMISED}.data"
-        )
-    ort.InferenceSession(folder / FLOAT, settings, providers=["CPUExecutionProvider"])
-    optimised = onnx.load(folder / OPTIMISED)
-    _keep_names(optimised, {node.name for node in proto.graph.node})
-    name_nodes(optimised)
-    _lift_zero_channels(optimised)
-    save_onnx(optimised, folder / OPTIMISED)
-
-
-def _keep_names(proto: onnx.ModelProto, known: set[str]) -> None:
-    """Gives nodes that the optimiser fused, e.g. ``name/MatMulAddFusion``, the name a plan knows them by; in place."""
-    left = known - {node.name for node in proto.graph.node}
-    for node in proto.graph.node:
-        name = node.name.rpartition("/")[0]
-        if node.name not in known and name in left:
-            left.remove(name)
-            node.name = name
 
 
 def _lift_zero_channels(proto: onnx.ModelProto) -> None:
@@ -184,10 +130,10 @@ def _operators_of_the_tool() -> list[str]:
 
 def _quantise(job: Job, batches: CalibrationBatches, cache: Path | None) -> Placing:
     """Writes ``quantised.onnx``."""
-    in_float = dict.fromkeys(job.plan.float_groups, "as the plan says") | _move_ranges(job, batches)
+    in_float = dict.fromkeys(job.plan.float_groups, "as the plan says") | move_ranges(job.model, job.plan, batches)
     given = onnx.load(job.model)
     names, same = activations(given, job.operators)
-    statistics, dtypes = _statistics(job, batches, names, cache)
+    statistics, dtypes = statistics_of(job.model, job.plan.method, batches, names, cache)
     placing = _place(job, given, in_float, statistics, same)
     ranges = {name: range_of(one, str(job.plan.method)) for name, one in statistics.items()}
     ranges |= {name: ranges[of] for name, of in same.items() if of in ranges}
@@ -199,55 +145,6 @@ def _quantise(job: Job, batches: CalibrationBatches, cache: Path | None) -> Plac
     return placing
 
 
-def _move_ranges(job: Job, batches: CalibrationBatches) -> dict[str, str]:
-    """Corrections that leave the float function as it is; gives nodes that must stay in float for them, and why."""
-    given, in_float = onnx.load(job.model), {}
-    if "equalize" in job.plan.corrections:
-        equalize(given)
-    if "smooth-quant" in job.plan.corrections:
-        save_onnx(given, job.model)
-        maxima = channel_maxima(open_probe(job.model, smoothed_tensors(given)), batches)
-        in_float = dict.fromkeys(smooth(given, maxima), "SmoothQuant scales there")
-    if job.plan.corrections:
-        save_onnx(given, job.model)
-    return in_float
-
-
-def _statistics(
-    job: Job, batches: CalibrationBatches, names: list[str], cache: Path | None
-) -> tuple[dict[str, TensorStatistics], dict[str, str]]:
-    """What the activations are like, and their dtypes; from the cache where model and samples are the same."""
-    import onnxruntime
-
-    probe = open_probe(job.model, names)
-    histograms = job.plan.method in NEEDS_HISTOGRAM
-    dtypes = {**probe.given, **probe.fed}
-    if cache is None:
-        return collect(probe, batches, histograms=histograms), dtypes
-    key = {
-        "model": hash_files(job.folder, [OPTIMISED, *external_files(job.model)]),
-        "tensors": names,
-        "histograms": histograms,
-        "samples": _hash_batches(batches),
-        "onnxruntime": onnxruntime.__version__,
-    }
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = run_step(
-        cache, "ranges", key, lambda folder: save_statistics(collect(probe, batches, histograms=histograms), folder)
-    )
-    return load_statistics(folder), dtypes
-
-
-def _hash_batches(batches: CalibrationBatches) -> str:
-    """sha256 of all batches, as 64 hex digits; a batch is held at a time."""
-    digest = hashlib.sha256()
-    for feeds in batches:
-        for name in sorted(feeds):
-            digest.update(f"{name}:{feeds[name].dtype.str}{feeds[name].shape};".encode())
-            digest.update(np.ascontiguousarray(feeds[name]).data)
-    return digest.hexdigest()
-
-
 def _place(
     job: Job,
     given: onnx.ModelProto,
@@ -255,7 +152,7 @@ def _place(
     statistics: Mapping[str, TensorStatistics],
     same: Mapping[str, str],
 ) -> Placing:
-    unfit = {name: why for name, one in statistics.items() if (why := why_unfit(one)) is not None}
+    unfit = unfit_of(statistics)
     unfit |= {name: unfit[of] for name, of in same.items() if of in unfit}
     return place(given, job.operators, in_float, unfit, chosen=job.chosen)
 

@@ -87,6 +87,7 @@ def run(bundle: Path, source: Path, sink: Path, raw: bool) -> int:
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option("--rules", metavar="NAME", help="List where MODEL breaks an engine's rules: tensorrt, tensorrt-10.")
 @click.option("--drift", is_flag=True, help="Walk MODEL from torch to the engine with one sample, tensor by tensor.")
 @click.option("--target", metavar="NAME", help="With --drift: what it is quantised and compiled for.")
 @click.option("--engine", metavar="NAME", help="With --drift: only this engine of the target.")
@@ -98,14 +99,19 @@ def run(bundle: Path, source: Path, sink: Path, raw: bool) -> int:
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="With --drift: a key of the recipe.")
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="With --drift: a run to take steps from.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def inspect(model: Path, drift: bool, as_json: bool, **walked: Any) -> int:
+def inspect(model: Path, rules: str | None, drift: bool, as_json: bool, **walked: Any) -> int:
     """Say what a bundle or an .onnx MODEL is: operators, shapes, size, precision, parents.
+
+    With --rules every place is listed where MODEL breaks a rule of the engine, with what mends it; exits with 1 if
+    there is one. Rules `tensorrt` are those of TensorRT 11, `tensorrt-10` those that its first 10.x has too.
 
     With --drift MODEL is a recipe, or what `edgekit export` takes. It is taken from torch to ONNX, quantised and
     compiled, with one sample; the first tensors that part from the stage before are named, with their ranges.
     """
     from edgekit.cli._output import print_json, print_table
 
+    if drift and rules is not None:
+        raise click.UsageError("--rules and --drift are two questions: ask one at a time")
     if drift:
         from edgekit.cli.drifting import show_drift
 
@@ -114,6 +120,10 @@ def inspect(model: Path, drift: bool, as_json: bool, **walked: Any) -> int:
     if stray is not None:
         option = {"inputs": "input", "overrides": "set"}.get(stray, stray)
         raise click.UsageError(f"--{option} goes with --drift")
+    if rules is not None:
+        from edgekit.cli.ruling import show_rules
+
+        return show_rules(model, rules, as_json=as_json)
     from edgekit.inspecting import inspect_model
 
     found = inspect_model(model)

@@ -33,10 +33,12 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise ModelError(f"{path}: no such file", fix="check the path")
     try:
-        proto = onnx.load(str(path), load_external_data=False)
+        onnx.load(str(path), load_external_data=False)
         check_external_data(path)
-        onnx.load_external_data_for_model(proto, str(path.parent))
         onnx.checker.check_model(str(path))
+        # Read again behind the checker, which holds two copies of the file meanwhile.
+        proto = onnx.load(str(path), load_external_data=False)
+        onnx.load_external_data_for_model(proto, str(path.parent))
     except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as exc:
         lines = str(exc).strip().splitlines() or [type(exc).__name__]
         fix = "export the model again, or run onnx.checker on it"

@@ -92,18 +92,19 @@ def tell(child: Child, command: str) -> None:
         child.commands.flush()
 
 
-def expect(child: Child, answer: str, doing: str) -> str | int | Failure:
+def expect(child: Child, answer: str, doing: str, silence_s: float | None = None) -> str | int | Failure:
     """Waits for an answer.
 
     Args:
         child: The process.
         answer: First word of the answer.
         doing: What it does meanwhile, for the message.
+        silence_s: Longest wait; None: the load's.
 
     Returns:
         The rest of the answer; the exit status, 0 or more, of a process that ended instead; or what went wrong.
     """
-    got = _next_answer(child, doing)
+    got = _next_answer(child, doing, silence_s)
     if got is None:
         return _end(child, doing)
     if isinstance(got, Failure):
@@ -133,18 +134,19 @@ def exited(child: Child, status: int, doing: str) -> Failure:
     return failure(child, "crashed", f"ended with exit status {status} while {doing}")
 
 
-def _next_answer(child: Child, doing: str) -> str | Failure | None:
+def _next_answer(child: Child, doing: str, silence_s: float | None = None) -> str | Failure | None:
+    silence_s = child.job.load.timeout_s if silence_s is None else silence_s
     try:
-        return child.answers.get(timeout=child.job.load.timeout_s)
+        return child.answers.get(timeout=silence_s)
     except queue.Empty:
-        return _hung(child, "gave no answer", doing)
+        return _hung(child, "gave no answer", doing, silence_s)
 
 
 def _end(child: Child, doing: str) -> int | Failure:
     try:
         status = child.process.wait(timeout=child.job.load.timeout_s)
     except subprocess.TimeoutExpired:
-        return _hung(child, "did not end", doing)
+        return _hung(child, "did not end", doing, child.job.load.timeout_s)
     if status < 0:
         return failure(child, "crashed", f"died of {_signal_name(-status)} while {doing}")
     return status
@@ -154,8 +156,8 @@ def _unknown(child: Child, answer: str, doing: str) -> Failure:
     return failure(child, "failed", f"gave an unknown answer {answer!r} while {doing}")
 
 
-def _hung(child: Child, what: str, doing: str) -> Failure:
-    return failure(child, "hung", f"{what} for {child.job.load.timeout_s:g} s while {doing}, and was ended")
+def _hung(child: Child, what: str, doing: str, silence_s: float) -> Failure:
+    return failure(child, "hung", f"{what} for {silence_s:g} s while {doing}, and was ended")
 
 
 def _signal_name(number: int) -> str:

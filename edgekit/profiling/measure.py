@@ -24,6 +24,7 @@ from edgekit.profiling.time_limit import refusal, time_is_up
 from edgekit.profiling.turns import Pace
 from edgekit.profiling.watching import conditions_between, observe
 from edgekit.progress import Progress, silent
+from edgekit.runtime import first_silence_s
 
 STEP = "measure"
 LOAD_STEP = "load"
@@ -131,7 +132,8 @@ class _Candidate:
 def _get_ready(candidate: _Candidate) -> None:
     """Waits until a process is warm, loads its artifact again, and asks whether there is time for the percentiles."""
     child, doing = candidate.child, "loading and warming up"
-    query_ns = expect(child, "ready", doing)
+    silence_s = first_silence_s(child.job.artifact.engine, child.job.load.timeout_s)
+    query_ns = expect(child, "ready", doing, silence_s)
     if not isinstance(query_ns, str):
         candidate.outcome = _outcome(child, query_ns, doing)
         return

@@ -39,7 +39,7 @@ from edgekit.profiling.memory import peak_of
 from edgekit.profiling.time_limit import refusal, time_is_up
 from edgekit.profiling.turns import Pace
 from edgekit.profiling.warm_up import WarmUp, warm_up
-from edgekit.runtime import engine_version, from_cache, open_artifact, with_cache, without_cache
+from edgekit.runtime import engine_version, from_cache, get_ready, open_artifact, with_cache, without_cache
 from edgekit.runtime.preprocessing import preprocess
 from edgekit.runtime.session import Session
 
@@ -76,6 +76,7 @@ def work(folder: Path) -> int:
     found = Findings(started_at=datetime.now(timezone.utc).isoformat(timespec="seconds"))
     status, reason = "ok", None
     try:
+        get_ready(job.artifact)
         session = _load(job.artifact, found)
         timed = _timed(job, session)
         _first_inference(timed, found)

@@ -42,12 +42,13 @@ class Probe:
         return dict(zip(names, values, strict=True)) | {name: feeds[name] for name in self.fed}
 
 
-def open_probe(model: Path, tensors: Sequence[str]) -> Probe:
+def open_probe(model: Path, tensors: Sequence[str], *, light: bool = False) -> Probe:
     """Opens a model so that it gives inner tensors; writes ``probed.onnx`` beside it, which shares its external data.
 
     Args:
         model: An ONNX file.
         tensors: Names of inputs and of outputs of nodes of its main graph; those that are no floats are left out.
+        light: No second copy of the weights in the engine's own order; slower where samples are many.
     """
     import onnx
     import onnxruntime as ort
@@ -60,6 +61,9 @@ def open_probe(model: Path, tensors: Sequence[str]) -> Probe:
     settings = ort.SessionOptions()
     # What an arena keeps for the largest batch of all tensors at once would be most of the peak.
     settings.enable_cpu_mem_arena = False
+    if light:
+        settings.add_session_config_entry("session.disable_prepacking", "1")
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = ort.InferenceSession(probed, settings, providers=["CPUExecutionProvider"])
     asked = set(tensors)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -77,6 +77,18 @@ def range_of(statistics: TensorStatistics, method: str) -> tuple[float, float]:
         return 0.0, 0.0
     low, high = RANGE_METHODS[method](statistics)
     return max(low, statistics.minimum), min(high, statistics.maximum)
+
+
+def symmetric(statistics: TensorStatistics) -> TensorStatistics:
+    """The same values with both signs each, as a range whose ends are one number apart from the sign sees them."""
+    most = max(-statistics.minimum, statistics.maximum)
+    histogram = statistics.histogram
+    if histogram is not None and histogram.width:
+        reach = max(-histogram.low, histogram.low + histogram.width)
+        places = np.minimum(np.abs(histogram.centres()) / reach * (BINS // 2), BINS // 2 - 1).astype(np.int64)
+        side = np.bincount(places, weights=histogram.counts, minlength=BINS // 2).astype(np.int64)
+        histogram = Histogram(counts=np.concatenate([side[::-1], side]), low=-reach, width=2 * reach)
+    return replace(statistics, minimum=-most, maximum=most, histogram=histogram)
 
 
 def why_unfit(statistics: TensorStatistics) -> str | None:

@@ -27,6 +27,7 @@ class Scheme:
         operators: Operator types that are quantised, each with the indices of the inputs that are; empty: those the
             engine's own tool quantises.
         preset: NNCF's preset where the engine's own tool places the quantisers, else None.
+        float_type: Precision of what is not quantised, ``fp32`` or ``fp16``; scales are of it too.
         model_type: ``transformer`` where that tool is told so, empty where it is told not to; None: as it looks.
     """
 
@@ -40,6 +41,7 @@ class Scheme:
     operators: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     preset: str | None = None
     model_type: str | None = None
+    float_type: str = "fp32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

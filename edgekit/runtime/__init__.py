@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from edgekit.errors import EngineMissing, UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from edgekit.artifact import Artifact, Option, TensorSpec
     from edgekit.runtime.bundle import Bundle
@@ -26,6 +26,7 @@ ENGINES = {
     "tensorrt": "edgekit.runtime.tensorrt",
     "null": "edgekit.runtime.null",
 }
+BUILDING_S = {"tensorrt": 3600.0}  # engines that build once on a device, at first use; how long that may take
 CACHE_OPTIONS = {"openvino": "CACHE_DIR"}  # of engines that keep what they compile, the option that names the folder
 
 
@@ -79,6 +80,24 @@ def open_artifact(artifact: Artifact) -> Session:
     """
     module = _ready(artifact.engine)
     return module.load(artifact.path, artifact.options, artifact.inputs, artifact.outputs)
+
+
+def get_ready(artifact: Artifact) -> None:
+    """Has the engine do what it does once on a device and keeps: TensorRT builds its plan. Others need nothing.
+
+    Raises:
+        EngineMissing: Its engine cannot execute here.
+        EngineError: Its engine refuses it.
+        BundleError: Its file points outside its folder.
+    """
+    if artifact.engine in BUILDING_S:
+        prepare: Callable[[Path, Mapping[str, Option]], None] = vars(_ready(artifact.engine))["get_ready"]
+        prepare(artifact.path, artifact.options)
+
+
+def first_silence_s(engine: str, otherwise: float) -> float:
+    """How long an engine may say nothing until an artifact is open; ``otherwise`` but for those that build first."""
+    return max(otherwise, BUILDING_S.get(engine, 0.0))
 
 
 def with_cache(artifact: Artifact, folder: str = "engine-cache") -> Artifact | None:

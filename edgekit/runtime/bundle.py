@@ -93,10 +93,15 @@ def open_bundle(path: Path, *, check: bool = True) -> Bundle:
     Raises:
         BundleError: It is no bundle, of a newer schema, damaged, or points outside itself.
         EngineMissing: Its engine cannot execute here.
-        EngineError: Its engine refuses it.
+        EngineError: Its engine refuses it, or what the engine built of it on this device gives wrong outputs.
     """
     manifest = read_manifest(path, check=check)
-    return Bundle(path=path, manifest=manifest, session=open_artifact(artifact_of(path, manifest)))
+    bundle = Bundle(path=path, manifest=manifest, session=open_artifact(artifact_of(path, manifest)))
+    if getattr(bundle.session, "plan", None) is None:
+        return bundle
+    from edgekit.runtime.proving import proven  # needs TensorRT's modules, which other engines do without
+
+    return proven(bundle)
 
 
 def artifact_of(path: Path, manifest: Manifest) -> Artifact:

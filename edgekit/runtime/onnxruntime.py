@@ -37,6 +37,10 @@ _DTYPES = {
     "bool": "bool",
     **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
+# Of a provider, what makes fp32 mean fp32: TF32 has 10 bits of mantissa, and is CUDA's default from Ampere on.
+_PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+_NO_FALLBACK = "session.disable_cpu_ep_fallback"
+_FELL_BACK = "fallback to CPU EP has been explicitly disabled"
 # Packed weights have no shape in the engine's profile.
 _UNPACKED: dict[str, Option] = {"session.disable_prepacking": True}
 # Entries that make the engine read or write other files, or read the model as another format.
@@ -66,6 +70,17 @@ def version() -> str:
         return str(onnxruntime.__version__)
 
 
+def lacks_provider(options: Mapping[str, Option]) -> bool:
+    """Whether this build of ONNX Runtime is without the provider that an artifact's options name."""
+    provider = options.get("provider", DEFAULT_PROVIDER)
+    if provider == DEFAULT_PROVIDER or missing() is not None:
+        return False
+    silence_telemetry()
+    import onnxruntime
+
+    return provider not in onnxruntime.get_available_providers()
+
+
 def engine_errors(doing: str) -> Boundary:
     """A block in which ONNX Runtime's exceptions become :class:`EngineError`, e.g. ``engine_errors("open x.onnx")``."""
     return Boundary(NAME, doing, _operators)
@@ -80,6 +95,8 @@ def load(
         model: The ``.onnx`` file; its external data must lie in the same folder or below.
         options: ``provider`` (default CPUExecutionProvider), ``intra_op_num_threads``, ``inter_op_num_threads``,
             ``enable_cpu_mem_arena``, ``enable_mem_pattern``, and session configuration entries, which have a ``.``.
+            Another provider than the CPU's takes the whole model, unless ``session.disable_cpu_ep_fallback`` is
+            false.
         inputs: What the artifact declares.
         outputs: What the artifact declares.
 
@@ -180,8 +197,33 @@ def _create(
     ort.disable_telemetry_events()
     if provider not in ort.get_available_providers():
         raise _provider_missing(provider, ort.get_available_providers())
+    try:
+        with engine_errors(f"open {model.name}"):
+            session = ort.InferenceSession(
+                model,
+                _settings(ort, options, provider, profile_to),
+                providers=[(provider, _PROVIDER_OPTIONS.get(provider, {}))],
+                enable_fallback=0,  # else a provider that fails is replaced by others, with no more than a line printed
+                **({"disabled_optimizers": list(without)} if without else {}),
+            )
+    except EngineError as exc:
+        if _FELL_BACK not in str(exc.found):
+            raise
+        raise EngineError(
+            f"ONNX Runtime's {provider} does not take all of {model.name}",
+            found="operators that would run on the CPU, unasked",
+            fix=f'give them to the CPU: "{_NO_FALLBACK}" = false in [options.{NAME}] of the target',
+        ) from exc.__cause__
+    if session.get_providers()[0] != provider:
+        raise _provider_missing(provider, session.get_providers())
+    return session
+
+
+def _settings(ort: Any, options: Mapping[str, Option], provider: str, profile_to: Path | None) -> Any:
     settings = ort.SessionOptions()
     settings.log_severity_level = 3  # errors; they are raised as well
+    if provider != DEFAULT_PROVIDER:
+        settings.add_session_config_entry(_NO_FALLBACK, "1")
     for key, value in options.items():
         if "." in key:
             settings.add_session_config_entry(key, str(int(value)) if isinstance(value, bool) else str(value))
@@ -190,20 +232,15 @@ def _create(
     if profile_to is not None:
         settings.enable_profiling = True
         settings.profile_file_prefix = str(profile_to / "profile")
-    with engine_errors(f"open {model.name}"):
-        session = ort.InferenceSession(
-            model, settings, providers=[provider], **({"disabled_optimizers": list(without)} if without else {})
-        )
-    if session.get_providers()[0] != provider:
-        raise _provider_missing(provider, session.get_providers())
-    return session
+    return settings
 
 
 def _provider_missing(provider: str, there: Sequence[str]) -> EngineMissing:
     return EngineMissing(
         f"ONNX Runtime has no working {provider} here",
         found=", ".join(there),
-        fix="install the build of onnxruntime that has it (and its driver), or remove the option 'provider'",
+        fix="install the build of onnxruntime that has it, for NVIDIA's onnxruntime-gpu (and CUDA, cuDNN and a driver "
+        "that fit it), or remove the option 'provider'",
     )
 
 

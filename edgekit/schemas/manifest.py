@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from edgekit.reporting.evidence import Figures, Proof, record
 from edgekit.reporting.model import Host, Limit, Status
@@ -60,6 +60,8 @@ class Scheme(TypedDict):
     """NNCF's preset, where the engine's own tool places the quantisers."""
     model_type: str | None
     """What that tool was told of the model."""
+    float_type: NotRequired[str]
+    """Precision of what is not quantised, "fp32" or "fp16"; bundles of earlier builds do not tell, and have fp32."""
 
 
 @record

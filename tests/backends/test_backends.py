@@ -12,6 +12,7 @@ from small_nets import conv_net, samples_for, save
 
 from edgekit.artifact import TensorSpec
 from edgekit.backends import BACKENDS, load_backend, refusals
+from edgekit.backends.methods import check_plan
 from edgekit.backends.refusals import require_opens
 from edgekit.catalog import load_target
 from edgekit.data import Samples
@@ -119,6 +120,16 @@ def test_dimensions_other_than_the_batch_stay_open(engine, tmp_path):
     session.close()
 
 
+@pytest.mark.parametrize("name", ["nvidia-t4", "jetson-agx-orin"])
+def test_on_nvidias_gpus_onnx_runtime_is_a_candidate_in_fp32(name):
+    target = load_target(name)
+    with pytest.raises(EngineError, match="cannot be made for target") as caught:
+        check_plan(Plan(engine="onnxruntime", precision="int8", method="minmax"), target)
+    assert "on its CUDAExecutionProvider" in caught.value.found
+    assert "use engine tensorrt" in caught.value.found
+    check_plan(Plan(engine="onnxruntime", precision="fp32"), target)
+
+
 # TensorRT: prepared here, built on the device
 
 
@@ -150,19 +161,6 @@ def test_what_tensorrt_builds_computes_the_same(float_net, tmp_path):
         outputs.append(session.run(feeds)["logits"])
         session.close()
     np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
-
-
-def test_int8_for_tensorrt_is_refused_with_the_reason(float_net, made, tmp_path):
-    backend, target = load_backend("tensorrt"), load_target("jetson-orin-nano")
-    data = samples_for(float_net.inputs).batches(1)
-    reason = r"int8 for TensorRT is not part of this version\n(.|\n)*--precision fp32"
-    with pytest.raises(EngineError, match=reason):
-        backend.scheme(target)
-    with pytest.raises(EngineError, match=reason):
-        backend.quantize(float_net, data, Plan(engine="tensorrt", precision="int8", method="minmax"), tmp_path)
-    with pytest.raises(EngineError, match=reason):
-        backend.compile(made("onnxruntime", "x86-vnni"), target, 1, tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 # The null engine: a complete fake

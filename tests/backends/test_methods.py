@@ -31,9 +31,9 @@ def test_what_is_usual_is_there(engine):
 
 def test_a_precision_that_an_engine_lacks_names_what_it_has():
     with pytest.raises(
-        EngineError, match=r"(?s)engine 'tensorrt' has no int8.*allowed: fp32.*onnxruntime and openvino"
+        EngineError, match=r"(?s)engine 'tensorrt' has no bf16.*allowed: fp32, fp16, int8, w8, w4.*openvino has it"
     ):
-        check_plan(Plan(engine="tensorrt", precision="int8", method="minmax"), load_target("nvidia-l4"))
+        check_plan(Plan(engine="tensorrt", precision="bf16"), load_target("nvidia-l4"))
 
 
 def test_a_method_that_an_engine_lacks_names_the_nearest():

@@ -85,9 +85,9 @@ def test_methods_are_listed_without_a_model():
             "engine 'openvino' has no method 'entropy' for int8",
         ),
         (
-            ["--target", "nvidia-l4", *DATA, "--precision", "int8"],
+            ["--target", "nvidia-l4", *DATA, "--precision", "int8", "--method", "dynamic"],
             1,
-            "engine 'tensorrt' has no int8",
+            "engine 'tensorrt' has no method 'dynamic' for int8",
         ),
         ([*HERE, *DATA, "--precision", "int9"], 2, "'int9' is not one of"),
         ([*HERE, *DATA, "--groups", "4"], 2, "--groups goes with --sensitivity"),

@@ -47,6 +47,16 @@ def test_a_turn_is_timed_on_two_clocks() -> None:
     assert (turn.latencies_ns[:, 1] > 0).all()
 
 
+def test_an_engine_with_a_clock_of_its_own_is_timed_by_it_beside_the_application_clock() -> None:
+    class Gpu(Recorder):
+        def engine_ns(self) -> int:
+            return 1000 + len(self.fed)
+
+    turn = run_turn(Gpu(), itertools.cycle([{"x": np.ones(1)}]), 3)
+    assert turn.latencies_ns[:, 1].tolist() == [1001, 1002, 1003]
+    assert (turn.latencies_ns[:, 0] > 0).all()
+
+
 def test_preprocessing_comes_before_the_session() -> None:
     session = Recorder()
     run_turn(session, itertools.cycle([{"x": np.array([3.0])}]), 1, preprocess=lambda raw: {"x": raw["x"] * 10})

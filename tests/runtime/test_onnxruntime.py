@@ -5,7 +5,7 @@ import pytest
 
 from edgekit import runtime
 from edgekit.errors import EngineError, EngineMissing
-from edgekit.runtime.onnxruntime import engine_errors
+from edgekit.runtime.onnxruntime import engine_errors, lacks_provider
 
 FEEDS = {"input": np.ones((2, 3, 8, 8), np.float32)}
 
@@ -43,10 +43,45 @@ def test_a_provider_that_does_not_start_is_an_error_and_no_fallback(tiny_artifac
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: listed)
     real = onnxruntime.InferenceSession
     monkeypatch.setattr(
-        "onnxruntime.InferenceSession", lambda path, settings, providers: real(path, settings, ["CPUExecutionProvider"])
+        "onnxruntime.InferenceSession",
+        lambda path, settings, providers, **options: real(path, providers=["CPUExecutionProvider"], **options),
     )
     with pytest.raises(EngineMissing, match="no working CUDAExecutionProvider"):
         runtime.open_artifact(tiny_artifact("conv", provider="CUDAExecutionProvider"))
+
+
+def test_a_provider_that_does_not_take_the_whole_model_is_an_error_and_no_fallback(tiny_artifact, capfd):
+    """The Azure provider is in every build of ONNX Runtime, and takes no operator of these."""
+    with pytest.raises(EngineError, match=r"AzureExecutionProvider does not take all of model\.onnx") as caught:
+        runtime.open_artifact(tiny_artifact("conv", provider="AzureExecutionProvider"))
+    assert '"session.disable_cpu_ep_fallback" = false' in caught.value.fix
+    assert caught.value.__cause__ is not None
+    asked = {"provider": "AzureExecutionProvider", "session.disable_cpu_ep_fallback": False}
+    session = runtime.open_artifact(tiny_artifact("conv", **asked))
+    assert session.run(FEEDS)["output"].shape == (2, 4, 8, 8)
+    assert "Falling back" not in capfd.readouterr().out
+
+
+def test_cudas_fp32_is_fp32(tiny_artifact, monkeypatch):
+    import onnxruntime
+
+    asked = []
+
+    def open_(path, settings, providers, enable_fallback):
+        asked.append((providers, enable_fallback, settings.get_session_config_entry("session.disable_cpu_ep_fallback")))
+        raise RuntimeError("no driver")
+
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_)
+    with pytest.raises(EngineError, match="no driver"):
+        runtime.open_artifact(tiny_artifact("conv", provider="CUDAExecutionProvider"))
+    assert asked == [([("CUDAExecutionProvider", {"use_tf32": "0"})], 0, "1")]
+
+
+def test_whether_the_provider_is_there_is_asked_of_the_build():
+    assert lacks_provider({"provider": "CUDAExecutionProvider"})
+    assert not lacks_provider({"provider": "AzureExecutionProvider"})
+    assert not lacks_provider({})
 
 
 @pytest.mark.parametrize(

@@ -57,13 +57,28 @@ def test_the_version_of_a_build_under_another_package_name_is_the_modules(engine
 
 
 def test_tensorrt_says_what_is_missing_in_turn(monkeypatch, tmp_path):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    there = {"tensorrt"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if name in there else None)
     monkeypatch.setattr(tensorrt, "_GPUS", (tmp_path / "none",))
     assert "no NVIDIA GPU" in tensorrt.missing()
     monkeypatch.setattr(tensorrt, "_GPUS", (tmp_path,))
-    assert "does not run TensorRT plans" in tensorrt.missing()
-    with pytest.raises(EngineMissing, match="cannot run plan here"):
-        tensorrt.load(tmp_path / "plan", {}, (), ())
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "8.6.1")
+    assert "TensorRT 8.6.1 is too old" in tensorrt.missing()
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "10.3.0")
+    assert "pip install 'cuda-bindings" in tensorrt.missing()
+    there.add("cuda.bindings")
+    assert tensorrt.missing() is None
+
+
+def test_only_engines_that_build_on_the_device_are_made_ready_and_waited_for(monkeypatch, tiny_artifact):
+    built = []
+    monkeypatch.setattr(tensorrt, "missing", lambda: None)
+    monkeypatch.setattr(tensorrt, "get_ready", lambda model, options: built.append((model.name, options)))
+    for engine in ("onnxruntime", "null", "tensorrt"):
+        runtime.get_ready(tiny_artifact("conv", engine))
+    assert built == [("model.onnx", {})]
+    assert runtime.first_silence_s("onnxruntime", 120.0) == 120.0
+    assert runtime.first_silence_s("tensorrt", 120.0) == 3600.0
 
 
 def test_asking_what_is_missing_imports_no_engine():
