@@ -174,7 +174,8 @@ def conversion(out: Path) -> bool:
     told = json.loads(done.stdout.splitlines()[-1])
     met = told["seconds"] < MOST_SECONDS and told["peak_mb"] <= MOST_MEMORY * size_mb
     print(
-        f"\nconverting {size_mb:.0f} MB: {told['seconds']:.1f} s ({told['cpu_seconds']:.1f} s of CPU), peak {told['peak_mb']:.0f} MB, "
+        f"\nconverting {size_mb:.0f} MB: {told['seconds']:.1f} s ({told['cpu_seconds']:.1f} s of CPU), "
+        f"peak {told['peak_mb']:.0f} MB, "
         f"{told['peak_mb'] / size_mb:.2f} times its size: {'met' if met else 'MISSED'}",
         flush=True,
     )
