@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import numpy as np
+import onnx
 import pytest
 from tiny_recipe import as_tensors, edgekit, stripes, student_onnx
 
@@ -51,6 +52,37 @@ def test_a_named_method_is_what_is_made(here):
     assert (plan["method"], plan["corrections"]) == ("entropy", ["bias-correction"])
     (candidate,) = report_of(here)["candidates"]
     assert candidate["plan"] == "onnxruntime int8 entropy +bias-correction"
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_a_jetsons_bundle_is_made_here_and_checked_on_the_cpu(tmp_path, monkeypatch, precision):
+    monkeypatch.chdir(tmp_path)
+    text = """<ir_version: 9, opset_import: ["" : 20]> wide (float["n", 16, 8, 8] image) => (float["n", 16, 8, 8] y) {
+        [one] a = Conv<pads=[1, 1, 1, 1]>(image, w) [act] b = Relu(a) [two] c = Conv<pads=[1, 1, 1, 1]>(b, w)
+        [add] y = Add(c, image) }"""
+    rng = np.random.default_rng(0)
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.append(
+        onnx.numpy_helper.from_array(rng.normal(0, 0.1, (16, 16, 3, 3)).astype("float32"), "w")
+    )
+    onnx.save(proto, "wide.onnx")
+    for name in ("few", "more"):
+        np.savez(f"{name}.npz", image=rng.normal(size=(24, 16, 8, 8)).astype("float32"))
+    data = ("--calibration", "few.npz", "--test", "more.npz", "--set", "data.calibration=16")
+    target = ("--target", "jetson-orin-nano", "--engine", "tensorrt")
+    done = edgekit("quantize", "wide.onnx", *target, *data, "--precision", precision)
+    assert done.exit_code in (0, 4), done.stderr
+    bundle = tmp_path / "bundles" / "jetson-orin-nano"
+    manifest = read_json(bundle / "manifest.json")
+    assert (manifest["engine"], manifest["precision"]) == ("tensorrt", precision)
+    kinds = {node.op_type for node in onnx.load(bundle / manifest["model"]).graph.node}
+    assert ("QuantizeLinear" in kinds) == (precision == "int8")
+    (candidate,) = report_of(tmp_path, "jetson-orin-nano")["candidates"]
+    assert candidate["proof"]["engine"] == "onnxruntime"
+    assert candidate["proof"]["reference_db"] > 25.0
+    assert candidate["proof"]["int8_share"] is None, "of another engine's run"
+    assert "not measured" in done.stdout
+    assert "the target is aarch64" in done.stdout
 
 
 def test_sensitivity_shows_every_group_and_makes_no_bundle(here):
