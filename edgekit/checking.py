@@ -217,8 +217,7 @@ def prove(
             allowed=", ".join(references.student),
         )
     own = executed is built  # another engine's record says nothing of what this one will run
-    telling = on_target and own
-    if telling:
+    if on_target and own:
         require_precision(built, placement)
     pairs = [(references.student[name], outputs[name]) for name in references.student]
     db = min(snr_db(reference, actual) for reference, actual in pairs)
@@ -233,7 +232,7 @@ def prove(
         int8_share=placement.share("int8") if own else None,
         int8_share_macs=placement.share("int8", by="macs") if own else None,
         int8_share_time=placement.share("int8", by="time") if own else None,
-        ran_in_float=ran_in_float(built, placement) if telling else (),
+        ran_in_float=ran_in_float(built, placement) if on_target and own else (),
     )
     return (proof, None) if proof.broken else _scored(proof, references, outputs, samples, metric)
 
