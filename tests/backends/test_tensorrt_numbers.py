@@ -89,10 +89,22 @@ def of_onnx_runtime(fp32, ours, folder):
         for at, dequantised in enumerate(own.get(node.name, ())):
             if not dequantised:
                 node.input[at] = floats.get(node.input[at]) or node.input[at]
+    drop_unread(made.graph)
     sort_nodes(made.graph)
     folder.mkdir()
     onnx.save(made, folder / "model.onnx")
     return describe_onnx(folder / "model.onnx", precision="int8")
+
+
+def drop_unread(graph):
+    """Removes pairs that nobody reads any more: a branch that they hang on would not look bare."""
+    while True:
+        read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+        unread = [node for node in graph.node if read.isdisjoint(node.output)]
+        if not unread:
+            return
+        for node in unread:
+            graph.node.remove(node)
 
 
 def pairs(makers, node):
