@@ -24,7 +24,7 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    def __init__(self, blocks=6, width=32):
+    def __init__(self, blocks=6, width=64):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU())
         self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)))
@@ -45,7 +45,8 @@ epochs = 2
 batch_size = 16
 learning_rate = 0.005
 [pruning]
-ratio = 0.6
+ratio = 0.7
+multiple = 32
 steps = 1
 samples = 48
 [pruning.train]
@@ -57,7 +58,7 @@ precision = "fp32"
 """
 
 
-BLOCKS_ALONE = RECIPE.replace("[pruning]\n", "[pruning]\nchannels = false\n")  # one move to measure instead of ten
+BLOCKS_ALONE = RECIPE.replace("[pruning]\n", "[pruning]\nchannels = false\n")  # one move to measure instead of three
 
 
 def write_striped(folder: Path) -> Path:
