@@ -273,8 +273,6 @@ def _facts(report: Mapping[str, Any], target: Mapping[str, Any], measured: Mappi
     lines += [*placement_facts(target), *qat_facts(report, target)]
     if report.get("untrained"):
         lines.append(("weights", "none were given: they are as the factory made them"))
-    if target.get("not_measured"):
-        lines.append(("int8", "the share is of this host's run, not of the target's"))
     if not (report.get("data") or {}).get("held_out"):
         lines.append(("accuracy", "there is no test set: numbers are proven, accuracy is not"))
     return lines

@@ -17,10 +17,12 @@ def int8_share(proof: Mapping[str, Any] | None) -> float | None:
 
 def placement_facts(target: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """For every candidate that was to run in int8, name and text: how much of it did, and which nodes did not."""
+    told = False
     for candidate in target["candidates"]:
         proof = candidate.get("proof") or {}
         if candidate.get("precision") != "int8" or proof.get("int8_share") is None:
             continue
+        told = True
         known = [("int8_share_macs", "multiply-accumulates"), ("int8_share", "nodes"), ("int8_share_time", "time")]
         shares = [f"{proof[key]:.0%} of the {what}" for key, what in known if proof.get(key) is not None]
         name = f"{candidate.get('plan') or candidate['engine'] + ' int8'}"
@@ -29,3 +31,5 @@ def placement_facts(target: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if floats:
             more = f" and {len(floats) - SHOWN} more" if len(floats) > SHOWN else ""
             yield f"{name} ran in float, though quantised", ", ".join(floats[:SHOWN]) + more
+    if told and target.get("not_measured"):
+        yield "int8", "the share is of this host's run, not of the target's"

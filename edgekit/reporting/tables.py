@@ -135,8 +135,6 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
     lines += qat_facts(report, target)
     if report["untrained"]:
         lines.append(("weights", "none were given: they are as the factory made them"))
-    if target["not_measured"]:
-        lines.append(("int8", "the share is of this host's run, not of the target's"))
     if report["data"]["random"]:
         lines.append(("data", "random inputs: nothing is known of the accuracy"))
     elif not report["data"]["held_out"]:

@@ -141,6 +141,8 @@ def test_facts_say_what_could_mislead(report, candidate):
     told = dict(facts(whole, whole["targets"][0]))
     assert told["weights"] == "none were given: they are as the factory made them"
     assert told["int8"] == "the share is of this host's run, not of the target's"
+    whole["targets"][0]["candidates"][0]["proof"]["int8_share"] = None  # another engine stood in for the target's
+    assert "int8" not in dict(facts(whole, whole["targets"][0]))
 
 
 def test_facts_say_why_a_measurement_is_less_than_sure(report, candidate):
