@@ -27,8 +27,6 @@ from edgekit.verdict import Verdict, judge
 if TYPE_CHECKING:
     from torch.nn import Module
 
-# Beside TensorRT's small weights, the float that runs has a type of the target's too.
-_WITH_SCHEME = {"tensorrt": ("int8", "w8", "w4")}
 __all__ = ["Candidate", "Plan", "Task", "choose", "measure_all", "prepare", "try_plan"]
 
 
@@ -108,7 +106,7 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
     check_plan(plan, task.target)
     if plan.trained and artifact.precision != plan.precision:
         raise ModelError(f"{plan} is what a training ends in", found=f"a model in {artifact.precision}")
-    if plan.scheme is None and plan.precision in _WITH_SCHEME.get(plan.engine, ("int8",)):
+    if plan.scheme is None and plan.precision in backend.SCHEMED:
         plan = replace(plan, scheme=backend.scheme(task.target))
     if plan.precision != "fp32" and not plan.trained:
         artifact = quantize_step(artifact, plan, task, out)

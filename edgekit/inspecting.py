@@ -23,6 +23,20 @@ def inspect_model(path: Path) -> dict[str, Any]:
     """
     if path.suffix == ".onnx":
         return _inspect_onnx(path)
+    manifest = bundle_manifest(path)
+    operators = [
+        {"op": o["op"], "precision": o["precision"], "count": o["count"]}
+        for o in manifest.accuracy.get("placement", [])
+    ]
+    return {"facts": _bundle_facts(manifest, path), "operators": operators, "manifest": to_json(manifest)}
+
+
+def bundle_manifest(path: Path) -> Manifest:
+    """The manifest of a bundle that is to be inspected.
+
+    Raises:
+        BundleError: The folder is no bundle, or it is damaged.
+    """
     if not (path / MANIFEST_FILE).is_file():
         raise BundleError(
             f"{path}: nothing to inspect",
@@ -30,12 +44,7 @@ def inspect_model(path: Path) -> dict[str, Any]:
             allowed="a bundle's folder or an .onnx file",
             fix="give a folder made by edgekit",
         )
-    manifest = read_manifest(path)
-    operators = [
-        {"op": o["op"], "precision": o["precision"], "count": o["count"]}
-        for o in manifest.accuracy.get("placement", [])
-    ]
-    return {"facts": _bundle_facts(manifest, path), "operators": operators, "manifest": to_json(manifest)}
+    return read_manifest(path)
 
 
 def _bundle_facts(manifest: Manifest, path: Path) -> dict[str, str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.artifact import MANIFEST_FILE
 from edgekit.errors import BundleError, ModelError, UnknownName
-from edgekit.runtime.manifest import read_manifest
+from edgekit.inspecting import bundle_manifest
 
 if TYPE_CHECKING:
     import onnx
@@ -61,14 +60,7 @@ def _model_file(path: Path) -> Path:
         if not path.exists():
             raise ModelError(f"{path}: no such file", fix="check the path")
         return path
-    if not (path / MANIFEST_FILE).is_file():
-        raise BundleError(
-            f"{path}: nothing to inspect",
-            found="no manifest.json",
-            allowed="a bundle's folder or an .onnx file",
-            fix="give a folder made by edgekit",
-        )
-    manifest = read_manifest(path)
+    manifest = bundle_manifest(path)
     if not manifest.model.endswith(".onnx"):
         raise BundleError(
             f"{path}: no ONNX model is in this bundle",

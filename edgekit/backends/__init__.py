@@ -26,6 +26,8 @@ class Backend(Protocol):
 
     METHODS: Mapping[str, tuple[str, ...]]
     """Precisions it makes beside fp32, each with its methods; none where there is but one way."""
+    SCHEMED: tuple[str, ...]
+    """Of those, the ones that are made by the engine's scheme."""
     CORRECTIONS: tuple[str, ...]
     """Corrections of static int8 that it knows."""
 

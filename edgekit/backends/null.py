@@ -20,6 +20,7 @@ def missing(target: Target) -> str | None:
 
 METHODS: Mapping[str, tuple[str, ...]] = {"int8": STATIC_METHODS}
 CORRECTIONS: tuple[str, ...] = ()
+SCHEMED: tuple[str, ...] = ("int8",)
 TRAINED: tuple[str, ...] = TRAINED_METHODS
 
 

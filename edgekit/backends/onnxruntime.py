@@ -28,6 +28,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "w4": WEIGHT_METHODS,
 }
 CORRECTIONS: tuple[str, ...] = ("smooth-quant", "equalize", "bias-correction")
+SCHEMED: tuple[str, ...] = ("int8",)
 TRAINED: tuple[str, ...] = TRAINED_METHODS
 # Which inputs of which operators are in int8: those that its CPU kernels take; no more, as a Q/DQ pair around any other
 # operator costs time and digits. (): all its inputs.

@@ -30,6 +30,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "w4": WEIGHT_METHODS,
 }
 CORRECTIONS: tuple[str, ...] = ("smooth-quant", "equalize", "bias-correction")
+SCHEMED: tuple[str, ...] = ("int8",)
 TRAINED: tuple[str, ...] = TRAINED_METHODS
 _HINTS = {"fp16": "f16", "bf16": "bf16"}
 

@@ -21,6 +21,7 @@ from edgekit.specs import Target
 NAME = "tensorrt"
 METHODS: Mapping[str, tuple[str, ...]] = {"fp16": (), "int8": STATIC_METHODS, "w8": ("round",), "w4": ("round",)}
 CORRECTIONS: tuple[str, ...] = ("smooth-quant", "equalize", "bias-correction")
+SCHEMED: tuple[str, ...] = ("int8", "w8", "w4")  # what stays in float beside small weights has a type too
 TRAINED: tuple[str, ...] = ()
 OPERATORS: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), (0, 1)),

@@ -201,8 +201,10 @@ def test_another_series_is_refused(version, conv, monkeypatch):
 
 
 @pytest.mark.parametrize("version", ["10.3.0", "10.13.2.6", "11.0.0", "11.4.0.106"])
-def test_the_supported_series_are_taken(version):
+def test_the_supported_series_are_taken(version, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(FakeDevice(version=version)))
     check_version(version)
+    assert import_tensorrt().__version__ == version
 
 
 def test_a_plan_of_another_version_is_told_as_such(device, conv):
