@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx.parser import parse_model
 
-from edgekit.backends.tensorrt_operators import OLDER_OPERATORS, OPERATORS
-from edgekit.backends.tensorrt_rule_texts import RULES
 from edgekit.backends.tensorrt_rules import check_rules, violations
+from edgekit.backends.tensorrt_rules.operators import OLDER_OPERATORS, OPERATORS
+from edgekit.backends.tensorrt_rules.texts import RULES
 from edgekit.errors import ModelError, UnknownName
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]>'

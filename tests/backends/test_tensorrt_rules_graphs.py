@@ -6,8 +6,7 @@ import pytest
 from onnx.parser import parse_model
 from small_nets import conv_net
 
-from edgekit.backends import tensorrt_wiring
-from edgekit.backends.tensorrt_rules import violations
+from edgekit.backends.tensorrt_rules import violations, wiring
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]>'
 MATMUL = (
@@ -87,7 +86,7 @@ def test_weights_are_neither_copied_nor_read(tmp_path, monkeypatch):
         return infer(light, **how)
 
     monkeypatch.setattr(onnx.shape_inference, "infer_shapes", counted)
-    monkeypatch.setattr(tensorrt_wiring.View, "values", lambda view, name: read.append(name))
+    monkeypatch.setattr(wiring.View, "values", lambda view, name: read.append(name))
     read: list[str] = []
     violations(proto, folder=tmp_path)
     assert len(sizes) == 1
@@ -102,9 +101,9 @@ def test_nodes_are_looked_at_a_fixed_number_of_times(monkeypatch):
         body = "\n".join(f"[e{i}] a{i + 1} = Add(a{i}, a{i})" for i in range(length))
         proto = parse_model(f"{HEAD}\nnet (float[1, 2] a0) => (float[1, 2] a{length}) {{ {body} }}")
         seen = []
-        known = tensorrt_wiring.View.maker
+        known = wiring.View.maker
         with monkeypatch.context() as patched:
-            patched.setattr(tensorrt_wiring.View, "maker", lambda *of, seen=seen, f=known: (seen.append(of), f(*of))[1])
+            patched.setattr(wiring.View, "maker", lambda *of, seen=seen, f=known: (seen.append(of), f(*of))[1])
             assert violations(proto) == []
         counts.append(len(seen))
     assert 0 < counts[1] <= 2 * counts[0] + 10

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import onnx
 
-from edgekit.backends.tensorrt_operators import is_known
-from edgekit.backends.tensorrt_quantisers import QUANTISED
-from edgekit.backends.tensorrt_wiring import (
+from edgekit.backends.tensorrt_rules.operators import is_known
+from edgekit.backends.tensorrt_rules.quantisers import QUANTISED
+from edgekit.backends.tensorrt_rules.wiring import (
     DEQUANTISE,
     DOMAINS,
     FLOATS,

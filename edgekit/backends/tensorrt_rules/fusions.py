@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx
 
-from edgekit.backends.tensorrt_wiring import DEQUANTISE, QUANTISE, Breach, View, name_of, scalar_values
+from edgekit.backends.tensorrt_rules.wiring import DEQUANTISE, QUANTISE, Breach, View, name_of, scalar_values
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _FUSED = ("Relu", "Clip", "LeakyRelu", "PRelu", "BatchNormalization")

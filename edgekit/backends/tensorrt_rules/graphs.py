@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import onnx
 
-from edgekit.backends.tensorrt_wiring import Breach, View, all_graphs, name_of
+from edgekit.backends.tensorrt_rules.wiring import Breach, View, all_graphs, name_of
 from edgekit.errors import BundleError
 from edgekit.runtime.external_data import check_file_inside
 

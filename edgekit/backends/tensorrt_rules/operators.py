@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import onnx
 
-from edgekit.backends.tensorrt_wiring import DOMAINS, Breach, View, name_of, type_name
+from edgekit.backends.tensorrt_rules.wiring import DOMAINS, Breach, View, name_of, type_name
 from edgekit.errors import did_you_mean
 
 # One letter a kind of element: float32 and float16, bfloat16, int32 and int64, bool, uint8; '*': told by other rules.

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import onnx
 
-from edgekit.backends.tensorrt_fusions import check_fusions
-from edgekit.backends.tensorrt_graphs import check_graph
-from edgekit.backends.tensorrt_limits import check_limits
-from edgekit.backends.tensorrt_operators import check_operators
-from edgekit.backends.tensorrt_quantisers import check_quantisers
-from edgekit.backends.tensorrt_rule_texts import RULES
-from edgekit.backends.tensorrt_types import check_types
-from edgekit.backends.tensorrt_wiring import Breach, View, view_of
+from edgekit.backends.tensorrt_rules.fusions import check_fusions
+from edgekit.backends.tensorrt_rules.graphs import check_graph
+from edgekit.backends.tensorrt_rules.limits import check_limits
+from edgekit.backends.tensorrt_rules.operators import check_operators
+from edgekit.backends.tensorrt_rules.quantisers import check_quantisers
+from edgekit.backends.tensorrt_rules.texts import RULES
+from edgekit.backends.tensorrt_rules.types import check_types
+from edgekit.backends.tensorrt_rules.wiring import Breach, View, view_of
 from edgekit.errors import ModelError, UnknownName
 
 # ``tensorrt``: TensorRT 11; ``tensorrt-10``: also its first 10.x, such as 10.3 of JetPack 6.

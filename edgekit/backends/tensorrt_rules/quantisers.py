@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 
 from edgekit.artifact import Array
-from edgekit.backends.tensorrt_operators import is_known
-from edgekit.backends.tensorrt_wiring import (
+from edgekit.backends.tensorrt_rules.operators import is_known
+from edgekit.backends.tensorrt_rules.wiring import (
     DEQUANTISE,
     DOMAINS,
     QUANTISE,

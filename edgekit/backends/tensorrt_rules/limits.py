@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import onnx
 
-from edgekit.backends.tensorrt_wiring import DOMAINS, Breach, View, attribute, integer, name_of
+from edgekit.backends.tensorrt_rules.wiring import DOMAINS, Breach, View, attribute, integer, name_of
 
 _TOP_K = 3840
 _MODES = ("nearest", "linear")
