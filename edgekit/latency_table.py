@@ -53,6 +53,7 @@ SECONDS = 3.0
 MOST_SECONDS = 60.0
 ROUNDS = 30
 MOST_VARIANTS = 6  # measured in the same turns, the whole network beside them
+LONGER = (1, 4, 16)  # a move that is shown neither to save nor to cost time is measured again, so many times as long
 SAMPLES = 32  # that calibrate
 STEP = "latency-table"
 
@@ -204,26 +205,51 @@ def _measure(
 ) -> tuple[float, list[Row]]:
     """The median of the whole network in microseconds, and a row for every variant that could be measured."""
     whole, *others = built
-    turns: list[tuple[_Built, Measured, Measured, int]] = []
-    medians_us = []
+    medians_us: list[float] = []
+    found: list[tuple[_Built, tuple[float, float, float] | str]] = []
     for start in range(0, max(1, len(others)), MOST_VARIANTS):
-        side_by_side = others[start : start + MOST_VARIANTS]
         task.progress(f"{_name(plan)}: in turns", start, len(others))
-        base, *measured = measure_step([each.artifact for each in (whole, *side_by_side)], task, steps, load)
-        if base.status != "ok":
-            raise MeasurementError(f"the whole network cannot be measured on {plan}", found=base.reason or base.status)
-        medians_us.append(1000 * percentile(base.application_ms, 50.0))
-        turns += [(each, base, got, 1 + len(measured)) for each, got in zip(side_by_side, measured, strict=True)]
+        left = others[start : start + MOST_VARIANTS]
+        for times in LONGER:
+            base, *measured = measure_step(
+                [each.artifact for each in (whole, *left)], task, steps, _longer(load, times)
+            )
+            if base.status != "ok":
+                raise MeasurementError(
+                    f"the whole network cannot be measured on {plan}", found=base.reason or base.status
+                )
+            medians_us.append(1000 * percentile(base.application_ms, 50.0))
+            tried = [(each, _shares_or_why(base, got, 1 + len(left))) for each, got in zip(left, measured, strict=True)]
+            left = [each for each, shares in tried if times != LONGER[-1] and _undecided(shares)]
+            found += [(each, shares) for each, shares in tried if each not in left]
+            if not left:
+                break
     whole_us = median(medians_us)
-    rows = []
-    for each, base, got, sides in turns:
-        shares = _shares(base, got, sides)
-        if shares is not None:
-            rows.append(_row(each, whole_us, shares))
-        else:
-            why = _in_a_line(got.reason or got.status) if got.status != "ok" else "too few queries for an interval"
-            failed.append(f"{each.variant}: left out, for it could not be measured: {why}")
-    return whole_us, rows
+    failed += [
+        f"{each.variant}: left out, for it could not be measured: {why}" for each, why in found if isinstance(why, str)
+    ]
+    return whole_us, [_row(each, whole_us, shares) for each, shares in found if not isinstance(shares, str)]
+
+
+def _longer(load: LoadSpec, times: int) -> LoadSpec:
+    return replace(
+        load,
+        min_seconds=times * load.min_seconds,
+        max_seconds=times * load.max_seconds,
+        min_count=times * load.min_count,
+    )
+
+
+def _undecided(shares: tuple[float, float, float] | str) -> bool:
+    """Whether it is neither shown to save time nor shown to cost some."""
+    return not isinstance(shares, str) and shares[1] <= 1 <= shares[2]
+
+
+def _shares_or_why(base: Measured, got: Measured, sides: int) -> tuple[float, float, float] | str:
+    shares = _shares(base, got, sides)
+    if shares is not None:
+        return shares
+    return _in_a_line(got.reason or got.status) if got.status != "ok" else "too few queries for an interval"
 
 
 def _row(built: _Built, whole_us: float, shares: tuple[float, float, float]) -> Row:
