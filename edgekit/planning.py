@@ -86,7 +86,7 @@ def first_plans(engine: str, target: Target, settings: Quantization, traits: Tra
     """What ``auto`` tries on an engine whatever comes of it: every float precision it runs, and int8."""
     has = load_backend(engine).METHODS
     plans = [plan_of(engine, "fp32")]
-    floats = [plan_of(engine, p) for p in ("bf16", "fp16") if p in has and p in target.precisions]
+    floats = [plan_of(engine, p) for p in ("bf16", "fp16", "fp8") if p in has and p in target.precisions]
     plans += [plan for plan in floats if refusal(plan, target) is None]
     if "int8" in has and "int8" in target.precisions:
         plans.append(asked_for(engine, "int8", target, settings))

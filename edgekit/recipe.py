@@ -98,7 +98,7 @@ class Quantization(Strict):
         trials: Most plans that ``auto`` tries on one engine.
     """
 
-    precision: Literal["auto", "fp32", "fp16", "bf16", "int8", "w8", "w4"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16", "fp8", "int8", "w8", "w4"] = "auto"
     method: str | None = None
     corrections: Names | None = None
     float_nodes: Names = ()

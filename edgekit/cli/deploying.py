@@ -16,7 +16,7 @@ OUT = click.option(
 )
 PRECISION = click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "fp16", "bf16", "int8", "w8", "w4"]),
+    type=click.Choice(["auto", "fp32", "fp16", "bf16", "fp8", "int8", "w8", "w4"]),
     help="auto: the fastest that meets every limit; w8, w4: weights alone.",
 )
 ENGINE = click.option("--engine", metavar="NAME", help="Try only this engine of the target.")
