@@ -226,9 +226,9 @@ def read_result(folder: Path) -> Measured:
 
 
 def write_feeds(path: Path, feeds: Mapping[str, Array]) -> None:
-    """Writes samples as ``.npz``, uncompressed."""
+    """Writes samples as ``.npz``, uncompressed; the same samples are the same bytes."""
     # np.savez takes names as keyword arguments, so an input called "file" would collide with its own.
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in feeds.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
