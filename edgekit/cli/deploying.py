@@ -29,6 +29,15 @@ SET = click.option(
     help="Override a key of the recipe, e.g. distillation.epochs=5; may be given again.",
 )
 
+DEVICE = click.option(
+    "--device",
+    "devices",
+    metavar="DEVICE",
+    multiple=True,
+    help="Measure on this device: ssh://user@host[:port], or a name of devices.toml; may be given again.",
+)
+WHEELS = click.option("--wheels", is_flag=True, help="Send numpy and the engine to a device that has none.")
+
 INPUT = click.option(
     "--input",
     "inputs",
@@ -50,6 +59,8 @@ INPUT = click.option(
 @ENGINE
 @PROFILE
 @PRECISION
+@DEVICE
+@WHEELS
 @SET
 @OUT
 def deploy(
@@ -58,6 +69,8 @@ def deploy(
     engine: str | None,
     profile: str | None,
     precision: str | None,
+    devices: tuple[str, ...],
+    wheels: bool,
     overrides: tuple[str, ...],
     out: Path | None,
 ) -> int:
@@ -65,6 +78,9 @@ def deploy(
 
     Bundles go to DIR/<target>, the report to DIR/report.json and DIR/report.md. A run that was stopped goes on where
     it was, and what is unchanged since an earlier run in DIR is not done again.
+
+    With --device latencies are measured there, after the golden samples of each candidate have run there, and the
+    verdict is the device's: each target takes the first device that is what its file says.
     """
     from edgekit.cli._output import console, show_progress
     from edgekit.pipeline import Choices
@@ -76,7 +92,9 @@ def deploy(
     alone("deploy")
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
-    choices = Choices(targets=targets, engine=engine, profile=profile, precision=precision)
+    choices = Choices(
+        targets=targets, engine=engine, profile=profile, precision=precision, devices=devices, wheels=wheels
+    )
     with show_progress() as progress:
         report = run(
             loaded, recipe_file(recipe).resolve().parent, folder, choices, progress=progress, command=command_line()

@@ -54,7 +54,7 @@ def measure_at(
     progress: Progress = silent,
     wheels: bool = False,
 ) -> list[Measured]:
-    """Opens a device, measures there, and leaves it; see :func:`measure_on`, and :func:`.device.opened` of ``wheels``."""
+    """Opens a device, sends wheels where they are wanted, measures, and leaves it; see :func:`measure_on`."""
     with opened(address, wheels=wheels, grace_s=GRACE_S, progress=progress) as device:
         return measure_on(device, artifacts, load, feeds, preprocessing=preprocessing, progress=progress)
 

@@ -39,15 +39,26 @@ def places_for(
         place = place_at(text, only, wheels=wheels, progress=progress)
         fits = [target.name for target in targets if mismatch(target, place.host) is None]
         if not fits:
-            whys = [f"{target.name}: {mismatch(target, place.host)}" for target in targets]
+            raise _stranger(place, targets)
+        left = [name for name in fits if name not in found]
+        if not left:
             raise DeviceError(
-                f"{place.name} is not the target" if only else f"{place.name} is none of the targets",
-                found="; ".join(why.replace("this host", "the device") for why in whys),
-                allowed="a device that is what the target's file says",
-                fix="name another --target, or another device: edgekit doctor --device shows what it is",
+                f"no target is left for the device {place.name}",
+                found=", ".join(f"{name}: {found[name].name}" for name in fits),
+                allowed="one device a target",
             )
-        found = dict.fromkeys(fits, place) | found
+        found |= dict.fromkeys(left, place)
     return found
+
+
+def _stranger(place: Place, targets: Sequence[Target]) -> DeviceError:
+    whys = [f"{target.name}: {mismatch(target, place.host)}" for target in targets]
+    return DeviceError(
+        f"{place.name} is {'none of the targets' if len(targets) > 1 else 'not the target'}",
+        found="; ".join(whys).replace("this host", "the device"),
+        allowed="a device that is what the target's file says",
+        fix="name another --target, or another device: `edgekit doctor --device` says what one is",
+    )
 
 
 def place_at(text: str, target: Target | None = None, *, wheels: bool = False, progress: Progress = silent) -> Place:
