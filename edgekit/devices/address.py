@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field
-from typing_extensions import Annotated
 
 from edgekit.errors import SpecError, UnknownName
 from edgekit.specs import Strict, parse, read_toml

@@ -25,7 +25,6 @@ from edgekit.profiling.keeper import BYE, SESSION_VARIABLE
 from edgekit.progress import Progress, silent
 from edgekit.specs import Target
 
-
 GRACE_S = 30.0  # how long a device keeps the lock and the jobs for a user whose connection was cut
 _KEEPER_S = 120.0  # until a device has cleared up after others and told its facts; seconds of it are an emulator's
 _LEAVE_S = 3.0

@@ -43,7 +43,7 @@ async def dialled(address: Address, via: Any = None, seen: tuple[str, ...] = ())
     import asyncssh
 
     hop = _hop(address)
-    opened = []
+    opened: list[Any] = []
     try:
         for jump in _jumps(hop, address) if via is None and address.host not in seen else ():
             opened += await dialled(jump, opened[-1] if opened else None, (*seen, address.host))

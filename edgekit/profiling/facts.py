@@ -14,7 +14,7 @@ from edgekit.profiling.host_state import clock_source
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.system import this_system
 from edgekit.profiling.watching import conditions_between, observe
-from edgekit.runtime import ENGINES, missing
+from edgekit.runtime import ENGINES, engine_version, missing
 
 # Long enough for the kernel's ticks of 10 ms to tell a busy machine from an idle one, and hardly felt.
 WATCH_SECONDS = 0.3
@@ -49,12 +49,13 @@ def executes() -> dict[str, str | None]:
 
 
 def main() -> None:
-    """Prints the facts of this machine as JSON."""
-    now = timing()
+    """Prints the facts of this machine as JSON: ``host``, ``timing``, ``execute`` and ``versions`` by engine."""
+    now, lacking = timing(), executes()
     facts = {
         "host": dataclasses.asdict(this_host()),
         "timing": {**now, "conditions": dataclasses.asdict(now["conditions"])},
-        "execute": executes(),
+        "execute": lacking,
+        "versions": {engine: engine_version(engine) for engine, why in lacking.items() if why is None},
     }
     print(json.dumps(facts))
 

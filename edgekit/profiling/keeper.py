@@ -1,12 +1,12 @@
-"""``python -m edgekit.profiling.keeper ROOT SESSION WHO GRACE_S``: holds a device for one user, and clears up after them.
+"""``python -m edgekit.profiling.keeper ROOT SESSION WHO GRACE_S``: holds a device for one user, and clears up.
 
 The kernel frees the lock (flock(2)) whenever the keeper ends, so that none is ever left behind. The keeper hears from
 its user every few seconds; a cut connection closes its standard input, or leaves it silent. It then holds the lock for
 a while, in which the same session may come back, and ends the session's processes and removes its jobs after that. No
 clock but the monotonic one is read: a device's date may be off by years.
 
-It prints one line of JSON: ``held``, and either ``host``, what was ``cleared`` and ``boot``, or ``who`` has the lock and
-``since_s``. The last word ``bye`` on standard input ends it at once.
+It prints one line of JSON: ``held``, and either ``host``, what was ``cleared`` and ``boot``, or ``who`` has the lock
+and ``since_s``. The last word ``bye`` on standard input ends it at once.
 """
 
 from __future__ import annotations

@@ -79,9 +79,9 @@ def test_a_folder_is_sent_once_and_again_when_it_was_damaged_there(loopback, tmp
 
 
 def test_two_users_do_not_spoil_each_others_numbers(loopback):
-    with opened(loopback.address), pytest.raises(DeviceError, match=r"(?s)somebody else is measuring.*@.*for \d+ s"):
-        with opened(loopback.address):
-            pass
+    busy = pytest.raises(DeviceError, match=r"(?s)somebody else is measuring.*@.*for \d+ s")
+    with opened(loopback.address), busy, opened(loopback.address):
+        pass
     assert loopback.left() == []
 
 
