@@ -14,8 +14,10 @@ import numpy as np
 from edgekit import __version__
 from edgekit.artifact import Array, Artifact, load_artifact, save_artifact, to_json
 from edgekit.backends import load_backend
+from edgekit.bundle import BundleFacts, make_golden, write_bundle
 from edgekit.data import Samples
 from edgekit.errors import DataError
+from edgekit.places import build_of
 from edgekit.profiling.host import this_host
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import measure_in_turns
@@ -23,6 +25,8 @@ from edgekit.profiling.measured import Measured, load_measured, save_measured
 from edgekit.quantization.forecast import forecast
 from edgekit.quantization.schemes import Plan
 from edgekit.runtime import engine_version, missing
+from edgekit.runtime.bundle import artifact_of
+from edgekit.runtime.manifest import read_manifest
 from edgekit.steps import run_step
 
 if TYPE_CHECKING:
@@ -161,14 +165,15 @@ def measure_step(artifacts: Sequence[Artifact], task: Task, out: Path, load: Loa
         "artifacts": [a.sha256 for a in artifacts],
         "load": load,
         "feeds": {name: hash_array(array) for name, array in feeds.items()},
-        "host": this_host(),
-        "engines": sorted({_version(a.engine) for a in artifacts}),
+        "host": this_host() if task.place is None else task.place.host,
+        "engines": sorted({f"{a.engine} {build_of(task.place, a.engine)}" for a in artifacts}),
         "preprocessing": preprocessing,
         "edgekit": __version__,
     }
 
     def make(folder: Path) -> None:
-        results = measure_in_turns(artifacts, load, feeds, preprocessing=preprocessing, progress=task.progress)
+        measure = measure_in_turns if task.place is None else task.place.measure
+        results = measure(artifacts, load, feeds, preprocessing=preprocessing, progress=task.progress)
         for i, result in enumerate(results):
             save_measured(result, folder / str(i))
 
@@ -177,6 +182,46 @@ def measure_step(artifacts: Sequence[Artifact], task: Task, out: Path, load: Loa
     if any(result.status != "ok" for result in results):
         shutil.rmtree(folder)  # what crashed for want of memory may do well next time
     return results
+
+
+def golden_step(artifact: Artifact, plan: Plan, task: Task, out: Path) -> Artifact:
+    """Puts an artifact into a bundle with golden samples, so that a device can prove its numbers before it times them.
+
+    It is no bundle that ships: it says nothing of its teacher, and no verdict.
+
+    Args:
+        artifact: A compiled artifact.
+        plan: How it was made.
+        task: Its target, samples and references.
+        out: Root of the step folders.
+
+    Returns:
+        The artifact in the bundle's folder.
+    """
+    facts = BundleFacts(
+        name=task.target.name,
+        target=task.target.name,
+        plan=plan,
+        batch=task.profile.load.batch,
+        preprocessing=task.test.preprocessing,
+        labels=(),
+        parents=(),
+        accuracy={},
+        timings={},
+    )
+    key = {
+        "edgekit": __version__,
+        "artifact": artifact.sha256,
+        "facts": facts,
+        "samples": task.test.fingerprint(),
+        "references": {name: hash_array(array) for name, array in task.references.student.items()},
+    }
+
+    def make(folder: Path) -> None:
+        write_bundle(artifact, make_golden(artifact, task.references, task.test, facts.batch), facts, folder / "bundle")
+
+    folder = run_step(out, "golden", to_json(key), make) / "bundle"
+    return artifact_of(folder, read_manifest(folder))
 
 
 def measuring_feeds(samples: Samples, batch: int) -> dict[str, Array]:

@@ -1,0 +1,81 @@
+"""Devices as places that measure for targets: looked at before any work, opened again whenever they measure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from edgekit.devices.address import find_device
+from edgekit.devices.device import call, opened
+from edgekit.devices.measuring import measure_at
+from edgekit.errors import DeviceError
+from edgekit.places import Place
+from edgekit.progress import Progress, silent
+from edgekit.specs import Target, mismatch
+
+
+def places_for(
+    targets: Sequence[Target], devices: Sequence[str], *, wheels: bool = False, progress: Progress = silent
+) -> Mapping[str, Place]:
+    """The device that measures for each target: the first that is what the target asks for.
+
+    Args:
+        targets: The targets.
+        devices: Devices as they are named on the command line.
+        wheels: Whether to send numpy and the engine to a device that has none.
+        progress: Told what is sent.
+
+    Returns:
+        Places by the target's name; targets that no device is are not in it.
+
+    Raises:
+        DeviceError: A device cannot be used, or is none of the targets.
+        SpecError: A name is no device's.
+    """
+    only = targets[0] if len(targets) == 1 else None
+    found: dict[str, Place] = {}
+    for text in devices:
+        place = place_at(text, only, wheels=wheels, progress=progress)
+        fits = [target.name for target in targets if mismatch(target, place.host) is None]
+        if not fits:
+            whys = [f"{target.name}: {mismatch(target, place.host)}" for target in targets]
+            raise DeviceError(
+                f"{place.name} is not the target" if only else f"{place.name} is none of the targets",
+                found="; ".join(why.replace("this host", "the device") for why in whys),
+                allowed="a device that is what the target's file says",
+                fix="name another --target, or another device: edgekit doctor --device shows what it is",
+            )
+        found = dict.fromkeys(fits, place) | found
+    return found
+
+
+def place_at(text: str, target: Target | None = None, *, wheels: bool = False, progress: Progress = silent) -> Place:
+    """Looks at a device and gives it as a place that measures.
+
+    Args:
+        text: ``ssh://user@host[:port]``, or a name.
+        target: What it should be: the wrong architecture is told before anything is sent.
+        wheels: Whether to send numpy and the engine where it has none.
+        progress: Told what is sent.
+
+    Raises:
+        DeviceError: It cannot be used.
+        SpecError: The name is no device's.
+    """
+    address = find_device(text)
+    with opened(address, target, wheels=wheels, progress=progress) as device:
+        ended = call(device, ["profiling.facts"])
+        try:
+            facts = json.loads(ended.stdout)
+            lacking: Mapping[str, str | None] = facts["execute"]
+            versions: Mapping[str, str] = facts["versions"]
+        except (ValueError, KeyError, TypeError) as exc:
+            raise device.connection.refused("it does not say what it is", ended) from exc
+    return Place(
+        name=address.name,
+        host=device.host,
+        builds={engine: versions[engine] for engine, why in lacking.items() if why is None},
+        lacking={engine: why for engine, why in lacking.items() if why is not None},
+        measure=partial(measure_at, address, wheels=wheels),
+    )
