@@ -19,6 +19,7 @@ The command line prints it without a traceback and exits with ``exit_code``.
     ├── ParityError          the numbers of an artifact are broken
     ├── MeasurementError     a measuring process crashed, hung or was refused
     ├── DeviceError          a device cannot be reached, is not trusted, is busy, or refuses what is asked of it
+    │   ├── Unreachable      … does not answer: it may later
     │   └── ConnectionLost   … and it was the connection that went: what ran there may still run
     └── BundleError          a bundle is damaged, foreign, newer, or points outside itself
 """
@@ -125,6 +126,10 @@ class MeasurementError(EdgeKitError):
 
 class DeviceError(EdgeKitError):
     """A device cannot be reached, is not trusted, is busy, or refuses what is asked of it."""
+
+
+class Unreachable(DeviceError):
+    """A device does not answer; it may when it is asked again."""
 
 
 class ConnectionLost(DeviceError):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field
-from typing_extensions import Annotated
 
 from edgekit.errors import SpecError, UnknownName
 from edgekit.specs import Strict, parse, read_toml
@@ -69,7 +69,9 @@ def find_device(text: str) -> Address:
     if text not in tables:
         raise UnknownName("device", text, tables, where=None if tables else f"{path} (or give ssh://user@host)")
     if not isinstance(tables[text], dict):
-        raise SpecError(f"{path}: {text!r} is not a table", found=repr(tables[text]), allowed=f"[{text}]", fix="mend it")
+        raise SpecError(
+            f"{path}: {text!r} is not a table", found=repr(tables[text]), allowed=f"[{text}]", fix="mend it"
+        )
     entry = parse(_Entry, tables[text], f"{path}: [{text}]")
     return Address(
         name=text,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import signal as signals
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,11 @@ from typing import Any, TypeVar
 
 from edgekit.devices.address import Address
 from edgekit.devices.archives import PUT, packed, unpack
+from edgekit.devices.dialling import dialled
 from edgekit.devices.ssh_errors import connecting, using
 from edgekit.errors import ConnectionLost, DeviceError
 from edgekit.progress import Progress, silent
 
-CONNECT_S = 20.0  # until a device has answered and let us in
-ALIVE_S = 10.0  # a device that is silent is asked as often whether it is there …
-ALIVE_COUNT = 4  # … and given up after as many questions without an answer
 BEAT_S = 5.0  # a held process hears from us as often
 CLOSE_S = 5.0
 
@@ -53,7 +52,7 @@ class Connection:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._ssh: Any = None
+        self._way: list[Any] = []  # the hosts on the way there, itself last
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"ssh {address.name}", daemon=True)
         self._thread.start()
@@ -159,6 +158,7 @@ class Connection:
         if self._loop.is_closed():
             return
         self._hang_up()
+        asyncio.run_coroutine_threadsafe(_wound_up(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -172,15 +172,17 @@ class Connection:
         self.close()
 
     def _dial(self) -> None:
-        self._ssh = self._wait(_dialled(self.address), None)
+        self._way = self._wait(dialled(self.address), None)
 
     def _hang_up(self) -> None:
-        if self._ssh is not None:
-            ssh, self._ssh = self._ssh, None
-            asyncio.run_coroutine_threadsafe(_hung_up(ssh), self._loop).result()
+        way, self._way = self._way, []
+        asyncio.run_coroutine_threadsafe(_hung_up(way), self._loop).result()
 
     def _wait(self, work: Coroutine[Any, Any, ResultT], doing: str | None) -> ResultT:
         """Has the thread do some work, and translates what it raises; None: it connects."""
+        if self._loop.is_closed():
+            work.close()
+            raise ConnectionLost(f"{self.address.name}: the connection is closed")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             with connecting(self.address) if doing is None else using(self.address, doing):
@@ -218,12 +220,14 @@ class Connection:
         except asyncio.TimeoutError as exc:
             process.close()
             raise self._too_long(argv, timeout_s) from exc
-        return line.decode(errors="replace").strip(), Running(self, process, asyncio.ensure_future(_beat(process.stdin)))
+        return line.decode(errors="replace").strip(), Running(
+            self, process, asyncio.ensure_future(_beat(process.stdin))
+        )
 
     async def _started(self, argv: Sequence[str]) -> Any:
-        if self._ssh is None:
+        if not self._way:
             raise ConnectionLost(f"{self.address.name}: the connection is closed")
-        return await self._ssh.create_process(shlex.join(argv), encoding=None)
+        return await self._way[-1].create_process(shlex.join(argv), encoding=None)
 
     def _too_long(self, argv: Sequence[str], timeout_s: float) -> DeviceError:
         return DeviceError(
@@ -282,35 +286,23 @@ def connect(address: Address) -> Connection:
     return connection
 
 
-async def _dialled(address: Address) -> Any:
-    import asyncssh
-
-    from edgekit.devices.host_keys import refused_key, watcher
-
-    watch, offered = watcher()
-    settings: dict[str, Any] = {
-        "config": () if address.config is None else [str(address.config)],
-        "connect_timeout": CONNECT_S,
-        "keepalive_interval": ALIVE_S,
-        "keepalive_count_max": ALIVE_COUNT,
-        "preferred_auth": "publickey",
-        "password_auth": False,
-        "kbdint_auth": False,
-    }
-    settings |= {key: value for key, value in (("port", address.port), ("username", address.user)) if value is not None}
-    try:
-        ssh, _ = await asyncssh.create_connection(watch, address.host, **settings)
-    except (asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed) as exc:
-        raise refused_key(address, settings, offered, exc) from exc
-    return ssh
+async def _hung_up(way: list[Any]) -> None:
+    for ssh in reversed(way):
+        ssh.close()
+        try:
+            await asyncio.wait_for(ssh.wait_closed(), CLOSE_S)
+        except asyncio.TimeoutError:
+            ssh.abort()
 
 
-async def _hung_up(ssh: Any) -> None:
-    ssh.close()
-    try:
-        await asyncio.wait_for(ssh.wait_closed(), CLOSE_S)
-    except asyncio.TimeoutError:
-        ssh.abort()
+async def _wound_up() -> None:
+    """Ends what still runs in the loop of a connection."""
+    loop = asyncio.get_running_loop()
+    tasks = [task for task in asyncio.all_tasks(loop) if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await loop.shutdown_default_executor()
 
 
 async def _feed(stdin: Any, chunks: Iterable[bytes]) -> None:
@@ -350,10 +342,18 @@ def _ended(process: Any, out: bytes, err: bytes) -> Ended:
     status, signal = process.exit_status, process.exit_signal
     if status in (None, -1) and not signal:
         raise ConnectionResetError("it ended without an exit status")
-    name = str(signal[0]) if signal else None
+    name = str(signal[0]) if signal else _by_shell(status)
     return Ended(
         status=None if name else status,
         signal=name,
         stdout=out.decode(errors="replace"),
         stderr=err.decode(errors="replace"),
     )
+
+
+def _by_shell(status: int) -> str | None:
+    """The signal that a shell in between tells as 128 and its number, as shells do."""
+    try:
+        return signals.Signals(status - 128).name.removeprefix("SIG") if status > 128 else None
+    except ValueError:
+        return None

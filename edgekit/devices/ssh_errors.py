@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from edgekit.devices.address import Address
-from edgekit.errors import ConnectionLost, DeviceError
+from edgekit.errors import ConnectionLost, DeviceError, Unreachable
 
 INSTALL = "pip install 'edgekit[devices]'"
 
@@ -40,9 +40,11 @@ def connecting(address: Address) -> Iterator[None]:
             f"{where}no such host", found=address.host, fix="check the name, or give HostName in ~/.ssh/config"
         ) from exc
     except (TimeoutError, asyncssh.TimeoutError) as exc:
-        raise DeviceError(f"{where}it does not answer", found="nothing within 20 s", fix="is it on, and reachable?") from exc
+        raise Unreachable(
+            f"{where}it does not answer", found="nothing within 20 s", fix="is it on, and reachable?"
+        ) from exc
     except (asyncssh.Error, OSError) as exc:
-        raise DeviceError(f"{where}it cannot be reached", found=str(exc) or type(exc).__name__) from exc
+        raise Unreachable(f"{where}it cannot be reached", found=str(exc) or type(exc).__name__) from exc
 
 
 @contextmanager
