@@ -9,21 +9,27 @@ from functools import partial
 from edgekit.devices.address import find_device
 from edgekit.devices.device import call, opened
 from edgekit.devices.measuring import measure_at
-from edgekit.errors import DeviceError
+from edgekit.errors import DeviceError, SpecError
 from edgekit.places import Place
 from edgekit.progress import Progress, silent
 from edgekit.specs import Target, mismatch
 
 
 def places_for(
-    targets: Sequence[Target], devices: Sequence[str], *, wheels: bool = False, progress: Progress = silent
+    targets: Sequence[Target],
+    devices: Sequence[str],
+    *,
+    engine: str | None = None,
+    wheels: bool = False,
+    progress: Progress = silent,
 ) -> Mapping[str, Place]:
     """The device that measures for each target: the first that is what the target asks for.
 
     Args:
         targets: The targets.
         devices: Devices as they are named on the command line.
-        wheels: Whether to send numpy and the engine to a device that has none.
+        engine: The only engine that is wanted there; None: several may be.
+        wheels: Whether to send numpy and that engine to a device that has none.
         progress: Told what is sent.
 
     Returns:
@@ -36,7 +42,7 @@ def places_for(
     only = targets[0] if len(targets) == 1 else None
     found: dict[str, Place] = {}
     for text in devices:
-        place = place_at(text, only, wheels=wheels, progress=progress)
+        place = place_at(text, only, engine, wheels=wheels, progress=progress)
         fits = [target.name for target in targets if mismatch(target, place.host) is None]
         if not fits:
             raise _stranger(place, targets)
@@ -61,21 +67,32 @@ def _stranger(place: Place, targets: Sequence[Target]) -> DeviceError:
     )
 
 
-def place_at(text: str, target: Target | None = None, *, wheels: bool = False, progress: Progress = silent) -> Place:
+def place_at(
+    text: str,
+    target: Target | None = None,
+    engine: str | None = None,
+    *,
+    wheels: bool = False,
+    progress: Progress = silent,
+) -> Place:
     """Looks at a device and gives it as a place that measures.
 
     Args:
         text: ``ssh://user@host[:port]``, or a name.
         target: What it should be: the wrong architecture is told before anything is sent.
-        wheels: Whether to send numpy and the engine where it has none.
+        engine: The only engine that is wanted there; None: several may be, and one that is missing there is told later.
+        wheels: Whether to send numpy and that engine where it has none.
         progress: Told what is sent.
 
     Raises:
         DeviceError: It cannot be used.
+        EngineMissing: It lacks the engine, and no wheels are to be sent.
         SpecError: The name is no device's.
     """
+    if wheels and engine is None:
+        raise SpecError("wheels are sent of one engine", found="several are wanted", fix="name one with --engine")
     address = find_device(text)
-    with opened(address, target, wheels=wheels, progress=progress) as device:
+    with opened(address, target, engine, wheels=wheels, progress=progress) as device:
         ended = call(device, ["profiling.facts"])
         try:
             facts = json.loads(ended.stdout)
@@ -88,5 +105,5 @@ def place_at(text: str, target: Target | None = None, *, wheels: bool = False, p
         host=device.host,
         builds={engine: versions[engine] for engine, why in lacking.items() if why is None},
         lacking={engine: why for engine, why in lacking.items() if why is not None},
-        measure=partial(measure_at, address, wheels=wheels),
+        measure=partial(measure_at, address, engine=engine if wheels else None, wheels=wheels),
     )
