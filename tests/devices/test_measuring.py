@@ -191,7 +191,7 @@ def test_a_device_that_stays_away_is_told_and_clears_up_by_itself(
     with loopback_device(tmp_path / "device", "gone") as there:
 
         def switch_off() -> None:
-            assert len(at_work(there)) == 3, "who asks, who measures, and the measuring process"
+            assert len(at_work(there)) >= 3, "who asks, who measures, and the measuring process"
             cut(there)
             there.process.terminate()
 
