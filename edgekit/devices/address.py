@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 from urllib.parse import urlsplit
-
-from pydantic import Field
 
 from edgekit.errors import SpecError, UnknownName
 from edgekit.specs import Strict, parse, read_toml
@@ -44,7 +41,7 @@ class _Entry(Strict):
     """One table of ``devices.toml``."""
 
     host: str
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    port: int | None = None
     user: str | None = None
     config: str | None = None
     python: str | None = None
@@ -73,6 +70,8 @@ def find_device(text: str) -> Address:
             f"{path}: {text!r} is not a table", found=repr(tables[text]), allowed=f"[{text}]", fix="mend it"
         )
     entry = parse(_Entry, tables[text], f"{path}: [{text}]")
+    if entry.port is not None and not 1 <= entry.port <= 65535:
+        raise SpecError(f"{path}: [{text}]: no such port", found=entry.port, allowed="1 to 65535")
     return Address(
         name=text,
         host=entry.host,

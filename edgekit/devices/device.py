@@ -22,6 +22,7 @@ from edgekit.devices.wheels import send_wheels
 from edgekit.errors import ConnectionLost, DeviceError, Unreachable
 from edgekit.profiling.host import Host
 from edgekit.profiling.keeper import BYE, SESSION_VARIABLE
+from edgekit.profiling.measured import parse_host
 from edgekit.progress import Progress, silent
 from edgekit.specs import Target
 
@@ -127,7 +128,7 @@ def opened(
         device = Device(
             name=address.name,
             connection=connection,
-            host=Host(**{**told["host"], "gpus": tuple(told["host"]["gpus"])}),
+            host=parse_host(told["host"]),
             python=found.python,
             root=found.root,
             kit=kit,

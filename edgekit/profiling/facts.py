@@ -12,7 +12,7 @@ from edgekit.profiling.conditions import caveats, spoiled
 from edgekit.profiling.host import this_host
 from edgekit.profiling.host_state import clock_source
 from edgekit.profiling.load import LoadSpec
-from edgekit.profiling.system import this_system
+from edgekit.profiling.system import System, this_system
 from edgekit.profiling.watching import conditions_between, observe
 from edgekit.runtime import ENGINES, engine_version, missing
 
@@ -22,16 +22,19 @@ WATCH_SECONDS = 0.3
 SLOW_CLOCKS = ("acpi_pm", "hpet", "jiffies", "refined-jiffies")
 
 
-def timing() -> dict[str, Any]:
-    """What this host is like for timing at this moment, and what to do about it.
+def timing(system: System, watch_s: float = WATCH_SECONDS) -> dict[str, Any]:
+    """What a machine is like for timing at this moment, and what to do about it.
+
+    Args:
+        system: The machine.
+        watch_s: How long it is watched, in seconds.
 
     Returns:
         ``clock_source``, ``conditions`` (a :class:`Conditions`) and ``advice``.
     """
-    system = this_system()
     before = observe([], system=system)
-    time.sleep(WATCH_SECONDS)
-    found = conditions_between(before, observe([], system=system), shortest_s=WATCH_SECONDS)
+    time.sleep(watch_s)
+    found = conditions_between(before, observe([], system=system), shortest_s=watch_s)
     clock = clock_source(system)
     advice = caveats(found)
     if clock in SLOW_CLOCKS:
@@ -50,7 +53,7 @@ def executes() -> dict[str, str | None]:
 
 def main() -> None:
     """Prints the facts of this machine as JSON: ``host``, ``timing``, ``execute`` and ``versions`` by engine."""
-    now, lacking = timing(), executes()
+    now, lacking = timing(this_system()), executes()
     facts = {
         "host": dataclasses.asdict(this_host()),
         "timing": {**now, "conditions": dataclasses.asdict(now["conditions"])},

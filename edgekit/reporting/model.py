@@ -361,3 +361,5 @@ class Profile(TypedDict):
     limits: list[Limit]
     measured: Measured
     host: Host
+    device: NotRequired[Device]
+    """The device that measured; absent where this machine did."""
