@@ -59,7 +59,8 @@ class Task:
     @property
     def not_measured(self) -> str | None:
         """Why a verdict on latency cannot be given where it is measured, or None."""
-        return mismatch(self.target, host_of(self.place))
+        why = mismatch(self.target, host_of(self.place))
+        return why if why is None or self.place is None else why.replace("this host", self.place.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from edgekit.cli._devices import check_wheels, device_option, wheels_option
+
 RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
 OUT = click.option(
     "--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run; default: runs/<recipe name>."
@@ -28,15 +30,6 @@ SET = click.option(
     multiple=True,
     help="Override a key of the recipe, e.g. distillation.epochs=5; may be given again.",
 )
-
-DEVICE = click.option(
-    "--device",
-    "devices",
-    metavar="DEVICE",
-    multiple=True,
-    help="Measure on this device: ssh://user@host[:port], or a name of devices.toml; may be given again.",
-)
-WHEELS = click.option("--wheels", is_flag=True, help="Send numpy and the engine to a device that has none.")
 
 INPUT = click.option(
     "--input",
@@ -59,8 +52,8 @@ INPUT = click.option(
 @ENGINE
 @PROFILE
 @PRECISION
-@DEVICE
-@WHEELS
+@device_option
+@wheels_option
 @SET
 @OUT
 def deploy(
@@ -90,6 +83,7 @@ def deploy(
 
     yield_cores()
     alone("deploy")
+    check_wheels(devices, wheels)
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
     choices = Choices(

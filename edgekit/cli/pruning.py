@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from edgekit.cli.deploying import DEVICE, ENGINE, OUT, PROFILE, RECIPE, SET, WHEELS, alone, yield_cores
+from edgekit.cli._devices import check_wheels, device_option, wheels_option
+from edgekit.cli.deploying import ENGINE, OUT, PROFILE, RECIPE, SET, alone, yield_cores
 
 
 @click.command()
@@ -19,8 +20,8 @@ from edgekit.cli.deploying import DEVICE, ENGINE, OUT, PROFILE, RECIPE, SET, WHE
 @click.option("--target", metavar="NAME", help="Prune for this target instead of the recipe's.")
 @ENGINE
 @PROFILE
-@DEVICE
-@WHEELS
+@device_option
+@wheels_option
 @click.option("--table-only", is_flag=True, help="Only measure what each block and width takes, as on a device.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @SET
@@ -58,6 +59,7 @@ def prune(
 
     yield_cores()
     alone("prune")
+    check_wheels(devices, wheels)
     if budget is not None and ratio is not None:
         raise click.UsageError("--budget or --ratio, not both")
     loaded = with_budget(load_recipe(recipe, overrides), budget, ratio)

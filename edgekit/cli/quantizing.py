@@ -7,14 +7,13 @@ from typing import Any
 
 import click
 
+from edgekit.cli._devices import check_wheels, device_option, wheels_option
 from edgekit.cli.deploying import (
-    DEVICE,
     ENGINE,
     INPUT,
     PRECISION,
     PROFILE,
     SET,
-    WHEELS,
     command_line,
     ended,
     yield_cores,
@@ -46,8 +45,8 @@ def _print_methods(ctx: click.Context, param: click.Parameter, value: bool) -> N
 @click.option("--trials", metavar="N", type=click.IntRange(1), help="Most plans that auto tries on one engine.")
 @ENGINE
 @PROFILE
-@DEVICE
-@WHEELS
+@device_option
+@wheels_option
 @click.option("--weights", metavar="FILE", help=".safetensors, or .pt read with weights only; or `factory`: its own.")
 @INPUT
 @SET
@@ -81,6 +80,7 @@ def quantize(
     from edgekit.recipe import recipe_for_model
 
     yield_cores()
+    check_wheels(narrowed["devices"], narrowed["wheels"])
     settings = {
         "quantization.trials": narrowed.pop("trials"),
         "quantization.float_nodes": list(narrowed.pop("float_nodes")) or None,

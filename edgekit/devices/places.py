@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
-from edgekit.devices.address import find_device
-from edgekit.devices.device import call, opened
-from edgekit.devices.measuring import measure_at
+from edgekit.devices.address import Address, find_device
+from edgekit.devices.device import Device, opened
+from edgekit.devices.measuring import measure_at, measure_on
 from edgekit.errors import DeviceError, SpecError
 from edgekit.places import Place
 from edgekit.progress import Progress, silent
+from edgekit.runtime import ENGINES, engine_version
 from edgekit.specs import Target, mismatch
 
 
@@ -42,7 +43,7 @@ def places_for(
     only = targets[0] if len(targets) == 1 else None
     found: dict[str, Place] = {}
     for text in devices:
-        place = place_at(text, only, engine, wheels=wheels, progress=progress)
+        place = place_at(find_device(text), only, engine, wheels=wheels, progress=progress)
         fits = [target.name for target in targets if mismatch(target, place.host) is None]
         if not fits:
             raise _stranger(place, targets)
@@ -68,7 +69,7 @@ def _stranger(place: Place, targets: Sequence[Target]) -> DeviceError:
 
 
 def place_at(
-    text: str,
+    address: Address,
     target: Target | None = None,
     engine: str | None = None,
     *,
@@ -78,7 +79,7 @@ def place_at(
     """Looks at a device and gives it as a place that measures.
 
     Args:
-        text: ``ssh://user@host[:port]``, or a name.
+        address: Where it is.
         target: What it should be: the wrong architecture is told before anything is sent.
         engine: The only engine that is wanted there; None: several may be, and one that is missing there is told later.
         wheels: Whether to send numpy and that engine where it has none.
@@ -87,23 +88,31 @@ def place_at(
     Raises:
         DeviceError: It cannot be used.
         EngineMissing: It lacks the engine, and no wheels are to be sent.
-        SpecError: The name is no device's.
+        SpecError: Wheels are wanted, and of no single engine.
     """
     if wheels and engine is None:
         raise SpecError("wheels are sent of one engine", found="several are wanted", fix="name one with --engine")
-    address = find_device(text)
-    with opened(address, target, engine, wheels=wheels, progress=progress) as device:
-        ended = call(device, ["profiling.facts"])
-        try:
-            facts = json.loads(ended.stdout)
-            lacking: Mapping[str, str | None] = facts["execute"]
-            versions: Mapping[str, str] = facts["versions"]
-        except (ValueError, KeyError, TypeError) as exc:
-            raise device.connection.refused("it does not say what it is", ended) from exc
+    with opened(address, target, engine, wheels=wheels, grace_s=1.0, progress=progress) as device:
+        measure = partial(measure_at, address, engine=engine if wheels else None, wheels=wheels)
+        return replace(place_on(device, engine), measure=measure)
+
+
+def place_on(device: Device, engine: str | None = None) -> Place:
+    """An opened device as a place that measures, as long as it is open.
+
+    Args:
+        device: The device.
+        engine: The engine whose wheels were sent there, where any were.
+    """
+    builds = {name: version for name, version in device.look.packages.items() if name in ENGINES}
+    builds |= {"null": engine_version("null")}
+    if device.site is not None and engine is not None:
+        builds |= {engine: f"of wheels {device.site.rpartition('/')[2][:16]}"}
+    fix = f"it is not installed on {device.name}: install it there, or give --wheels where the command has it"
     return Place(
-        name=address.name,
+        name=device.name,
         host=device.host,
-        builds={engine: versions[engine] for engine, why in lacking.items() if why is None},
-        lacking={engine: why for engine, why in lacking.items() if why is not None},
-        measure=partial(measure_at, address, engine=engine if wheels else None, wheels=wheels),
+        builds=builds,
+        lacking={engine: fix for engine in ENGINES if engine not in builds},
+        measure=partial(measure_on, device),
     )
