@@ -24,7 +24,7 @@ def places_for(
     wheels: bool = False,
     progress: Progress = silent,
 ) -> Mapping[str, Place]:
-    """The device that measures for each target: the first that is what the target asks for.
+    """The device that measures for each target: one that is what the target asks for, and each has one at least.
 
     Args:
         targets: The targets.
@@ -41,21 +41,24 @@ def places_for(
         SpecError: A name is no device's.
     """
     only = targets[0] if len(targets) == 1 else None
-    found: dict[str, Place] = {}
+    fits: list[tuple[Place, list[str]]] = []
     for text in devices:
         place = place_at(find_device(text), only, engine, wheels=wheels, progress=progress)
-        fits = [target.name for target in targets if mismatch(target, place.host) is None]
-        if not fits:
+        fits.append((place, [target.name for target in targets if mismatch(target, place.host) is None]))
+    found: dict[str, Place] = {}
+    for place, names in sorted(fits, key=lambda fit: len(fit[1])):  # who has least choice comes first
+        if not names:
             raise _stranger(place, targets)
-        left = [name for name in fits if name not in found]
+        left = [name for name in names if name not in found]
         if not left:
             raise DeviceError(
                 f"no target is left for the device {place.name}",
-                found=", ".join(f"{name}: {found[name].name}" for name in fits),
-                allowed="one device a target",
+                found=", ".join(f"{name}: {found[name].name}" for name in names),
+                allowed="as many devices as there are targets, or fewer",
             )
-        found |= dict.fromkeys(left, place)
-    return found
+        found[left[0]] = place
+    others = {name: place for place, names in reversed(fits) for name in names}
+    return others | found
 
 
 def _stranger(place: Place, targets: Sequence[Target]) -> DeviceError:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from loopback_sshd import LoopbackDevice, loopback_device
+from sshd_sessions import at_work, cut
 from tiny_bundles import null_bundle
 
 from edgekit.artifact import Artifact, TensorSpec, hash_files
@@ -45,38 +46,6 @@ def null_artifact(folder: Path, **options: str | int | float) -> Artifact:
         outputs=(TensorSpec(name="y", dtype="float32", shape=("batch", 2)),),
         options=options,
     )
-
-
-def sessions(device: LoopbackDevice) -> list[int]:
-    """The processes of sshd that serve a connection each."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if parent == device.process.pid:
-            found.append(int(stat.parent.name))
-    return found
-
-
-def cut(device: LoopbackDevice) -> None:
-    """Cuts every connection."""
-    for pid in sessions(device):
-        os.kill(pid, signal.SIGKILL)
-
-
-def at_work(device: LoopbackDevice) -> list[str]:
-    """Command lines of the kit's processes on the device, but not of the one that keeps its lock."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if "edgekit.profiling " in command and str(device.root) in command:
-            found.append(command)
-    return found
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
