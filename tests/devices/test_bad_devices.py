@@ -272,12 +272,11 @@ def test_an_engine_that_crashes_on_an_illegal_instruction(tmp_path, verify):
         assert device.left() == []
 
 
-@pytest.mark.parametrize("date", ["2001-02-03", "2060-01-01"])
-def test_a_clock_that_is_off_by_years_does_not_matter(tmp_path, verify, named, date):
+@pytest.mark.parametrize(("days", "word"), [(-9000, "behind"), (9000, "ahead")])
+def test_a_clock_that_is_off_by_years_does_not_matter(tmp_path, verify, days, word):
     if shutil.which("faketime") is None:
         pytest.skip("faketime is not installed")
-    command = f"FAKETIME_DONT_FAKE_MONOTONIC=1 faketime -f '@{date} 00:00:00'"
-    with loopback_device(tmp_path / "device", command=command) as device:
+    with loopback_device(tmp_path / "device", command=f"faketime -f '{days:+}d'") as device:
         for _ in range(2):
             code, out, err = verify(device)
             assert (code, "board" in out) == (0, True), err
@@ -285,7 +284,7 @@ def test_a_clock_that_is_off_by_years_does_not_matter(tmp_path, verify, named, d
         done = edgekit("doctor", "--device", "board")
         assert done.exit_code == 0, done.stderr
         out = " ".join(done.stdout.split())
-        assert f"days {'behind' if date < '2026' else 'ahead'}; nothing here depends on it" in out
+        assert f"its clock is 9000 days {word}; nothing here depends on it" in out
 
 
 # Ends the sshd that serves the command whose number is in `cut`: before it, or after it.
