@@ -17,13 +17,16 @@ SEND_STEP = "send"
 _CHUNK = 1 << 17
 _TIME = 946684800  # 2000: no device's clock says that this is to come
 # One line, so that any login shell passes it on; what is partly there bears the number of the process that writes it.
+# Not every tar says why it could not write.
+_FULL = 'set -- $(df -Pk "$1" 2>/dev/null | tail -n 1); [ "${4:-9999}" -gt 999 ] || echo "No space left on device" >&2'
 PUT = "; ".join(
     (
+        f"full() {{ {_FULL}; exit 1; }}",
         "umask 077",
         'part="$1.part.$$"',
         "trap 'rm -rf \"$part\"' EXIT",
         "trap 'exit 1' HUP INT TERM PIPE",
-        'mkdir -p "$part" && tar -xf - -C "$part" || exit 1',
+        'mkdir -p "$part" && tar -xf - -C "$part" || full "$part"',
         f'[ -f "$part/{WHOLE}" ] || {{ echo "the stream was cut" >&2; exit 1; }}',
         f'rm "$part/{WHOLE}"',
         '[ -d "$1" ] || mv "$part" "$1"',

@@ -119,7 +119,9 @@ def opened(
             progress("kit", 0, 1)
             send_kit(connection, found.python, found.root)
             progress("kit", 1, 1)
-        site = send_wheels(connection, found, engine, progress) if wheels and engine is not None else None
+        site = None
+        if wheels and engine is not None and not found.has("numpy", engine):
+            site, found = send_wheels(connection, found, engine, progress)
         session = uuid.uuid4().hex
         there = _There(connection=connection, python=found.python, root=found.root, kit=kit, site=site)
         keeper, told = _held(there, session, grace_s)

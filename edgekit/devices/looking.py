@@ -6,7 +6,7 @@ import json
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekit.devices.ssh import Connection
 from edgekit.errors import DeviceError, EngineMissing
@@ -16,7 +16,7 @@ OLDEST_PYTHON = (3, 10)
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 LEAST_FREE_MB = 16.0  # what is unpacked of the kit, with room to work
 DAY_S = 86400.0
-_PACKAGES = ("numpy", "onnxruntime", "openvino", "tensorrt")
+PACKAGES = ("numpy", "onnxruntime", "openvino", "tensorrt")
 _PYTHONS = "python3 python3.14 python3.13 python3.12 python3.11 python3.10"
 
 # Written for any Python, since it is asked how old it is; names no module that a device may lack.
@@ -35,7 +35,7 @@ def package(name):
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
 facts = dict(version=version, bits=8 * struct.calcsize("P"), libc=platform.libc_ver(), time=time.time())
-facts["packages"] = dict((name, package(name)) for name in {_PACKAGES!r})
+facts["packages"] = dict((name, package(name)) for name in {PACKAGES!r})
 print("facts=" + json.dumps(facts))
 """
 _SHELL_SIDE = f"""
@@ -90,6 +90,14 @@ class Look:
     free_mb: float
     memory_mb: float
     clock_off_s: float
+
+    def has(self, *packages: str) -> bool:
+        """Whether packages are there, of those that are looked for."""
+        return all(package in self.packages for package in packages if package in PACKAGES)
+
+    def with_packages(self, versions: Mapping[str, str]) -> Look:
+        """The same device once packages were sent to it."""
+        return replace(self, packages={**self.packages, **versions})
 
 
 def look(connection: Connection, kit: str) -> Look:
@@ -171,11 +179,11 @@ def check(name: str, found: Look, target: Target | None, engine: str | None, *, 
             allowed=f"{memory_mb:.0f} MB or more for this bundle",
             fix="end what else runs there",
         )
-    lacking = [package for package in ("numpy", engine) if package in _PACKAGES and package not in found.packages]
+    lacking = [package for package in ("numpy", engine) if package is not None and not found.has(package)]
     if lacking and engine is not None and not wheels:
         raise EngineMissing(
-            f"{name}: {' and '.join(map(str, lacking))} cannot be imported there",
-            found=f"Python {found.version} at {found.python}, without {' and '.join(map(str, lacking))}",
+            f"{name}: {' and '.join(lacking)} cannot be imported there",
+            found=f"Python {found.version} at {found.python}, without {' and '.join(lacking)}",
             fix="give --wheels to send what is missing, or install it there",
         )
 

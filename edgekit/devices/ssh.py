@@ -140,7 +140,7 @@ class Connection:
         full = any("No space left" in line or "Disk quota exceeded" in line for line in said)
         return DeviceError(
             f"{self.address.name}: {'the disk is full: ' if full else ''}{problem}{place}",
-            found=said[0] if full else said[-1] if said else status,
+            found=said[-1] if said else status,
             fix="make room on the device and give the same command again" if full else None,
         )
 

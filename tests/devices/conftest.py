@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from device_bundles import linear_bundle
 from loopback_sshd import SSHD, LoopbackDevice, free_port, loopback_device
 
 from edgekit.devices.address import Address
@@ -21,6 +22,28 @@ def loopback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackDevic
         pytest.skip("sshd is not installed (Debian: openssh-server)")
     with loopback_device(tmp_path_factory.mktemp("loopback")) as device:
         yield device
+
+
+@pytest.fixture(scope="session")
+def linear(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small bundle for ONNX Runtime."""
+    return linear_bundle(tmp_path_factory.mktemp("linear") / "bundle")
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Names devices in a devices.toml of the test's own: ``named(board=address)``."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    def add(**addresses: Address) -> None:
+        tables = []
+        for name, address in addresses.items():
+            keys = {"host": address.host, "config": str(address.config), "python": address.python}
+            tables += [f"[{name}]", *(f'{key} = "{value}"' for key, value in keys.items() if value is not None)]
+        (tmp_path / "edgekit").mkdir(exist_ok=True)
+        (tmp_path / "edgekit/devices.toml").write_text("\n".join(tables))
+
+    return add
 
 
 @pytest.fixture(scope="session")

@@ -14,17 +14,8 @@ from edgekit.profiling.host import this_host
 
 
 @pytest.fixture(autouse=True)
-def named(monkeypatch, tmp_path, loopback):
-    """Names the device in a devices.toml of the test's own."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-
-    def add(**addresses):
-        tables = [f'[{name}]\nhost = "{a.host}"\nconfig = "{a.config}"\n' for name, a in addresses.items()]
-        (tmp_path / "edgekit").mkdir(exist_ok=True)
-        (tmp_path / "edgekit/devices.toml").write_text("\n".join(tables))
-
-    add(board=loopback.address)
-    return add
+def board(named, loopback):
+    named(board=loopback.address)
 
 
 def test_verify_says_of_a_device_what_it_says_here(deployed, loopback):
@@ -49,7 +40,7 @@ def test_profile_judges_what_was_measured_there(deployed, tmp_path, loopback):
     assert done.stdout.startswith("board:\n")
     (found,) = read_json(tmp_path / "found.json")
     assert found["device"]["name"] == "board"
-    assert found["measured"]["application"]["count"] >= 50
+    assert found["measured"]["application"]["n"] >= 50
     assert loopback.left() == []
 
 
