@@ -63,6 +63,8 @@ class Choices:
         precision: ``auto`` or a precision of the target.
         method: How int8 is calibrated or weights are rounded.
         corrections: Corrections of static int8.
+        devices: Devices that measure, each for the targets that it is: ``ssh://user@host[:port]``, or names.
+        wheels: Whether to send numpy and the engine to a device that has none.
     """
 
     targets: tuple[str, ...] = ()
@@ -71,6 +73,8 @@ class Choices:
     precision: str | None = None
     method: str | None = None
     corrections: tuple[str, ...] | None = None
+    devices: tuple[str, ...] = ()
+    wheels: bool = False
 
 
 def deploy(
@@ -188,6 +192,7 @@ def make_task(job: Job, run: Run) -> Task:
         metric=run.data.metric,
         references=run.references,
         progress=run.progress,
+        place=job.place,
     )
 
 
@@ -271,7 +276,20 @@ def make_jobs(recipe: Recipe, base: Path, choices: Choices) -> list[Job]:
         if target.name in {job.target.name for job in jobs}:
             raise SpecError(f"two targets are called {target.name!r}", found=name, fix="name each once")
         jobs.append(Job(target=target, profile=profile, engines=tuple(engines), quantization=settings))
-    return jobs
+    return _with_devices(jobs, choices)
+
+
+def _with_devices(jobs: list[Job], choices: Choices) -> list[Job]:
+    """Each job with the device that measures for it."""
+    if not choices.devices:
+        return jobs
+    from edgekit.devices.places import places_for
+
+    engines = {engine for job in jobs for engine in job.engines}
+    only = next(iter(engines)) if len(engines) == 1 else None
+    targets = [job.target for job in jobs]
+    places = places_for(targets, choices.devices, engine=only, wheels=choices.wheels)
+    return [replace(job, place=places.get(job.target.name)) for job in jobs]
 
 
 def _settings(recipe: Recipe, choices: Choices) -> Quantization:
@@ -319,6 +337,7 @@ def _deploy_target(job: Job, run: Run, trained: Outcome | None, out: Path) -> di
         why=why,
         steps=steps,
         trials=trials,
+        place=job.place,
     )
 
 
@@ -328,7 +347,7 @@ def _candidates(job: Job, run: Run, task: Task, trained: Outcome | None) -> tupl
     if settings.precision == "auto" and task.calibration is None:
         settings = settings.model_copy(update={"precision": "fp32"})
     if settings.precision != "auto" or task.not_measured or "int8" not in job.target.precisions:
-        return try_plans(run.fp32, plans_for(job.target, job.engines, settings), task, run.steps, made), []
+        return try_plans(run.fp32, plans_for(job.target, job.engines, settings, job.place), task, run.steps, made), []
     return search(run.fp32, job.engines, settings, task, trial_task(task, run), run.steps, made)
 
 

@@ -30,7 +30,7 @@ LAYERS = [
     ["apart", "claimed", "checking", "verdict", "bundle"],
     [
         *["making", "choosing", "candidate", "planning", "sensitivity", "searching", "rivals"],
-        *["table_file", "table_options", "latency_table", "roofline"],
+        *["table_file", "table_options", "latency_table", "roofline", "places"],
     ],
     ["reporting", "schemas", "devices"],
     [
