@@ -75,8 +75,8 @@ def _timing() -> dict[str, Any]:
     from edgekit.profiling.conditions import caveats, spoiled
     from edgekit.profiling.host_state import clock_source
     from edgekit.profiling.load import LoadSpec
-    from edgekit.profiling.system import this_system
     from edgekit.profiling.watching import conditions_between, observe
+    from edgekit.runtime.system import this_system
 
     system = this_system()
     before = observe([], system=system)

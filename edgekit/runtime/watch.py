@@ -1,0 +1,365 @@
+"""Watches a bundle while it runs on a device: what it costs, and whether its inputs are still those it was made for.
+
+::
+
+    with open_bundle("bundle") as bundle, start_watch(bundle) as watch:
+        for raw in camera():
+            outputs = watch.run(bundle.preprocess(raw))
+
+With a stream of frames: ``open_stream(..., on_result=watch.record)`` and ``watch.follow(lambda: stream.counters)``.
+Every few seconds a thread of its own writes one JSON line and the page for Prometheus; ``edgekit watch`` reads them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import secrets
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from edgekit.artifact import MANIFEST_FILE, Array
+from edgekit.disk import whole
+from edgekit.errors import EdgeKitError, FeedError
+from edgekit.runtime.bundle import Bundle
+from edgekit.runtime.system import (
+    boot_id,
+    memory_available_mb,
+    peak_resident_mb,
+    resident_mb,
+    temperature_c,
+    this_system,
+)
+from edgekit.runtime.watch_files import PROMETHEUS, append_line, default_folder, take_folder
+from edgekit.runtime.watch_judging import judge, recent
+from edgekit.runtime.watch_latency import bucket, edges_with
+from edgekit.runtime.watch_prometheus import prometheus_text
+from edgekit.runtime.watch_settings import PERCENTILES, WatchSettings, parse_settings
+from edgekit.runtime.watch_tensors import Statistics, parse_statistics
+from edgekit.runtime.watch_windows import TensorWindow
+
+if TYPE_CHECKING:
+    from http.server import ThreadingHTTPServer
+
+SCHEMA_VERSION = 1
+_WINDOW = 64  # samples, where the bundle names none
+
+
+class Taken(Protocol):
+    """What a stream tells of its frames."""
+
+    @property
+    def taken(self) -> int:
+        """Frames that were given."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Of those, the ones that never ran."""
+        ...
+
+    @property
+    def failed(self) -> int:
+        """Those with an error."""
+        ...
+
+
+class Watch:
+    """Counters of one running bundle; a context manager. Any thread may use it.
+
+    Made by :func:`start_watch`.
+
+    Attributes:
+        folder: Where it writes.
+        problem: Why it cannot write now, or None; the bundle runs on meanwhile.
+        address: Where the page is served, as ``HOST:PORT``; None: nowhere.
+    """
+
+    def __init__(self, bundle: Bundle, folder: Path, prometheus: Path, lock: IO[str]) -> None:
+        where = bundle.path / MANIFEST_FILE
+        manifest = bundle.manifest
+        self.folder = folder
+        self.problem: str | None = None
+        self.address: str | None = None
+        self._bundle, self._prometheus, self._lock_file = bundle, prometheus, lock
+        self._settings = parse_settings(manifest.watch, where)
+        statistics = None if manifest.statistics is None else parse_statistics(manifest.statistics, where)
+        self._start = _start_line(bundle, self._settings, statistics)
+        self._edges = tuple(self._start["edges"])
+        self._inputs, self._outputs = _windows(bundle, statistics)
+        self._counts = [0] * (len(self._edges) + 1)
+        self._seconds = 0.0
+        self._queries = self._failed = self._untimed = self._sampled = self._write_failures = 0
+        self._next_look = 1
+        self._stream: Callable[[], Taken] | None = None
+        self._counting, self._looking, self._writing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._recent: deque[dict[str, Any]] = deque(maxlen=int(self._settings.window_s / self._settings.period_s) + 2)
+        self._sequence = 0
+        self._began_s = time.monotonic()
+        self._stop = threading.Event()
+        self._server: ThreadingHTTPServer | None = None
+        self._thread = threading.Thread(target=self._write_on, name="edgekit-watch", daemon=True)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs one batch of model tensors and counts it; see :meth:`edgekit.runtime.bundle.Bundle.run`.
+
+        The time counted is the engine's alone: give :meth:`record` your own, to have preprocessing in it.
+        """
+        start = time.perf_counter()
+        try:
+            outputs = self._bundle.run(feeds)
+        except BaseException:
+            self.failed()
+            raise
+        self.record(time.perf_counter() - start, feeds, outputs)
+        return outputs
+
+    def record(self, seconds: float, feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        """Counts a query that was answered; a stream's ``on_result``.
+
+        Args:
+            seconds: How long it took, by a clock that is never set back; less than 0 is counted as not timed.
+            feeds: Model tensors by input name.
+            outputs: The model's outputs by name.
+
+        Raises:
+            FeedError: A tensor of the model is not among them; only told when the values are looked at.
+        """
+        timed = 0.0 <= seconds < math.inf  # a wall clock that was set back tells less than nothing
+        with self._counting:
+            if timed:
+                self._counts[bucket(self._edges, seconds)] += 1
+                self._seconds += seconds
+            else:
+                self._untimed += 1
+            self._queries += 1
+            look = self._queries >= self._next_look
+            if look:  # after a random gap: cameras that take turns are all seen
+                self._next_look = self._queries + random.randrange(1, 2 * self._settings.every)
+        if look:
+            self._look(feeds, outputs)
+
+    def failed(self, queries: int = 1) -> None:
+        """Counts queries that were not answered; those of a stream are counted there."""
+        with self._counting:
+            self._failed += queries
+
+    def follow(self, counters: Callable[[], Taken]) -> None:
+        """Takes over what a stream counts: frames taken, dropped and failed.
+
+        Args:
+            counters: Asked at every line.
+        """
+        self._stream = counters
+
+    def write(self) -> None:
+        """Writes a line and the page now, as the watch's own thread does every period."""
+        self._write("state")
+
+    def page(self) -> str:
+        """The page for Prometheus as of now."""
+        with self._writing:
+            return self._page(self._state("state"))
+
+    def close(self) -> None:
+        """Writes the last line and gives the folder free."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+        self._write("end")
+        self._lock_file.close()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def begin(self, http: str | None) -> None:
+        """Writes the first lines and starts the threads; :func:`start_watch` does it."""
+        if http is not None:
+            from edgekit.runtime.watch_http import serve  # 30 ms of imports that are rarely wanted
+
+            self._server = serve(self.page, http)
+            self.address = f"{http.rpartition(':')[0]}:{self._server.server_address[1]}"
+        self._write("state")
+        self._thread.start()
+
+    def _look(self, feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        if not self._looking.acquire(blocking=False):
+            return  # another thread looks: the next query will do
+        try:
+            self._sampled += 1
+            for windows, tensors in ((self._inputs, feeds), (self._outputs, outputs)):
+                for window in windows:
+                    window.add(_tensor(tensors, window.name))
+        finally:
+            self._looking.release()
+
+    def _write_on(self) -> None:
+        while not self._stop.wait(self._settings.period_s):
+            self._write("state")
+
+    def _write(self, kind: str) -> None:
+        with self._writing:
+            if self._sequence == 0:
+                self._try(lambda: append_line(self.folder, self._start, self._start))
+            self._sequence += 1
+            state = self._state(kind)
+            self._recent.append(state)
+            good = self._try(lambda: append_line(self.folder, state, self._start))
+            text = self._page(state)
+            if self._try(lambda: _put(self._prometheus, text)) and good:
+                self.problem = None
+
+    def _try(self, writing: Callable[[], None]) -> bool:
+        """A watch that cannot write says so, once, and leaves the bundle running."""
+        try:
+            writing()
+        except OSError as exc:
+            self._write_failures += 1
+            problem = str(exc.strerror or exc)
+            if problem != self.problem:
+                print(f"edgekit: {self.folder}: the watch cannot write: {problem}", file=sys.stderr, flush=True)
+            self.problem = problem
+            return False
+        return True
+
+    def _state(self, kind: str) -> dict[str, Any]:
+        system = this_system()
+        stream = None if self._stream is None else self._stream()
+        with self._counting:
+            counts = {str(place): count for place, count in enumerate(self._counts) if count}
+            known = {"queries": self._queries, "failed": self._failed + (stream.failed if stream else 0)}
+            seconds = self._seconds
+        with self._looking:
+            sides = {
+                "inputs": {window.name: window.state() for window in self._inputs},
+                "outputs": {window.name: window.state() for window in self._outputs},
+            }
+        now_s = time.monotonic()
+        return {
+            "kind": kind,
+            "run": self._start["run"],
+            "seq": self._sequence,
+            "time": time.time(),
+            "at_s": now_s,
+            "up_s": round(now_s - self._began_s, 3),
+            "boot": boot_id(system),
+            **known,
+            "taken": stream.taken if stream else 0,
+            "dropped": stream.dropped if stream else 0,
+            "untimed": self._untimed,
+            "sampled": self._sampled,
+            "write_failures": self._write_failures,
+            "latency": {"sum_s": seconds, "counts": counts},
+            "memory_mb": resident_mb(system),
+            "memory_peak_mb": peak_resident_mb(system),
+            "memory_available_mb": memory_available_mb(system),
+            "temperature_c": temperature_c(system),
+            **sides,
+        }
+
+    def _page(self, state: dict[str, Any]) -> str:
+        seen = recent([*self._recent, state], self._settings.window_s)
+        limits = {name: value for name, value in self._settings.limits.items() if name not in _OF_READERS}
+        return prometheus_text(self._start, state, judge(limits, self._edges, state, seen))
+
+
+_OF_READERS = ("silence_s", "restarts")  # who is silent or began anew cannot tell
+
+
+def start_watch(
+    bundle: Bundle,
+    folder: str | Path | None = None,
+    *,
+    prometheus: str | Path | None = None,
+    http: str | None = None,
+) -> Watch:
+    """Starts to watch an opened bundle.
+
+    Args:
+        bundle: What runs; how it is watched, and what its inputs were like, is in its manifest.
+        folder: Where lines are written; None: a folder of the bundle's below ``~/.local/state/edgekit/watch``, where
+            ``edgekit watch BUNDLE`` looks.
+        prometheus: The file for node_exporter's textfile collector, whose name must end in ``.prom`` for it; None:
+            ``watch.prom`` in the folder.
+        http: ``HOST:PORT`` to serve the same page on, at ``/metrics``; None: it is not served.
+
+    Raises:
+        EdgeKitError: The folder cannot be written, another process writes there, or the address cannot be served on.
+        BundleError: What its manifest says of it cannot be read.
+    """
+    place = default_folder(bundle.manifest.id) if folder is None else Path(folder)
+    if bundle.path.resolve() in (place.resolve(), *place.resolve().parents):
+        raise EdgeKitError(
+            f"{place}: a watch cannot write into its bundle", allowed="a bundle holds what its manifest lists only"
+        )
+    lock = take_folder(place)
+    try:
+        watch = Watch(bundle, place, place / PROMETHEUS if prometheus is None else Path(prometheus), lock)
+        watch.begin(http)
+    except BaseException:
+        lock.close()
+        raise
+    return watch
+
+
+def _start_line(bundle: Bundle, settings: WatchSettings, statistics: Statistics | None) -> dict[str, Any]:
+    manifest = bundle.manifest
+    limits_s = [limit / 1000 for name, limit in settings.limits.items() if name in PERCENTILES]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "start",
+        "run": secrets.token_hex(6),
+        "seq": 0,
+        "time": time.time(),
+        "bundle": {
+            "id": manifest.id,
+            "name": manifest.name,
+            "target": manifest.target,
+            "engine": manifest.engine,
+            "precision": manifest.precision,
+        },
+        "statistics": None if statistics is None else {"source": statistics.source, "samples": statistics.samples},
+        "every": settings.every,
+        "period_s": settings.period_s,
+        "window_s": settings.window_s,
+        "limits": dict(settings.limits),
+        "edges": list(edges_with(limits_s)),
+    }
+
+
+def _windows(bundle: Bundle, statistics: Statistics | None) -> tuple[list[TensorWindow], list[TensorWindow]]:
+    window = _WINDOW if statistics is None else statistics.window
+    sides = ((), ()) if statistics is None else (statistics.inputs, statistics.outputs)
+    known = [{tensor.name: tensor for tensor in side} for side in sides]
+    inputs, outputs = (
+        [TensorWindow(spec.name, of_side.get(spec.name), window) for spec in specs]
+        for of_side, specs in zip(known, (bundle.inputs, bundle.outputs), strict=True)
+    )
+    return inputs, outputs
+
+
+def _tensor(tensors: Mapping[str, Array], name: str) -> Array:
+    if name not in tensors:
+        raise FeedError(f"tensor {name!r} is missing in what a watch was given", found=", ".join(tensors) or "nothing")
+    return tensors[name]
+
+
+def _put(path: Path, text: str) -> None:
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
