@@ -15,12 +15,13 @@ from edgekit.runtime import open_artifact
 from edgekit.runtime.numbers import run_batched
 from edgekit.runtime.session import fits
 from edgekit.runtime.watch_settings import PERCENTILES
-from edgekit.runtime.watch_tensors import VALUES, binned, padded, picked, psi
+from edgekit.runtime.watch_tensors import binned, padded, picked, psi
 from edgekit.specs import Profile
 
 LEVELS = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 USUAL_DRIFT = 0.25
 _NOISE_MARGIN = 1.5
+_VALUES = 4096  # kept of each sample of a tensor
 _MOST_SAMPLES, _MOST_CHANNELS, _CHUNK, _BINS, _WINDOWS = 512, 64, 32, 10, 200
 _DIGITS = 7  # a float32's; more would tell one engine build from another
 
@@ -113,7 +114,7 @@ class _Tally:
         self.sums = self.sums + values.sum(axis=(0, 2))
         self.squares = self.squares + np.square(values).sum(axis=(0, 2))
         self.count += values.shape[0] * values.shape[2]
-        step = max(1, values.shape[1] * values.shape[2] // VALUES)
+        step = max(1, values.shape[1] * values.shape[2] // _VALUES)
         self.kept.append(values[:, :, len(self.kept) % step :: step].astype(np.float32))
 
     def row(self, name: str, window: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """How far the values of a tensor have moved from those that a bundle was calibrated with.
 
 Drift is the population stability index (Siddiqi, *Credit Risk Scorecards*, 2006): ``sum((p - e) * ln(p / e))`` over
-bins that held about a tenth of the calibration's values each; 0.1 is usually called a small shift and 0.25 a large one.
-Saturation is the share of values outside the range that calibration saw.
+bins that held about a tenth of the calibration's values each, and two that held none, below and above its range; 0.1 is
+usually called a small shift and 0.25 a large one. Saturation is the share of values in those two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 from edgekit.artifact import Array
 from edgekit.errors import BundleError
 
-VALUES = 4096  # that are looked at in one query of a tensor
 LEAST_SHARE = 1e-4  # of a bin: an empty one would make the index infinite
 SOURCES = ("calibration", "test")
 
@@ -199,7 +198,7 @@ def binned(values: Array, edges: Array) -> Array:
     Returns:
         int64 ``[n, channels, e + 1]``.
     """
-    above = (values[..., np.newaxis] > edges[:, np.newaxis, :]).sum(axis=2)
+    above = np.count_nonzero(values[:, :, np.newaxis, :] > edges[:, :, np.newaxis], axis=3)
     total = np.count_nonzero(values == values, axis=2)[..., np.newaxis]  # only NaN differs
     below: Array = np.concatenate([total, above], axis=2)
     counts: Array = below - np.concatenate([above, np.zeros_like(total)], axis=2)

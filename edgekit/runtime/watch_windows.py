@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from edgekit.artifact import Array
-from edgekit.runtime.watch_tensors import VALUES, TensorStatistics, binned, padded, picked, psi
+from edgekit.runtime.watch_tensors import Channel, TensorStatistics, binned, padded, picked, psi
 
 _ROUNDING = 1e-5  # of the range: what another engine or library rounds is not outside
+_TINY = 1e-25
+VALUES = 1024  # that are looked at in one query of a tensor
 _STRIDE = 7919  # a prime, by which the first value looked at moves on from query to query
 
 
@@ -59,29 +61,26 @@ class TensorWindow:
 
 
 class _Bins:
-    """Values of the window and of the one before it, by channel and bin."""
+    """Values of the window and of the one before it, by channel and bin; the first and the last are out of range."""
 
     def __init__(self, statistics: TensorStatistics, window: int) -> None:
         channels = statistics.channels
-        self.shares = padded([channel.shares for channel in channels], 0.0)
+        rows = [[_bound(channel, -1), *channel.edges, _bound(channel, 1)] for channel in channels]
+        edges = padded([sorted(row) for row in rows], np.inf)
+        self._edges = {"f4": edges.astype(np.float32), "f8": edges}
+        self.shares = padded([[0.0, *channel.shares, 0.0] for channel in channels], 0.0)
+        self._last = np.array([len(channel.shares) + 1 for channel in channels])
         self._window = window
-        self._edges = padded([channel.edges for channel in channels], np.inf)
-        low, high = (np.array([getattr(c, name) for c in channels])[:, np.newaxis] for name in ("minimum", "maximum"))
-        slack = _ROUNDING * np.maximum(high - low, np.maximum(abs(low), abs(high)))
-        self._low, self._high = low - slack, high + slack
         self._samples = [0, 0]  # of the window before and of this one
         self._counts = np.zeros((2, *self.shares.shape), np.int64)
-        self._outside = np.zeros((2, len(channels)), np.int64)
 
     def add(self, values: Array) -> None:
-        """Counts values ``[n, channels, k]``, NaN where they are not finite."""
+        """Counts values ``[n, channels, k]`` of float32 or float64, NaN where they are not finite."""
         if self._samples[1] >= self._window:
             self._samples = [self._samples[1], 0]
-            for kept in (self._counts, self._outside):
-                kept[0], kept[1] = kept[1], 0
+            self._counts[0], self._counts[1] = self._counts[1], 0
         self._samples[1] += len(values)
-        self._counts[1] += binned(values, self._edges).sum(axis=0)
-        self._outside[1] += ((values < self._low) | (values > self._high)).sum(axis=(0, 2))
+        self._counts[1] += binned(values, self._edges[values.dtype.str[1:]]).sum(axis=0)
 
     def state(self) -> dict[str, Any]:
         """Samples, drift and saturation by channel."""
@@ -89,9 +88,16 @@ class _Bins:
         if samples < self._window:
             return {"samples": samples, "drift": None, "saturated": None}
         counts = self._counts.sum(axis=0)
-        saturated = self._outside.sum(axis=0) / np.maximum(counts.sum(axis=1), 1)
+        outside = counts[:, 0] + counts[np.arange(len(counts)), self._last]
         return {
             "samples": samples,
             "drift": [round(float(index), 5) for index in psi(counts, self.shares)],
-            "saturated": [round(float(share), 7) for share in saturated],
+            "saturated": [round(float(share), 7) for share in outside / np.maximum(counts.sum(axis=1), 1)],
         }
+
+
+def _bound(channel: Channel, side: int) -> float:
+    """The edge of a channel's range on one side, a rounding farther out."""
+    low, high = channel.minimum, channel.maximum
+    slack = _ROUNDING * max(high - low, abs(low), abs(high), _TINY)
+    return low - slack if side < 0 else high + slack

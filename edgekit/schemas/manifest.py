@@ -138,9 +138,13 @@ class ChannelStatistics(TypedDict):
     """What the values of one channel were like."""
 
     minimum: float
+    """The smallest."""
     maximum: float
+    """The greatest."""
     mean: float
+    """Their mean."""
     std: float
+    """Their standard deviation."""
     quantiles: list[float]
     """At the statistics' levels."""
     edges: list[float]
@@ -167,6 +171,7 @@ class Statistics(TypedDict):
 
     source: Literal["calibration", "test"]
     samples: int
+    """How many of them were looked at."""
     window: int
     """Samples that drift and saturation are told of."""
     levels: list[float]
