@@ -16,6 +16,7 @@ from edgekit.runtime.numbers import run_batched
 from edgekit.runtime.session import fits
 from edgekit.runtime.watch_settings import PERCENTILES
 from edgekit.runtime.watch_tensors import binned, padded, picked, psi
+from edgekit.runtime.watch_windows import VALUES
 from edgekit.specs import Profile
 
 LEVELS = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
@@ -48,8 +49,11 @@ def reference_statistics(
     if not spec.statistics or samples.name == RANDOM:
         return None
     indices = np.unique(np.linspace(0, len(samples) - 1, num=min(len(samples), _MOST_SAMPLES)).astype(np.int64))
-    inputs = {s.name: _Tally(_channel_axis(s, samples.preprocessing)) for s in artifact.inputs if _counts(s)}
-    outputs = {s.name: _Tally(_channel_axis(s, None)) for s in artifact.outputs if _counts(s)}
+    batch = max([s.shape[0] for s in artifact.inputs if s.shape and isinstance(s.shape[0], int)], default=1)
+    inputs = {
+        s.name: _Tally(_axis(s, samples.preprocessing), max(VALUES // batch, 1)) for s in artifact.inputs if _counts(s)
+    }
+    outputs = {s.name: _Tally(_axis(s, None), max(VALUES // batch, 1)) for s in artifact.outputs if _counts(s)}
     session = open_artifact(runnable(artifact))
     try:
         for feeds in _chunks(samples, indices, artifact.inputs):
@@ -94,10 +98,16 @@ def watch_settings(spec: WatchSpec, profile: Profile, statistics: Mapping[str, A
 
 
 class _Tally:
-    """What is kept of one tensor's values: sums over all, and evenly spread ones of every sample."""
+    """What is kept of one tensor's values: sums over all, and evenly spread ones of every sample.
 
-    def __init__(self, axis: int | None) -> None:
+    Args:
+        axis: The axis of the channels; None: there is one.
+        looked_at: Values of a sample that a watch will look at.
+    """
+
+    def __init__(self, axis: int | None, looked_at: int) -> None:
         self.axis = axis
+        self.looked_at = looked_at
         self.count = 0
         self.sums: Array = np.zeros(())
         self.squares: Array = np.zeros(())
@@ -123,8 +133,9 @@ class _Tally:
         values = np.concatenate([kept[:, :, :shortest] for kept in self.kept]).astype(np.float64)
         columns = np.sort(values.swapaxes(0, 1).reshape(values.shape[1], -1), axis=1)
         edges = [_edges(column) for column in columns]
-        counts = binned(values, padded(edges, np.inf))
-        total = counts.sum(axis=0)
+        inner = padded(edges, np.inf)
+        total = binned(values, inner).sum(axis=0)
+        thin = max(1, round(values.shape[1] * values.shape[2] / self.looked_at))  # as few as the device looks at
         shares = total / total.sum(axis=1, keepdims=True)
         mean = self.sums / self.count
         std = np.sqrt(np.maximum(self.squares / self.count - np.square(mean), 0.0))
@@ -132,7 +143,7 @@ class _Tally:
         return {
             "name": name,
             "axis": self.axis,
-            "drift_noise": _rounded(_noise(counts, shares, window)),
+            "drift_noise": _rounded(_noise(binned(values[:, :, ::thin], inner), shares, window)),
             "channels": [
                 {
                     "minimum": _rounded(self.low[i]),
@@ -184,7 +195,7 @@ def _counts(spec: TensorSpec) -> bool:
     return np.dtype(spec.dtype).kind in "biuf" and bool(spec.shape)
 
 
-def _channel_axis(spec: TensorSpec, preprocessing: Preprocessing | None) -> int | None:
+def _axis(spec: TensorSpec, preprocessing: Preprocessing | None) -> int | None:
     """Which axis holds channels: as the preprocessing says, else the second of images and of rows of features."""
     rank = len(spec.shape)
     known = preprocessing is not None and preprocessing.input == spec.name and preprocessing.layout != "any"

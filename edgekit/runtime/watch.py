@@ -215,28 +215,18 @@ class Watch:
 
     def _write(self, kind: str) -> None:
         with self._writing:
-            if self._sequence == 0:
-                self._try(lambda: append_line(self.folder, self._start, self._start))
+            head = [] if self._sequence else [self._start]
             self._sequence += 1
             state = self._state(kind)
             self._recent.append(state)
-            good = self._try(lambda: append_line(self.folder, state, self._start))
             text = self._page(state)
-            if self._try(lambda: _put(self._prometheus, text)) and good:
-                self.problem = None
-
-    def _try(self, writing: Callable[[], None]) -> bool:
-        """A watch that cannot write says so, once, and leaves the bundle running."""
-        try:
-            writing()
-        except OSError as exc:
-            self._write_failures += 1
-            problem = str(exc.strerror or exc)
-            if problem != self.problem:
+            tried = [_why_not(append_line, self.folder, line, self._start) for line in (*head, state)]
+            tried.append(_why_not(_put, self._prometheus, text))
+            problem = next((why for why in tried if why is not None), None)
+            self._write_failures += sum(why is not None for why in tried)
+            if problem is not None and self.problem is None:
                 print(f"edgekit: {self.folder}: the watch cannot write: {problem}", file=sys.stderr, flush=True)
             self.problem = problem
-            return False
-        return True
 
     def _state(self, kind: str) -> dict[str, Any]:
         system = this_system()
@@ -358,6 +348,15 @@ def _tensor(tensors: Mapping[str, Array], name: str) -> Array:
     if name not in tensors:
         raise FeedError(f"tensor {name!r} is missing in what a watch was given", found=", ".join(tensors) or "nothing")
     return tensors[name]
+
+
+def _why_not(writing: Callable[..., None], *arguments: object) -> str | None:
+    """Why a file could not be written, or None: what is watched runs on without."""
+    try:
+        writing(*arguments)
+    except OSError as exc:
+        return str(exc.strerror or exc).splitlines()[0]
+    return None
 
 
 def _put(path: Path, text: str) -> None:
