@@ -6,7 +6,12 @@
         for raw in camera():
             outputs = watch.run(bundle.preprocess(raw))
 
-With a stream of frames: ``open_stream(..., on_result=watch.record)`` and ``watch.follow(lambda: stream.counters)``.
+With a stream of frames, which opens the bundle itself::
+
+    with start_watch("bundle") as watch, open_stream("bundle", on_result=watch.record) as stream:
+        watch.follow(lambda: stream.counters)
+        ...
+
 Every few seconds a thread of its own writes one JSON line and the page for Prometheus; ``edgekit watch`` reads them.
 """
 
@@ -24,10 +29,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from edgekit.artifact import MANIFEST_FILE, Array
+from edgekit.artifact import MANIFEST_FILE, Array, Manifest
 from edgekit.disk import whole
 from edgekit.errors import EdgeKitError, FeedError
 from edgekit.runtime.bundle import Bundle
+from edgekit.runtime.manifest import read_manifest
 from edgekit.runtime.system import (
     boot_id,
     memory_available_mb,
@@ -81,18 +87,18 @@ class Watch:
         address: Where the page is served, as ``HOST:PORT``; None: nowhere.
     """
 
-    def __init__(self, bundle: Bundle, folder: Path, prometheus: Path, lock: IO[str]) -> None:
-        where = bundle.path / MANIFEST_FILE
-        manifest = bundle.manifest
+    def __init__(
+        self, manifest: Manifest, where: Path, bundle: Bundle | None, folder: Path, prometheus: Path, lock: IO[str]
+    ) -> None:
         self.folder = folder
         self.problem: str | None = None
         self.address: str | None = None
         self._bundle, self._prometheus, self._lock_file = bundle, prometheus, lock
         self._settings = parse_settings(manifest.watch, where)
         statistics = None if manifest.statistics is None else parse_statistics(manifest.statistics, where)
-        self._start = _start_line(bundle, self._settings, statistics)
+        self._start = _start_line(manifest, self._settings, statistics)
         self._edges = tuple(self._start["edges"])
-        self._inputs, self._outputs = _windows(bundle, statistics)
+        self._inputs, self._outputs = _windows(manifest, statistics)
         self._counts = [0] * (len(self._edges) + 1)
         self._seconds = 0.0
         self._queries = self._failed = self._untimed = self._sampled = self._write_failures = 0
@@ -110,7 +116,12 @@ class Watch:
         """Runs one batch of model tensors and counts it; see :meth:`edgekit.runtime.bundle.Bundle.run`.
 
         The time counted is the engine's alone: give :meth:`record` your own, to have preprocessing in it.
+
+        Raises:
+            EdgeKitError: The watch was given no opened bundle.
         """
+        if self._bundle is None:
+            raise EdgeKitError("this watch was given a bundle's folder, and runs nothing", fix="give it an open bundle")
         start = time.perf_counter()
         try:
             outputs = self._bundle.run(feeds)
@@ -273,16 +284,17 @@ _OF_READERS = ("silence_s", "restarts")  # who is silent or began anew cannot te
 
 
 def start_watch(
-    bundle: Bundle,
+    bundle: Bundle | str | Path,
     folder: str | Path | None = None,
     *,
     prometheus: str | Path | None = None,
     http: str | None = None,
 ) -> Watch:
-    """Starts to watch an opened bundle.
+    """Starts to watch a bundle.
 
     Args:
-        bundle: What runs; how it is watched, and what its inputs were like, is in its manifest.
+        bundle: What runs, or its folder where something else opens it (then :meth:`Watch.run` is not to be had); how it
+            is watched, and what its inputs were like, is in its manifest.
         folder: Where lines are written; None: a folder of the bundle's below ``~/.local/state/edgekit/watch``, where
             ``edgekit watch BUNDLE`` looks.
         prometheus: The file for node_exporter's textfile collector, whose name must end in ``.prom`` for it; None:
@@ -291,16 +303,20 @@ def start_watch(
 
     Raises:
         EdgeKitError: The folder cannot be written, another process writes there, or the address cannot be served on.
-        BundleError: What its manifest says of it cannot be read.
+        BundleError: It is no bundle, is damaged, or what its manifest says of this cannot be read.
     """
-    place = default_folder(bundle.manifest.id) if folder is None else Path(folder)
-    if bundle.path.resolve() in (place.resolve(), *place.resolve().parents):
+    opened = bundle if isinstance(bundle, Bundle) else None
+    path = Path(bundle) if not isinstance(bundle, Bundle) else bundle.path
+    manifest = read_manifest(path) if opened is None else opened.manifest
+    place = default_folder(manifest.id) if folder is None else Path(folder)
+    if path.resolve() in (place.resolve(), *place.resolve().parents):
         raise EdgeKitError(
             f"{place}: a watch cannot write into its bundle", allowed="a bundle holds what its manifest lists only"
         )
     lock = take_folder(place)
     try:
-        watch = Watch(bundle, place, place / PROMETHEUS if prometheus is None else Path(prometheus), lock)
+        page = place / PROMETHEUS if prometheus is None else Path(prometheus)
+        watch = Watch(manifest, path / MANIFEST_FILE, opened, place, page, lock)
         watch.begin(http)
     except BaseException:
         lock.close()
@@ -308,8 +324,7 @@ def start_watch(
     return watch
 
 
-def _start_line(bundle: Bundle, settings: WatchSettings, statistics: Statistics | None) -> dict[str, Any]:
-    manifest = bundle.manifest
+def _start_line(manifest: Manifest, settings: WatchSettings, statistics: Statistics | None) -> dict[str, Any]:
     limits_s = [limit / 1000 for name, limit in settings.limits.items() if name in PERCENTILES]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -333,13 +348,13 @@ def _start_line(bundle: Bundle, settings: WatchSettings, statistics: Statistics 
     }
 
 
-def _windows(bundle: Bundle, statistics: Statistics | None) -> tuple[list[TensorWindow], list[TensorWindow]]:
+def _windows(manifest: Manifest, statistics: Statistics | None) -> tuple[list[TensorWindow], list[TensorWindow]]:
     window = _WINDOW if statistics is None else statistics.window
     sides = ((), ()) if statistics is None else (statistics.inputs, statistics.outputs)
     known = [{tensor.name: tensor for tensor in side} for side in sides]
     inputs, outputs = (
         [TensorWindow(spec.name, of_side.get(spec.name), window) for spec in specs]
-        for of_side, specs in zip(known, (bundle.inputs, bundle.outputs), strict=True)
+        for of_side, specs in zip(known, (manifest.inputs, manifest.outputs), strict=True)
     )
     return inputs, outputs
 

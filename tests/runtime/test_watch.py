@@ -121,6 +121,17 @@ def test_a_stream_s_frames_are_followed(bundle, tmp_path):
     assert (last.recent.dropped, last.recent.failed) == (60, 2)
 
 
+def test_what_opens_the_bundle_itself_gives_its_folder(tmp_path):
+    path = watched_bundle(tmp_path / "b")
+    with start_watch(path, tmp_path / "w") as watch, open_bundle(path) as opened:
+        watch.record(0.001, feeds_of(1)[0], opened.run(feeds_of(1)[0]))
+        with pytest.raises(EdgeKitError, match="runs nothing"):
+            watch.run(feeds_of(1)[0])
+    assert states(tmp_path / "w")[-1]["queries"] == 1
+    with pytest.raises(BundleError, match="no bundle here"):
+        start_watch(tmp_path / "nothing", tmp_path / "w")
+
+
 def test_a_tensor_that_is_missing_is_named(bundle, tmp_path):
     with start_watch(bundle, tmp_path / "w") as watch, pytest.raises(FeedError, match="'input' is missing"):
         watch.record(0.001, {"image": np.zeros(1)}, {})
