@@ -17,8 +17,7 @@ Every few seconds a thread of its own writes one JSON line and the page for Prom
 
 from __future__ import annotations
 
-import math
-import random
+import atexit
 import secrets
 import sys
 import threading
@@ -27,11 +26,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 from edgekit.artifact import MANIFEST_FILE, Array, Manifest
 from edgekit.disk import whole
-from edgekit.errors import EdgeKitError, FeedError
+from edgekit.errors import EdgeKitError
 from edgekit.runtime.bundle import Bundle
 from edgekit.runtime.manifest import read_manifest
 from edgekit.runtime.system import (
@@ -42,38 +41,19 @@ from edgekit.runtime.system import (
     temperature_c,
     this_system,
 )
+from edgekit.runtime.watch_counters import Counters, Taken
 from edgekit.runtime.watch_files import PROMETHEUS, append_line, default_folder, take_folder
 from edgekit.runtime.watch_judging import judge, recent
-from edgekit.runtime.watch_latency import bucket, edges_with
+from edgekit.runtime.watch_latency import edges_with
 from edgekit.runtime.watch_prometheus import prometheus_text
 from edgekit.runtime.watch_settings import PERCENTILES, WatchSettings, parse_settings
 from edgekit.runtime.watch_tensors import Statistics, parse_statistics
-from edgekit.runtime.watch_windows import TensorWindow
 
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
 
 SCHEMA_VERSION = 1
-_WINDOW = 64  # samples, where the bundle names none
-
-
-class Taken(Protocol):
-    """What a stream tells of its frames."""
-
-    @property
-    def taken(self) -> int:
-        """Frames that were given."""
-        ...
-
-    @property
-    def dropped(self) -> int:
-        """Of those, the ones that never ran."""
-        ...
-
-    @property
-    def failed(self) -> int:
-        """Those with an error."""
-        ...
+_KEPT_STATES = 64  # of the last window, however short the period
 
 
 class Watch:
@@ -98,14 +78,10 @@ class Watch:
         statistics = None if manifest.statistics is None else parse_statistics(manifest.statistics, where)
         self._start = _start_line(manifest, self._settings, statistics)
         self._edges = tuple(self._start["edges"])
-        self._inputs, self._outputs = _windows(manifest, statistics)
-        self._counts = [0] * (len(self._edges) + 1)
-        self._seconds = 0.0
-        self._queries = self._failed = self._untimed = self._sampled = self._write_failures = 0
-        self._next_look = 1
-        self._stream: Callable[[], Taken] | None = None
-        self._counting, self._looking, self._writing = threading.Lock(), threading.Lock(), threading.Lock()
-        self._recent: deque[dict[str, Any]] = deque(maxlen=int(self._settings.window_s / self._settings.period_s) + 2)
+        self._counters = Counters(manifest, statistics, edges=self._edges, every=self._settings.every)
+        self._write_failures = 0
+        self._writing = threading.Lock()
+        self._recent: deque[dict[str, Any]] = deque(maxlen=_KEPT_STATES + 2)
         self._sequence = 0
         self._began_s = time.monotonic()
         self._stop = threading.Event()
@@ -142,24 +118,11 @@ class Watch:
         Raises:
             FeedError: A tensor of the model is not among them; only told when the values are looked at.
         """
-        timed = 0.0 <= seconds < math.inf  # a wall clock that was set back tells less than nothing
-        with self._counting:
-            if timed:
-                self._counts[bucket(self._edges, seconds)] += 1
-                self._seconds += seconds
-            else:
-                self._untimed += 1
-            self._queries += 1
-            look = self._queries >= self._next_look
-            if look:  # after a random gap: cameras that take turns are all seen
-                self._next_look = self._queries + random.randrange(1, 2 * self._settings.every)
-        if look:
-            self._look(feeds, outputs)
+        self._counters.record(seconds, feeds, outputs)
 
     def failed(self, queries: int = 1) -> None:
         """Counts queries that were not answered; those of a stream are counted there."""
-        with self._counting:
-            self._failed += queries
+        self._counters.failed(queries)
 
     def follow(self, counters: Callable[[], Taken]) -> None:
         """Takes over what a stream counts: frames taken, dropped and failed.
@@ -167,7 +130,7 @@ class Watch:
         Args:
             counters: Asked at every line.
         """
-        self._stream = counters
+        self._counters.follow(counters)
 
     def write(self) -> None:
         """Writes a line and the page now, as the watch's own thread does every period."""
@@ -183,6 +146,7 @@ class Watch:
         if self._stop.is_set():
             return
         self._stop.set()
+        atexit.unregister(self.close)
         if self._thread.is_alive():
             self._thread.join()
         if self._server is not None:
@@ -208,17 +172,7 @@ class Watch:
             self.address = f"{http.rpartition(':')[0]}:{self._server.server_address[1]}"
         self._write("state")
         self._thread.start()
-
-    def _look(self, feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-        if not self._looking.acquire(blocking=False):
-            return  # another thread looks: the next query will do
-        try:
-            self._sampled += 1
-            for windows, tensors in ((self._inputs, feeds), (self._outputs, outputs)):
-                for window in windows:
-                    window.add(_tensor(tensors, window.name))
-        finally:
-            self._looking.release()
+        atexit.register(self.close)  # a program that ends without closing it has ended as it should all the same
 
     def _write_on(self) -> None:
         while not self._stop.wait(self._settings.period_s):
@@ -229,8 +183,10 @@ class Watch:
             head = [] if self._sequence else [self._start]
             self._sequence += 1
             state = self._state(kind)
-            self._recent.append(state)
             text = self._page(state)
+            apart_s = self._settings.window_s / _KEPT_STATES
+            if not self._recent or state["at_s"] - self._recent[-1]["at_s"] >= apart_s:
+                self._recent.append(state)
             tried = [_why_not(append_line, self.folder, line, self._start) for line in (*head, state)]
             tried.append(_why_not(_put, self._prometheus, text))
             problem = next((why for why in tried if why is not None), None)
@@ -241,16 +197,6 @@ class Watch:
 
     def _state(self, kind: str) -> dict[str, Any]:
         system = this_system()
-        stream = None if self._stream is None else self._stream()
-        with self._counting:
-            counts = {str(place): count for place, count in enumerate(self._counts) if count}
-            known = {"queries": self._queries, "failed": self._failed + (stream.failed if stream else 0)}
-            seconds = self._seconds
-        with self._looking:
-            sides = {
-                "inputs": {window.name: window.state() for window in self._inputs},
-                "outputs": {window.name: window.state() for window in self._outputs},
-            }
         now_s = time.monotonic()
         return {
             "kind": kind,
@@ -260,18 +206,12 @@ class Watch:
             "at_s": now_s,
             "up_s": round(now_s - self._began_s, 3),
             "boot": boot_id(system),
-            **known,
-            "taken": stream.taken if stream else 0,
-            "dropped": stream.dropped if stream else 0,
-            "untimed": self._untimed,
-            "sampled": self._sampled,
+            **self._counters.state(),
             "write_failures": self._write_failures,
-            "latency": {"sum_s": seconds, "counts": counts},
             "memory_mb": resident_mb(system),
             "memory_peak_mb": peak_resident_mb(system),
             "memory_available_mb": memory_available_mb(system),
             "temperature_c": temperature_c(system),
-            **sides,
         }
 
     def _page(self, state: dict[str, Any]) -> str:
@@ -307,7 +247,7 @@ def start_watch(
     """
     opened = bundle if isinstance(bundle, Bundle) else None
     path = Path(bundle) if not isinstance(bundle, Bundle) else bundle.path
-    manifest = read_manifest(path) if opened is None else opened.manifest
+    manifest = read_manifest(path, check=False) if opened is None else opened.manifest
     place = default_folder(manifest.id) if folder is None else Path(folder)
     if path.resolve() in (place.resolve(), *place.resolve().parents):
         raise EdgeKitError(
@@ -346,23 +286,6 @@ def _start_line(manifest: Manifest, settings: WatchSettings, statistics: Statist
         "limits": dict(settings.limits),
         "edges": list(edges_with(limits_s)),
     }
-
-
-def _windows(manifest: Manifest, statistics: Statistics | None) -> tuple[list[TensorWindow], list[TensorWindow]]:
-    window = _WINDOW if statistics is None else statistics.window
-    sides = ((), ()) if statistics is None else (statistics.inputs, statistics.outputs)
-    known = [{tensor.name: tensor for tensor in side} for side in sides]
-    inputs, outputs = (
-        [TensorWindow(spec.name, of_side.get(spec.name), window) for spec in specs]
-        for of_side, specs in zip(known, (manifest.inputs, manifest.outputs), strict=True)
-    )
-    return inputs, outputs
-
-
-def _tensor(tensors: Mapping[str, Array], name: str) -> Array:
-    if name not in tensors:
-        raise FeedError(f"tensor {name!r} is missing in what a watch was given", found=", ".join(tensors) or "nothing")
-    return tensors[name]
 
 
 def _why_not(writing: Callable[..., None], *arguments: object) -> str | None:

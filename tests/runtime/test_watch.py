@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -78,11 +81,11 @@ def test_one_query_of_so_many_is_looked_at_but_none_in_step(tmp_path):
         outputs = opened.run(feeds)
         cameras = set()
         for i in range(8000):
-            before = watch._sampled
+            before = watch._counters._sampled
             watch.record(0.001, feeds, outputs)
-            if watch._sampled > before:
+            if watch._counters._sampled > before:
                 cameras.add(i % 8)
-        assert 800 < watch._sampled < 1200
+        assert 800 < watch._counters._sampled < 1200
         assert cameras == set(range(8)), "every one of eight cameras that take turns"
 
 
@@ -218,6 +221,26 @@ def test_a_folder_that_is_a_file_is_refused(bundle, tmp_path):
     (tmp_path / "w").write_text("")
     with pytest.raises(EdgeKitError, match="a watch cannot write there"):
         start_watch(bundle, tmp_path / "w")
+
+
+def test_however_short_its_period_it_keeps_few_states(tmp_path):
+    with (
+        open_bundle(watched_bundle(tmp_path / "b", period_s=0.001, window_s=0.5)) as opened,
+        start_watch(opened, tmp_path / "w") as watch,
+    ):
+        for feeds in feeds_of(300):
+            watch.run(feeds)
+            watch.write()
+        assert 1 < len(watch._recent) <= 66
+
+
+def test_a_program_that_ends_without_closing_it_has_ended_as_it_should(tmp_path):
+    bundle = watched_bundle(tmp_path / "b")
+    script = f"from edgekit.runtime.watch import start_watch\nstart_watch({str(bundle)!r}, {str(tmp_path / 'w')!r})"
+    environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read_watch(tmp_path / "w").state == "ended"
 
 
 def test_closing_twice_is_well(bundle, tmp_path):
