@@ -178,7 +178,9 @@ class Manifest:
     """What a bundle says of itself, in ``manifest.json``.
 
     ``timings`` (the verdict and the latencies behind it), their hash and ``id`` are not part of the id. A manifest
-    without that hash is of an earlier build, or of a test.
+    without that hash is of an earlier build, or of a test. ``statistics`` (what inputs and outputs were like, see
+    :mod:`edgekit.runtime.watch_tensors`) and ``watch`` (how it is watched, see :mod:`edgekit.runtime.watch_settings`)
+    are None in bundles of earlier builds, whose ids are what they were.
     """
 
     name: str
@@ -203,12 +205,17 @@ class Manifest:
     timings: Mapping[str, Any] = field(default_factory=dict)
     timings_sha256: str = ""
     id: str = ""
+    statistics: Mapping[str, Any] | None = None
+    watch: Mapping[str, Any] | None = None
 
 
 def bundle_id(manifest: Manifest) -> str:
     """Hash of artifact, golden and the manifest without timings, as 64 hex digits."""
     content = to_json(manifest)
     del content["timings"], content["timings_sha256"], content["id"]
+    for name in ("statistics", "watch"):  # earlier builds hashed neither
+        if content[name] is None:
+            del content[name]
     return hash_json(content)
 
 

@@ -63,6 +63,8 @@ class BundleFacts:
     parents: tuple[Parent, ...]
     accuracy: Mapping[str, Any]
     timings: Mapping[str, Any]
+    statistics: Mapping[str, Any] | None = None
+    watch: Mapping[str, Any] | None = None
 
 
 def make_golden(artifact: Artifact, references: References, samples: Samples, batch: int) -> GoldenSet:
@@ -198,5 +200,7 @@ def _fill(folder: Path, artifact: Artifact, golden: GoldenSet, facts: BundleFact
         edgekit_version=__version__,
         timings=facts.timings,
         timings_sha256=hash_json(facts.timings),
+        statistics=facts.statistics,
+        watch=facts.watch,
     )
     return replace(manifest, id=bundle_id(manifest))

@@ -20,6 +20,7 @@ from edgekit.reporting.measurement import measured_report, without_pictures
 from edgekit.specs import Profile, Target
 from edgekit.teaching import TrainedModel
 from edgekit.verdict import EXIT_BY_STATUS
+from edgekit.watch_facts import reference_statistics, watch_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,8 @@ def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manif
     """Writes the bundle of a target's chosen candidate at ``out`` and returns its manifest."""
     assert shipped.artifact is not None, "best() returns judged candidates only"
     assert shipped.verdict is not None
+    watched = run.recipe.watch
+    statistics = reference_statistics(shipped.artifact, task.calibration, task.test, watched)
     facts = BundleFacts(
         name=run.recipe.name,
         target=job.target.name,
@@ -76,6 +79,8 @@ def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manif
             "host": to_json(host_of(task.place)),
             "measured": without_pictures(measured_report(shipped.measured, job.profile.load_spec())),
         },
+        statistics=statistics,
+        watch=watch_settings(watched, job.profile, statistics),
     )
     golden = make_golden(shipped.artifact, task.references, task.test, facts.batch)
     return write_bundle(shipped.artifact, golden, facts, out)

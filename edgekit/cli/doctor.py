@@ -77,7 +77,7 @@ def _version(distribution: str) -> str | None:
 def _timing() -> dict[str, Any]:
     """What this host is like for timing at this moment, and what to do about it."""
     from edgekit.profiling import facts
-    from edgekit.profiling.system import this_system
+    from edgekit.runtime.system import this_system
 
     return facts.timing(this_system(), WATCH_SECONDS)
 

@@ -12,9 +12,9 @@ from edgekit.profiling.conditions import caveats, spoiled
 from edgekit.profiling.host import this_host
 from edgekit.profiling.host_state import clock_source
 from edgekit.profiling.load import LoadSpec
-from edgekit.profiling.system import System, this_system
 from edgekit.profiling.watching import conditions_between, observe
 from edgekit.runtime import ENGINES, engine_version, missing
+from edgekit.runtime.system import System, this_system
 
 # Long enough for the kernel's ticks of 10 ms to tell a busy machine from an idle one, and hardly felt.
 WATCH_SECONDS = 0.3

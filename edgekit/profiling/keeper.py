@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.profiling.host import this_host
-from edgekit.profiling.system import read_text
+from edgekit.runtime.system import read_text
 
 LOCK = "lock"
 JOBS = "jobs"

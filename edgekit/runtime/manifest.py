@@ -114,6 +114,7 @@ def _wrong_types(raw: dict[str, Any]) -> Iterator[str]:
         yield from _wrong(settings, _PREPROCESSING, "preprocessing.")
         if isinstance(settings, dict) and not _has_numbers(settings):
             yield "preprocessing.mean, std or resize"
+    yield from (name for name in ("statistics", "watch") if not isinstance(raw.get(name, {}), (dict, type(None))))
     for kind, allowed in (("files", (str,)), ("options", (str, int, float, bool))):
         values = raw.get(kind)
         if isinstance(values, dict) and not all(isinstance(value, allowed) for value in values.values()):
