@@ -35,6 +35,23 @@ struct Arguments {
   bool json = false;
 };
 
+// What was read from files may hold anything: no bytes that a terminal obeys, and none that are not UTF-8.
+std::string printable(std::string text) {
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const auto lead = static_cast<unsigned char>(text[at]);
+    const std::size_t more = lead < 0xc2 ? 0 : lead < 0xe0 ? 1 : lead < 0xf0 ? 2 : lead < 0xf5 ? 3 : 0;
+    std::size_t found = 0;
+    while (found < more && at + found + 1 < text.size() && (text[at + found + 1] & 0xc0) == 0x80) ++found;
+    const bool control = (lead < 0x20 && lead != '\n') || lead == 0x7f || (lead >= 0x80 && more == 0);
+    if (control || found < more) {
+      text[at] = '?';
+    } else {
+      at += more;
+    }
+  }
+  return text;
+}
+
 std::optional<Arguments> parsed(int count, char** values) {
   Arguments arguments;
   if (const char* const named = std::getenv("EDGEKIT_ONNXRUNTIME")) arguments.onnxruntime = named;
@@ -98,7 +115,7 @@ int main(int count, char** values) {
       return run_bundle(arguments->words[1], arguments->words[2], arguments->words[3], *arguments);
     }
   } catch (const std::exception& problem) {  // nothing is above main to tell it to
-    std::fprintf(stderr, "error: %s\n", problem.what());
+    std::fprintf(stderr, "error: %s\n", printable(problem.what()).c_str());
     return kError;
   }
   std::fputs(kHelp, stderr);

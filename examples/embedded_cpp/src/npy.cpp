@@ -98,7 +98,7 @@ class HeaderReader {
     std::int64_t value = 0;
     std::size_t digits = 0;
     while (digits < text_.size() && text_[digits] >= '0' && text_[digits] <= '9') {
-      if (value > std::numeric_limits<std::int64_t>::max() / 100) refuse();
+      if (value > std::numeric_limits<std::int64_t>::max() / 10 - 1) refuse();
       value = value * 10 + (text_[digits++] - '0');
     }
     if (digits == 0) refuse();
