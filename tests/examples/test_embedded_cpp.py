@@ -4,8 +4,9 @@ import re
 
 import numpy as np
 import pytest
-from embedded_builds import ENGINES, SOURCE, change_golden, written
+from embedded_builds import ENGINES, SOURCE, change, change_golden, written
 
+from edgekit.artifact import read_json
 from edgekit.runtime import verify_bundle
 from edgekit.runtime.files import run_file
 
@@ -80,6 +81,15 @@ def test_a_bundle_that_computes_something_else_here_is_told_by_3(program, tmp_pa
     assert "NOT VERIFIED" in ended.stdout
     assert "reference: 40.1 dB, at least 90.0 asked: FAILED" in ended.stdout
     assert not verify_bundle(bundle).passed
+
+
+@pytest.mark.parametrize("recorder", ["1.31.1", "openvino 2026.4.1"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_what_is_asked_of_another_build_is_what_edgekit_asks(program, recorder, precision, tmp_path):
+    bundle = written(tmp_path / "bundle")
+    golden = {**read_json(bundle / "manifest.json")["golden"], "floor_db": 297.0}
+    change(bundle, precision=precision, golden={**golden, "engine_version": recorder, "cpu_model": "another"})
+    assert program.verified(bundle)["floor_db"] == verify_bundle(bundle).floor_db < 297.0
 
 
 def test_nan_is_the_worst(program, tmp_path):

@@ -65,7 +65,7 @@ def device(tmp_path_factory):
 def cross_built(device, tmp_path_factory):
     """The program, built for aarch64 here and copied there."""
     need("cmake", "aarch64-linux-gnu-g++")
-    built = build(tmp_path_factory.mktemp("aarch64"), TOOLCHAIN)
+    built = build(tmp_path_factory.mktemp("aarch64"), TOOLCHAIN, "-DCMAKE_BUILD_TYPE=Debug")
     device.put(built.parent, built.name)
     return built
 
@@ -87,18 +87,16 @@ def test_a_bundle_of_x86_is_within_its_floor_on_aarch64(device, cross_built, exp
     assert cpp["reference_db"] == pytest.approx(python[0], abs=1e-6)
     assert (here.passed, cpp["passed"], cpp["own_db"]) == (True, True, None)
     assert min(cpp["reference_db"], here.reference_db) >= cpp["floor_db"]
-    print(
-        f"{precision}: x86-64 {here.reference_db:.2f} dB, aarch64 {cpp['reference_db']:.2f}, floor {cpp['floor_db']:.1f}"
-    )
+    print(f"\n{precision}: x86-64 {here.reference_db:.2f}, aarch64 {cpp['reference_db']:.2f}, asked {cpp['floor_db']}")
 
 
 def test_the_cross_built_program_refuses_a_damaged_bundle(device, cross_built, exports):
     bundle = exports["onnxruntime", "int8"]
     device.put(bundle.parent, bundle.name)
-    assert device(f"cp -r {bundle.name} damaged && printf x >> damaged/artifact/model.onnx").returncode == 0
+    assert device(f"cp -r {bundle.name} damaged && printf x >> damaged/golden.npz").returncode == 0
     ended = device(f"./edgekit_embedded verify damaged --onnxruntime {LIBRARY}")
     assert (ended.returncode, ended.stdout) == (1, b"")
-    assert b"'artifact/model.onnx' is damaged or was changed" in ended.stderr
+    assert b"'golden.npz' is damaged or was changed" in ended.stderr
 
 
 def test_it_needs_no_libstdcxx_of_the_device(cross_built):

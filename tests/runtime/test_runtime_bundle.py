@@ -321,6 +321,18 @@ def test_verify_asks_for_its_own_outputs_only_on_the_same_build(make_bundle, fie
     assert any("not compared" in message for message in found.messages)
 
 
+def test_the_very_bits_of_the_reference_are_asked_only_where_they_were_made(make_bundle):
+    folder = make_bundle()
+    golden = golden_of(folder)
+    resave(folder, golden | {"reference/output": golden["artifact/output"] * np.float32(1 + 1e-5)})  # 100 dB
+    manifest = read_manifest(folder)
+    known = replace(manifest.golden, floor_db=297.0)
+    for cpu, asked, passed in ((known.cpu_model, 297.0, False), ("other", 90.0, True)):
+        write(folder, replace(manifest, golden=replace(known, cpu_model=cpu)))
+        found = runtime.verify_bundle(folder)
+        assert (found.floor_db, found.passed) == (asked, passed)
+
+
 def test_verify_names_an_array_that_is_missing(make_bundle):
     folder = make_bundle()
     golden = golden_of(folder)
