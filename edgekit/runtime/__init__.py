@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from edgekit.errors import EngineMissing, UnknownName
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgekit.runtime.bundle import Bundle
     from edgekit.runtime.golden import Verification
     from edgekit.runtime.session import Session
+    from edgekit.runtime.stream import Stream
 
 ENGINES = {
     "onnxruntime": "edgekit.runtime.onnxruntime",
@@ -123,6 +124,13 @@ def open_bundle(path: str | Path) -> Bundle:
     from edgekit.runtime.bundle import open_bundle as open_checked
 
     return open_checked(Path(path))
+
+
+def open_stream(path: str | Path, **settings: Any) -> Stream:
+    """Opens a bundle for a stream of frames; see :func:`edgekit.runtime.stream.open_stream`."""
+    from edgekit.runtime.stream import open_stream as open_frames
+
+    return open_frames(path, **settings)
 
 
 def verify_bundle(path: str | Path) -> Verification:

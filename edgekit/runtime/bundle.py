@@ -39,6 +39,21 @@ class Bundle:
         """What :meth:`run` gives."""
         return self.session.outputs
 
+    def named(self, raw: Array | Mapping[str, Array]) -> dict[str, Array]:
+        """Arrays by input name: as they came, or the one array under the name of the preprocessed (or only) input.
+
+        Raises:
+            FeedError: One array was given, and it is not clear for which input.
+        """
+        settings = self.manifest.preprocessing
+        if isinstance(raw, Mapping):
+            return dict(raw)
+        if settings is None and len(self.inputs) != 1:
+            raise FeedError(
+                "one array was given and the model has several inputs", allowed="; ".join(map(str, self.inputs))
+            )
+        return {settings.input if settings is not None else self.inputs[0].name: raw}
+
     def preprocess(self, raw: Array | Mapping[str, Array]) -> dict[str, Array]:
         """Turns raw samples into feeds, by the manifest's preprocessing.
 
@@ -51,15 +66,7 @@ class Bundle:
         Raises:
             FeedError: The raw batch does not fit.
         """
-        settings = self.manifest.preprocessing
-        if isinstance(raw, Mapping):
-            feeds = dict(raw)
-        elif settings is not None or len(self.inputs) == 1:
-            feeds = {settings.input if settings is not None else self.inputs[0].name: raw}
-        else:
-            raise FeedError(
-                "one array was given and the model has several inputs", allowed="; ".join(map(str, self.inputs))
-            )
+        settings, feeds = self.manifest.preprocessing, self.named(raw)
         if settings is None:
             return feeds
         if settings.input not in feeds:
