@@ -73,6 +73,9 @@ def engine_version(engine: str) -> str:
 def open_artifact(artifact: Artifact) -> Session:
     """Opens an artifact on the engine it was made for, with its own options.
 
+    With the option ``cpus`` this thread is pinned to them until the session is closed; see
+    :func:`edgekit.runtime.affinity.pinned`.
+
     Raises:
         UnknownName: Its engine is not one that executes.
         EngineMissing: Its engine cannot execute here.
@@ -80,7 +83,12 @@ def open_artifact(artifact: Artifact) -> Session:
         BundleError: Its file points outside its folder.
     """
     module = _ready(artifact.engine)
-    return module.load(artifact.path, artifact.options, artifact.inputs, artifact.outputs)
+    cpus, options = _without_cpus(artifact)
+    if cpus is None:
+        return module.load(artifact.path, options, artifact.inputs, artifact.outputs)
+    from edgekit.runtime.affinity import pinned
+
+    return pinned(str(cpus), lambda: module.load(artifact.path, options, artifact.inputs, artifact.outputs))
 
 
 def get_ready(artifact: Artifact) -> None:
@@ -93,7 +101,7 @@ def get_ready(artifact: Artifact) -> None:
     """
     if artifact.engine in BUILDING_S:
         prepare: Callable[[Path, Mapping[str, Option]], None] = vars(_ready(artifact.engine))["get_ready"]
-        prepare(artifact.path, artifact.options)
+        prepare(artifact.path, _without_cpus(artifact)[1])
 
 
 def first_silence_s(engine: str, otherwise: float) -> float:
@@ -138,6 +146,12 @@ def verify_bundle(path: str | Path) -> Verification:
     from edgekit.runtime.golden import verify_bundle as verify
 
     return verify(Path(path))
+
+
+def _without_cpus(artifact: Artifact) -> tuple[Option | None, Mapping[str, Option]]:
+    """The CPUs that an artifact is to run on, or None, and the options that are the engine's own."""
+    options = dict(artifact.options)
+    return options.pop("cpus", None), options
 
 
 def _module(engine: str) -> Engine:
