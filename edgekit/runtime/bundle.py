@@ -11,6 +11,7 @@ from edgekit.artifact import GOLDEN_FILE, Array, Artifact, Manifest, TensorSpec
 from edgekit.errors import FeedError
 from edgekit.runtime import open_artifact
 from edgekit.runtime.manifest import read_manifest
+from edgekit.runtime.postprocessing import postprocess
 from edgekit.runtime.preprocessing import preprocess
 from edgekit.runtime.session import Session
 
@@ -72,6 +73,16 @@ class Bundle:
         if settings.input not in feeds:
             raise FeedError(f"input {settings.input!r} is missing", found=", ".join(feeds) or "no inputs")
         return feeds | {settings.input: preprocess(feeds[settings.input], settings)}
+
+    def postprocess(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Turns outputs of :meth:`run` into answers, by the manifest's postprocessing and labels.
+
+        See :func:`edgekit.runtime.postprocessing.postprocess`.
+
+        Raises:
+            FeedError: The outputs are not the model's.
+        """
+        return postprocess(outputs, self.manifest.postprocessing, self.manifest.labels)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Runs one batch of model tensors; see :meth:`edgekit.runtime.session.Session.run`."""

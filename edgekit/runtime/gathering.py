@@ -33,7 +33,7 @@ class Gathering:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Query:
-    """What one query took and gave, without padding, and each frame's own outputs without the batch's axis."""
+    """What one query took and gave, without padding, and each frame's own answers without the batch's axis."""
 
     feeds: Mapping[str, Array]
     outputs: Mapping[str, Array]
@@ -108,10 +108,9 @@ def run_frames(bundle: Bundle, frames: Sequence[Mapping[str, Array]], gathering:
     outputs = bundle.run({name: padded(array, gathering.most) for name, array in feeds.items()} if short else feeds)
     ran = gathering.most if short else count
     cut = {name: _cut(name, array, ran, count, gathering) for name, array in outputs.items()}
-    answers = [
-        {name: array[i, ...] if name in gathering.by_frame else array for name, array in cut.items()}
-        for i in range(count)
-    ]
+    whole = outputs.keys() - gathering.by_frame
+    post = bundle.postprocess(cut)
+    answers = [{name: array if name in whole else array[i, ...] for name, array in post.items()} for i in range(count)]
     return Query(feeds=feeds, outputs=cut, answers=answers)
 
 
