@@ -1,5 +1,6 @@
 """examples/embedded_cpp finds in a bundle what EdgeKit's own runtime finds, on both engines."""
 
+import os
 import re
 
 import numpy as np
@@ -90,6 +91,21 @@ def test_what_is_asked_of_another_build_is_what_edgekit_asks(program, recorder, 
     golden = {**read_json(bundle / "manifest.json")["golden"], "floor_db": 297.0}
     change(bundle, precision=precision, golden={**golden, "engine_version": recorder, "cpu_model": "another"})
     assert program.verified(bundle)["floor_db"] == verify_bundle(bundle).floor_db < 297.0
+
+
+@BOTH
+def test_it_stays_on_the_cpus_that_a_bundle_names(program, engine, tmp_path):
+    mine = sorted(os.sched_getaffinity(0))
+    bundle = written(tmp_path / "bundle", engine=engine)
+    change(bundle, options={"cpus": str(mine[0])})
+    ended = program("verify", bundle)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    change(bundle, options={"cpus": f"{mine[0]},1000-1002"})
+    ended = program("verify", bundle)
+    assert ended.returncode == 0
+    assert ended.stderr.splitlines() == [
+        f"warning: the bundle is made for CPUs {mine[0]},1000-1002, and 1 of these 4 may be used"
+    ]
 
 
 def test_nan_is_the_worst(program, tmp_path):

@@ -200,9 +200,11 @@ def test_external_data_that_is_listed_is_checked_and_read(program, tmp_path):
         ({"nonsense": 1}, "nonsense = 1"),
         ({"intra_op_num_threads": "two"}, "intra_op_num_threads = two"),
         ({"provider": "CUDAExecutionProvider"}, "provider = CUDAExecutionProvider"),
+        ({"cpus": "4-2"}, "not a list of CPUs"),
+        ({"cpus": 1}, "not a list of CPUs"),
         ({"session.optimized_model_file": "/tmp/x"}, "session.optimized_model_file"),
     ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    ids=str,
 )
 def test_an_option_that_is_not_taken_is_named(program, options, sentence, tmp_path):
     bundle = written(tmp_path / "bundle")

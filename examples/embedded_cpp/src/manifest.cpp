@@ -1,5 +1,6 @@
 #include "manifest.h"
 
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "canonical.h"
@@ -30,10 +31,15 @@ void check_schema(const Json& raw, const std::string& where) {
 }
 
 // The id is the hash of all but itself and the timings, and these have a hash of their own; each where it is written.
+// A field that was added to the schema later and is null is not part of it, so that older bundles keep their id.
 void check_id(Json raw, const std::string& where) {
   const std::string id = raw.at("id").get<std::string>(), timed = raw.at("timings_sha256").get<std::string>();
   const std::string timings = sha256_of(canonical(raw.at("timings")));
   for (const char* key : {"timings", "timings_sha256", "id"}) raw.erase(key);
+  for (auto field = raw.begin(); field != raw.end();) {
+    const bool absent = field->is_null() && field.key() != "preprocessing";
+    field = absent ? raw.erase(field) : std::next(field);
+  }
   const std::string hash = sha256_of(canonical(raw));
   if (!id.empty() && hash != id) throw Failure(where + ": damaged or changed", "id " + hash, "id " + id, kAgain);
   if (!timed.empty() && timings != timed) {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <regex>
 
+#include "affinity.h"
 #include "engine.h"
 #include "failure.h"
 
@@ -132,7 +133,9 @@ class OnnxRuntimeSession final : public Session {
     check(api_.CreateSessionOptions(&made), "make options");
     Owned<OrtSessionOptions> settings(made, api_.ReleaseSessionOptions);
     check(api_.SetSessionLogSeverityLevel(made, ORT_LOGGING_LEVEL_ERROR), "set the log level");
-    for (const auto& [key, value] : options) set(made, key, value);
+    for (const auto& [key, value] : options) {
+      if (key != kCpus) set(made, key, value);
+    }
     return settings;
   }
 

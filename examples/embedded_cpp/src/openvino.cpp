@@ -1,9 +1,11 @@
 // OpenVINO through its C++ API; built where its cmake files are.
 #include <openvino/openvino.hpp>
 
+#include <algorithm>
 #include <cstring>
 #include <thread>
 
+#include "affinity.h"
 #include "engine.h"
 #include "failure.h"
 #include "paths.h"
@@ -46,10 +48,10 @@ ov::Any value_of(const Option& option) {
 // The properties that the options are; on a CPU with bf16 or f16 the engine's own default loses digits unasked.
 ov::AnyMap properties_of(const std::map<std::string, Option>& options, const fs::path& model) {
   static const std::vector<std::string> known{"PERFORMANCE_HINT",  "NUM_STREAMS",            "INFERENCE_NUM_THREADS",
-                                              "ENABLE_CPU_PINNING", "ENABLE_HYPER_THREADING", kPrecision};
+                                              "ENABLE_CPU_PINNING", "ENABLE_HYPER_THREADING", "SCHEDULING_CORE_TYPE",   kPrecision};
   ov::AnyMap properties{{kPrecision, std::string("f32")}};
   for (const auto& [key, value] : options) {
-    if (key == "device") continue;
+    if (key == "device" || key == kCpus) continue;
     if (key == "CACHE_DIR" && std::holds_alternative<std::string>(value)) {
       check_name(std::get<std::string>(value), model);
       properties[key] = (model.parent_path() / std::get<std::string>(value)).string();
