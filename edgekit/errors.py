@@ -16,6 +16,7 @@ The command line prints it without a traceback and exits with ``exit_code``.
     ├── EngineError          an engine refused or failed
     │   └── EngineMissing    … is not installed, or its hardware is not here
     ├── FeedError            a wrong input name, dtype or shape given to a session
+    ├── StreamError          a stream of frames cannot be, is closed, or dropped a frame
     ├── ParityError          the numbers of an artifact are broken
     ├── MeasurementError     a measuring process crashed, hung or was refused
     ├── DeviceError          a device cannot be reached, is not trusted, is busy, or refuses what is asked of it
@@ -114,6 +115,10 @@ class EngineMissing(EngineError):
 
 class FeedError(EdgeKitError):
     """A session was given a wrong input name, dtype or shape."""
+
+
+class StreamError(EdgeKitError):
+    """A stream of frames cannot be opened, is closed, or dropped a frame for a newer one."""
 
 
 class ParityError(EdgeKitError):

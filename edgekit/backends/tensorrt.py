@@ -16,6 +16,8 @@ from edgekit.artifact import Artifact, Option, TensorSpec
 from edgekit.data import Batches
 from edgekit.errors import EngineError
 from edgekit.quantization.schemes import STATIC_METHODS, Plan, Scheme
+from edgekit.runtime.affinity import OPTION as CPUS
+from edgekit.runtime.affinity import spell_cpus
 from edgekit.specs import Target
 
 NAME = "tensorrt"
@@ -134,6 +136,8 @@ def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
     out.mkdir(parents=True, exist_ok=True)
     save_onnx(proto, out / "model.onnx")
     written = describe_onnx(out / "model.onnx", precision=model.precision, parent=model.sha256)
+    if target.cpus:
+        options[CPUS] = spell_cpus(target.cpus)
     return replace(written, engine=NAME, options=options, notes=model.notes)
 
 

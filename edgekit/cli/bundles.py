@@ -97,12 +97,13 @@ def verify(bundle: Path, as_json: bool, devices: tuple[str, ...], wheels: bool) 
 @click.option(
     "--output", "sink", type=click.Path(path_type=Path), required=True, metavar="Y.npz", help="Where the outputs go."
 )
-@click.option("--raw", is_flag=True, help="X.npz holds model tensors: skip the preprocessing.")
+@click.option("--raw", is_flag=True, help="Model tensors in and out: skip pre- and postprocessing.")
 def run(bundle: Path, source: Path, sink: Path, raw: bool) -> int:
     """Run BUNDLE on samples and write its outputs.
 
     X.npz holds an array a model input, by name (a single input: any name), with any number of samples on axis 0.
-    They are preprocessed as the bundle says. Y.npz gets an array a model output, by name.
+    They are pre- and postprocessed as the bundle says. Y.npz gets an array an output, by name; where the bundle keeps
+    the best classes alone, NAME holds their scores, NAME_classes which they are and NAME_labels what they are called.
     """
     from edgekit.runtime.files import run_file
 
