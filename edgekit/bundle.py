@@ -17,8 +17,10 @@ from edgekit.artifact import (
     Array,
     Artifact,
     Golden,
+    InGraph,
     Manifest,
     Parent,
+    Postprocessing,
     Preprocessing,
     bundle_id,
     hash_file,
@@ -63,6 +65,8 @@ class BundleFacts:
     parents: tuple[Parent, ...]
     accuracy: Mapping[str, Any]
     timings: Mapping[str, Any]
+    postprocessing: Postprocessing | None = None
+    in_graph: InGraph | None = None
 
 
 def make_golden(artifact: Artifact, references: References, samples: Samples, batch: int) -> GoldenSet:
@@ -190,6 +194,8 @@ def _fill(folder: Path, artifact: Artifact, golden: GoldenSet, facts: BundleFact
         },
         batch=facts.batch,
         preprocessing=facts.preprocessing,
+        postprocessing=facts.postprocessing,
+        in_graph=facts.in_graph,
         labels=facts.labels,
         parents=facts.parents,
         files=files,

@@ -29,7 +29,7 @@ LAYERS = [
     ["backends", "conversion", "distillation", "pruning", "qat"],
     ["apart", "claimed", "checking", "verdict", "bundle"],
     [
-        *["making", "choosing", "candidate", "planning", "sensitivity", "searching", "rivals"],
+        *["processing", "making", "choosing", "candidate", "planning", "sensitivity", "searching", "rivals"],
         *["table_file", "table_options", "latency_table", "roofline"],
     ],
     ["reporting", "schemas", "devices"],
