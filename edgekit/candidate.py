@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.artifact import Array, Artifact
+from edgekit.artifact import Array, Artifact, InGraph
 from edgekit.backends import load_backend
 from edgekit.backends.methods import check_plan
 from edgekit.checking import Proof, References, prove
@@ -17,6 +17,7 @@ from edgekit.errors import EdgeKitError, ModelError
 from edgekit.making import compile_step, export, golden_step, measure_step, quantize_step
 from edgekit.metrics import Metric
 from edgekit.places import Place, host_of
+from edgekit.processing import as_tensors
 from edgekit.profiling.host import this_host
 from edgekit.profiling.load import COMPARED_TURN_S, LoadSpec
 from edgekit.profiling.measured import Measured
@@ -39,11 +40,12 @@ class Task:
         target: What is deployed on.
         profile: What must be met.
         calibration: Samples that calibrate a quantised model; None: int8 is refused.
-        test: Samples on which numbers and score are judged.
+        test: Samples on which numbers and score are judged, as a compiled artifact takes them.
         metric: The task metric; None without labels.
-        references: Teacher and fp32 student on ``test``, scored once.
+        references: Teacher and fp32 student on ``test``, scored once; what a compiled artifact should give.
         progress: Where long steps tell how far they are.
         place: The device that measures; None: this machine does.
+        in_graph: What compiled artifacts do in their graphs; None: nothing.
     """
 
     target: Target
@@ -54,6 +56,12 @@ class Task:
     references: References
     progress: Progress = silent
     place: Place | None = None
+    in_graph: InGraph | None = None
+
+    @property
+    def examples(self) -> Samples:
+        """The test samples as a model takes them that was not compiled yet."""
+        return as_tensors(self.test, self.in_graph)
 
     @property
     def not_measured(self) -> str | None:
@@ -106,7 +114,7 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
     reason = backend.missing(task.target)
     if reason is not None:
         raise EdgeKitError(f"engine {plan.engine!r} cannot prepare a model here", found=reason)
-    artifact = model if isinstance(model, Artifact) else export(model, task.test, out)
+    artifact = model if isinstance(model, Artifact) else export(model, task.examples, out)
     check_plan(plan, task.target)
     if plan.trained and artifact.precision != plan.precision:
         raise ModelError(f"{plan} is what a training ends in", found=f"a model in {artifact.precision}")

@@ -180,7 +180,7 @@ def _build(
     def build(changed: Module) -> Artifact:
         nonlocal longest_s
         began = time.monotonic()
-        artifact = export(changed, task.test, steps)
+        artifact = export(changed, task.examples, steps)
         if plan.precision != "fp32":
             artifact = quantize_step(artifact, plan, task, steps)
         artifact = compile_step(artifact, plan.engine, task, steps)

@@ -15,10 +15,12 @@ import numpy as np
 from edgekit import __version__
 from edgekit.artifact import Array, Artifact, load_artifact, save_artifact, to_json
 from edgekit.backends import load_backend
+from edgekit.backends.in_graph import put_in_graph
 from edgekit.bundle import BundleFacts, make_golden, write_bundle
 from edgekit.data import Samples
 from edgekit.errors import DataError, DeviceError
 from edgekit.places import build_of, host_of
+from edgekit.processing import raw_spec
 from edgekit.profiling.host import this_host
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import measure_in_turns
@@ -51,7 +53,7 @@ def hash_array(array: Array) -> str:
 
 
 def compile_step(artifact: Artifact, engine: str, task: Task, out: Path) -> Artifact:
-    """Compiles an artifact for the task's target and batch; a step like every other.
+    """Compiles an artifact for the task's target and batch, with what its graph is to do; a step like every other.
 
     Raises:
         EdgeKitError: The engine cannot compile it.
@@ -63,7 +65,18 @@ def compile_step(artifact: Artifact, engine: str, task: Task, out: Path) -> Arti
         "target": {name: value for name, value in task.target if name not in _NOT_BUILT_IN},
         "batch": batch,
     }
-    return _artifact_step(out, "compile", key, lambda folder: backend.compile(artifact, task.target, batch, folder))
+    graph = task.in_graph
+    if graph is None:
+        return _artifact_step(out, "compile", key, lambda folder: backend.compile(artifact, task.target, batch, folder))
+    raw = raw_spec(task.test, graph, batch)
+
+    def make(folder: Path) -> Artifact:
+        plain = backend.compile(artifact, task.target, batch, folder / "plain")
+        made = put_in_graph(plain, graph, raw, folder)
+        shutil.rmtree(folder / "plain")
+        return made
+
+    return _artifact_step(out, "compile", key | {"in_graph": graph, "raw": raw}, make)
 
 
 def export(module: Module, samples: Samples, out: Path) -> Artifact:

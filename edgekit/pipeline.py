@@ -24,6 +24,7 @@ from edgekit.ingredients import Ingredients, seen_by, specs_of
 from edgekit.keeping import kept_of
 from edgekit.making import CALIBRATION_FIX, export, tool_versions
 from edgekit.planning import check_names, check_precision, plans_for
+from edgekit.processing import as_asked, as_fed, check_processing, in_graph_of, postprocessing_of
 from edgekit.profiling.host import this_host
 from edgekit.progress import Progress, silent
 from edgekit.recipe import Quantization, Recipe
@@ -151,6 +152,7 @@ def make_run(
         )
         student = pruned.best.model
     fp32 = _cross(recipe, student, seen_by(data, student.inputs), steps, progress)
+    postprocessing_of(recipe, fp32.outputs)  # a name that is none is told here, before references are scored
     return Run(
         recipe=recipe,
         data=data,
@@ -184,15 +186,17 @@ def pruning_job(recipe: Recipe, base: Path, choices: Choices) -> Job:
 def make_task(job: Job, run: Run) -> Task:
     """What every try of one target is judged by."""
     seen = seen_by(run.data, run.student.inputs)
+    graph = in_graph_of(run.recipe, seen.test, run.fp32.outputs)
     return Task(
         target=job.target,
         profile=job.profile,
         calibration=seen.calibration,
-        test=seen.test,
+        test=as_fed(seen.test, graph),
         metric=run.data.metric,
-        references=run.references,
+        references=as_asked(run.references, graph),
         progress=run.progress,
         place=job.place,
+        in_graph=graph,
     )
 
 
@@ -251,6 +255,7 @@ def worst(codes: Sequence[int]) -> int:
 
 def make_jobs(recipe: Recipe, base: Path, choices: Choices) -> list[Job]:
     """Reads and checks every target and the profile, so that a mistake is told before any training."""
+    check_processing(recipe)
     profile = load_profile(choices.profile or recipe.profile, (base,))
     check_clock(profile)
     settings = _settings(recipe, choices)
@@ -364,7 +369,7 @@ def trial_task(task: Task, run: Run) -> Task:
         run.teacher, run.student, run.fp32, run.data, run.steps, run.progress, samples=samples
     )
     seen = samples.only(run.student.inputs) if run.student.inputs else samples
-    return replace(task, test=seen, references=references)
+    return replace(task, test=as_fed(seen, task.in_graph), references=as_asked(references, task.in_graph))
 
 
 def _model_report(model: TrainedModel) -> dict[str, Any]:

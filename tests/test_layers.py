@@ -30,7 +30,7 @@ LAYERS = [
     ["backends", "conversion", "distillation", "pruning", "qat"],
     ["apart", "claimed", "checking", "verdict", "bundle", "watch_facts"],
     [
-        *["making", "choosing", "candidate", "planning", "sensitivity", "searching", "rivals"],
+        *["processing", "making", "choosing", "candidate", "planning", "sensitivity", "searching", "rivals"],
         *["table_file", "table_options", "latency_table", "roofline", "places"],
     ],
     ["reporting", "schemas", "devices"],
