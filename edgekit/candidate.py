@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from edgekit.backends.methods import check_plan
 from edgekit.checking import Proof, References, prove
 from edgekit.choosing import best
 from edgekit.data import Samples
-from edgekit.errors import DeviceError, EdgeKitError, ModelError
+from edgekit.errors import EdgeKitError, ModelError
 from edgekit.making import compile_step, export, golden_step, measure_step, quantize_step
 from edgekit.metrics import Metric
 from edgekit.places import Place, host_of
@@ -59,7 +58,8 @@ class Task:
     @property
     def not_measured(self) -> str | None:
         """Why a verdict on latency cannot be given where it is measured, or None."""
-        return mismatch(self.target, host_of(self.place))
+        why = mismatch(self.target, host_of(self.place))
+        return why if why is None or self.place is None else why.replace("this host", self.place.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -149,23 +149,8 @@ def _measured_there(ready: Sequence[Candidate], task: Task, out: Path, load: Loa
     """Measures on the task's device, where the golden samples of each are run before it is timed."""
     artifacts = [c.artifact for c in ready if c.artifact is not None]
     bundled = [golden_step(c.artifact, c.plan, task, out) for c in ready if c.artifact is not None]
-    try:
-        results = measure_step(bundled, task, out, load)
-    except DeviceError as exc:
-        # This target's candidates fail; other targets have devices of their own.
-        return [_lost(artifact, task, str(exc)) for artifact in artifacts]
+    results = measure_step(bundled, task, out, load)
     return [replace(r, artifact_sha256=a.sha256) for a, r in zip(artifacts, results, strict=True)]
-
-
-def _lost(artifact: Artifact, task: Task, reason: str) -> Measured:
-    return Measured(
-        status="failed",
-        reason=reason,
-        artifact_sha256=artifact.sha256,
-        size_mb=artifact.size_bytes / 1e6,
-        host=host_of(task.place),
-        started_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    )
 
 
 def _judged(candidate: Candidate, measured: Measured | None, task: Task) -> Candidate:

@@ -16,9 +16,9 @@ from edgekit.artifact import Artifact, to_json
 from edgekit.backends import load_backend
 from edgekit.backends.methods import check_plan
 from edgekit.choosing import ratio_in_turns
-from edgekit.errors import EdgeKitError, EngineError, MeasurementError
+from edgekit.errors import EdgeKitError, EngineError, EngineMissing, MeasurementError
 from edgekit.making import compile_step, export, hash_array, measure_step, measuring_feeds, quantize_step
-from edgekit.places import build_of
+from edgekit.places import build_of, lacks
 from edgekit.profiling.host import this_host
 from edgekit.profiling.load import COMPARED_TURN_S, LoadSpec
 from edgekit.profiling.measured import Measured
@@ -322,6 +322,10 @@ def _check_here(plan: Plan, task: Task) -> None:
             allowed="a latency table that was measured on the device, or an estimate",
             fix=MAKE_ONE,
         )
+    lacking = lacks(task.place, plan.engine)
+    if lacking is not None:
+        there = "here" if task.place is None else f"on {task.place.name}"
+        raise EngineMissing(f"engine {plan.engine!r} cannot run {there}", found=lacking)
     reason = load_backend(plan.engine).missing(task.target)
     if reason is not None:
         raise EngineError(f"engine {plan.engine!r} cannot prepare a model here", found=reason)

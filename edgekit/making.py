@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ from edgekit.artifact import Array, Artifact, load_artifact, save_artifact, to_j
 from edgekit.backends import load_backend
 from edgekit.bundle import BundleFacts, make_golden, write_bundle
 from edgekit.data import Samples
-from edgekit.errors import DataError
-from edgekit.places import build_of
+from edgekit.errors import DataError, DeviceError
+from edgekit.places import build_of, host_of
 from edgekit.profiling.host import this_host
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import measure_in_turns
@@ -158,6 +159,9 @@ def measure_step(artifacts: Sequence[Artifact], task: Task, out: Path, load: Loa
         task: Its target, profile and samples.
         out: Root of the step folders.
         load: How they are driven; None: as the profile says.
+
+    Returns:
+        One result an artifact, in order. Where the device that measures is lost, all say so.
     """
     load, preprocessing = load or task.profile.load_spec(), task.test.preprocessing
     feeds = measuring_feeds(task.test, load.batch)
@@ -169,6 +173,7 @@ def measure_step(artifacts: Sequence[Artifact], task: Task, out: Path, load: Loa
         "engines": sorted({f"{a.engine} {build_of(task.place, a.engine)}" for a in artifacts}),
         "preprocessing": preprocessing,
         "edgekit": __version__,
+        **({} if task.place is None else {"device": task.place.name}),  # of two boards of a kind each is its own
     }
 
     def make(folder: Path) -> None:
@@ -177,11 +182,25 @@ def measure_step(artifacts: Sequence[Artifact], task: Task, out: Path, load: Loa
         for i, result in enumerate(results):
             save_measured(result, folder / str(i))
 
-    folder = run_step(out, "measure", key, make)
+    try:
+        folder = run_step(out, "measure", key, make)
+    except DeviceError as exc:
+        return [_lost(artifact, task, str(exc)) for artifact in artifacts]
     results = [load_measured(folder / str(i)) for i in range(len(artifacts))]
     if any(result.status != "ok" for result in results):
         shutil.rmtree(folder)  # what crashed for want of memory may do well next time
     return results
+
+
+def _lost(artifact: Artifact, task: Task, reason: str) -> Measured:
+    return Measured(
+        status="failed",
+        reason=reason,
+        artifact_sha256=artifact.sha256,
+        size_mb=artifact.size_bytes / 1e6,
+        host=host_of(task.place),
+        started_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
 
 
 def golden_step(artifact: Artifact, plan: Plan, task: Task, out: Path) -> Artifact:

@@ -285,7 +285,10 @@ def _with_devices(jobs: list[Job], choices: Choices) -> list[Job]:
         return jobs
     from edgekit.devices.places import places_for
 
-    places = places_for([job.target for job in jobs], choices.devices, wheels=choices.wheels)
+    engines = {engine for job in jobs for engine in job.engines}
+    only = next(iter(engines)) if len(engines) == 1 else None
+    targets = [job.target for job in jobs]
+    places = places_for(targets, choices.devices, engine=only, wheels=choices.wheels)
     return [replace(job, place=places.get(job.target.name)) for job in jobs]
 
 

@@ -221,7 +221,7 @@ def test_a_table_of_something_else_is_not_taken(line, steps, monkeypatch, other)
     elif other == "calibration":
         task = replace(task, calibration=make_samples(32, seed=9))
     else:
-        monkeypatch.setattr(latency_table, "engine_version", lambda engine: "2.0")
+        monkeypatch.setattr(latency_table, "build_of", lambda place, engine: "2.0")
     assert "already measured" not in forecast(module, groups, plan, task, steps)
 
 

@@ -16,18 +16,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgekit.artifact import (
-    GOLDEN_FILE,
-    MANIFEST_FILE,
-    Array,
-    Artifact,
-    Preprocessing,
-    hash_file,
-    hash_files,
-    hash_json,
-)
+from edgekit.artifact import MANIFEST_FILE, Array, Artifact, Preprocessing, hash_file, hash_json
 from edgekit.devices.address import Address
 from edgekit.devices.device import Device, call, come_back, opened, send_folder
+from edgekit.devices.verifying import send_bundle
 from edgekit.errors import ConnectionLost, DeviceError
 from edgekit.profiling.following import ENDED
 from edgekit.profiling.job import FEEDS_FILE, check_feeds, write_feeds
@@ -35,6 +27,7 @@ from edgekit.profiling.jobs import RESULTS, Sent, write_jobs
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measured import LATENCIES_FILE, MEASURED_FILE, WARM_UP_FILE, Measured, load_measured
 from edgekit.progress import Progress, silent
+from edgekit.runtime.manifest import read_manifest
 
 LONGEST_S = 24 * 3600.0  # a device that is gone is found out by its silence, long before
 GRACE_S = 300.0  # how long, after a cut, we try to come back, and the device keeps what it does for us
@@ -52,10 +45,11 @@ def measure_at(
     *,
     preprocessing: Preprocessing | None = None,
     progress: Progress = silent,
+    engine: str | None = None,
     wheels: bool = False,
 ) -> list[Measured]:
-    """Opens a device, measures there, and leaves it; see :func:`measure_on`, and :func:`.device.opened` of ``wheels``."""
-    with opened(address, wheels=wheels, grace_s=GRACE_S, progress=progress) as device:
+    """Opens a device, sends wheels where they are wanted, measures, and leaves it; see :func:`measure_on`."""
+    with opened(address, engine=engine, wheels=wheels, grace_s=GRACE_S, progress=progress) as device:
         return measure_on(device, artifacts, load, feeds, preprocessing=preprocessing, progress=progress)
 
 
@@ -136,15 +130,14 @@ def lasting(device: Device, work: Callable[[], ResultT], *, further: Callable[[]
 
 def _sent(device: Device, artifact: Artifact, progress: Progress) -> Sent:
     """Sends an artifact, or the bundle that it lies in, unless it is there."""
-    names = sorted(artifact.files)
-    manifest = artifact.folder / MANIFEST_FILE
-    sha256 = hash_json(dict(artifact.files))
-    bundle = manifest.is_file()
-    if bundle:
-        names = sorted({*names, MANIFEST_FILE, GOLDEN_FILE})
-        sha256 = hash_json(hash_files(artifact.folder, names))
-    there = lasting(device, lambda: send_folder(device, artifact.folder, names, sha256, progress))
-    return Sent(artifact=artifact, folder=there, bundle=bundle)
+    folder = artifact.folder
+    if (folder / MANIFEST_FILE).is_file():
+        manifest = read_manifest(folder)
+        there = lasting(device, lambda: send_bundle(device, folder, manifest, progress))
+        return Sent(artifact=artifact, folder=there, bundle=True)
+    names, sha256 = sorted(artifact.files), hash_json(dict(artifact.files))
+    there = lasting(device, lambda: send_folder(device, folder, names, sha256, progress))
+    return Sent(artifact=artifact, folder=there, bundle=False)
 
 
 def _send_feeds(device: Device, feeds: Mapping[str, Array], out: Path, progress: Progress) -> str:
