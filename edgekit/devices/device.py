@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit.devices.address import Address
 from edgekit.devices.kit import make_kit, send_kit
@@ -24,7 +24,9 @@ from edgekit.profiling.host import Host
 from edgekit.profiling.keeper import BYE, SESSION_VARIABLE
 from edgekit.profiling.measured import parse_host
 from edgekit.progress import Progress, silent
-from edgekit.specs import Target
+
+if TYPE_CHECKING:
+    from edgekit.specs import Target
 
 GRACE_S = 30.0  # how long a device keeps the lock and the jobs for a user whose connection was cut
 _KEEPER_S = 120.0  # until a device has cleared up after others and told its facts; seconds of it are an emulator's

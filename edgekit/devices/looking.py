@@ -7,10 +7,13 @@ import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from edgekit.devices.ssh import Connection
 from edgekit.errors import DeviceError, EngineMissing
-from edgekit.specs import Target
+
+if TYPE_CHECKING:
+    from edgekit.specs import Target
 
 OLDEST_PYTHON = (3, 10)
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
