@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from loopback_sshd import LoopbackDevice, loopback_device
-from sshd_sessions import at_work, cut
+from sshd_sessions import at_work, cut, sessions
 from tiny_bundles import null_bundle
 
 from edgekit.artifact import Artifact, TensorSpec, hash_files
-from edgekit.devices import measuring
+from edgekit.devices import dialling, measuring
 from edgekit.devices.device import Device, opened
 from edgekit.devices.measuring import measure_at, measure_on
 from edgekit.errors import DeviceError, FeedError
@@ -118,6 +118,28 @@ def test_a_cut_connection_is_taken_up_again(loopback: LoopbackDevice, tmp_path: 
     loads = [each for each in heard if each[:2] == ("load", 0)]
     assert len(loads) == 1, "nothing was begun twice, and nothing told twice"
     assert loopback.left() == []
+
+
+def test_a_connection_that_falls_silent_is_noticed_and_taken_up_again(
+    loopback: LoopbackDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a cable is pulled: nobody closes it, and nothing comes any more."""
+    monkeypatch.setattr(dialling, "ALIVE_S", 0.5)
+    stopped: list[int] = []
+
+    def fall_silent() -> None:
+        stopped.extend(sessions(loopback))
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+
+    heard = Heard("measure", fall_silent)
+    try:
+        (measured,) = measure_at(loopback.address, [null_artifact(tmp_path / "a")], LONG, FEEDS, progress=heard)
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGKILL)
+    assert stopped
+    assert measured.status == "ok"
 
 
 def test_a_connection_cut_while_results_are_fetched_is_taken_up_again(loopback: LoopbackDevice, tmp_path: Path) -> None:
