@@ -16,7 +16,7 @@ from typing import Any
 
 from edgekit.disk import nearly_full
 from edgekit.errors import MeasurementError
-from edgekit.profiling.child import child_environment
+from edgekit.profiling.environment import child_environment
 
 RUNNING_FILE = "running"
 PROGRESS_FILE = "progress.jsonl"
