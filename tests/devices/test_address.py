@@ -56,7 +56,7 @@ def test_a_name_is_looked_up_in_the_users_file(devices_toml):
         ("[pi]\nhots = 'x'\n", ["[pi]", "unknown key 'hots'", "did you mean 'host'?"]),
         ("[pi]\nuser = 'x'\n", ["key 'host' is missing"]),
         ("[pi]\nhost = 'x'\nport = 70000\n", ["no such port", "70000"]),
-        ("pi = 3\n", ["no table"]),
+        ("pi = 3\n", ["not a table"]),
         ("[pi\n", ["not valid TOML"]),
     ],
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomllib
 from loopback_sshd import SSHD, loopback_device
 from tiny_recipe import edgekit
 
