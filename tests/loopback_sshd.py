@@ -20,6 +20,7 @@ from edgekit.devices.address import Address
 SSHD = next((path for path in ("/usr/sbin/sshd", shutil.which("sshd")) if path and Path(path).exists()), None)
 PYTHON_FOLDER = Path(sys.executable).parent
 
+# SHLVL: else a bash that sshd starts reads the ~/.bashrc of whoever runs the tests, at every command.
 CONFIG = """\
 ListenAddress 127.0.0.1:{port}
 HostKey {folder}/host_key
@@ -31,6 +32,7 @@ UsePAM no
 UseDNS no
 PrintMotd no
 ForceCommand {folder}/shell
+SetEnv SHLVL=2
 """
 CLIENT = """\
 Host {name}

@@ -11,11 +11,12 @@ MUST_RUN = (
     "tests/conversion/",
     "tests/profiling/",
     "tests/cli/",
+    "tests/devices/",
     "tests/reporting/",
     "tests/test_no_",
 )
 # Hardware that no CI machine has may still be skipped; the reason says which.
-ALLOWED = ("needs a host", "needs EDGEKIT_DATA")
+ALLOWED = ("needs a host", "needs EDGEKIT_DATA", "needs EDGEKIT_ARM64_DEVICE")
 
 
 class SkippedEngines:

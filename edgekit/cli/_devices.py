@@ -65,6 +65,6 @@ def json_outcome(outcome: Outcome[Any]) -> dict[str, Any]:
     """What came of one device, as JSON."""
     from edgekit.devices.several import told
 
-    named = {"device": outcome.address.name}
     error = told(outcome)
-    return named | ({"error": error} if error is not None else outcome.result)
+    found = outcome.result if error is None else {"error": error}
+    return {"device": outcome.address.name, **(found or {})}

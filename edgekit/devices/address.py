@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from edgekit.errors import SpecError, UnknownName
-from edgekit.specs import Strict, parse, read_toml
+from edgekit.errors import SpecError
 
 SCHEME = "ssh://"
 DEVICES_FILE = "edgekit/devices.toml"
@@ -37,17 +36,6 @@ class Address:
     root: str | None = None
 
 
-class _Entry(Strict):
-    """One table of ``devices.toml``."""
-
-    host: str
-    port: int | None = None
-    user: str | None = None
-    config: str | None = None
-    python: str | None = None
-    root: str | None = None
-
-
 def find_device(text: str) -> Address:
     """The address that a text names.
 
@@ -62,16 +50,9 @@ def find_device(text: str) -> Address:
     if "://" in text:
         return _from_url(text)
     path = devices_file()
-    tables = read_toml(path) if path.is_file() else {}
-    if text not in tables:
-        raise UnknownName("device", text, tables, where=None if tables else f"{path} (or give ssh://user@host)")
-    if not isinstance(tables[text], dict):
-        raise SpecError(
-            f"{path}: {text!r} is not a table", found=repr(tables[text]), allowed=f"[{text}]", fix="mend it"
-        )
-    entry = parse(_Entry, tables[text], f"{path}: [{text}]")
-    if entry.port is not None and not 1 <= entry.port <= 65535:
-        raise SpecError(f"{path}: [{text}]: no such port", found=entry.port, allowed="1 to 65535")
+    from edgekit.devices.devices_file import read_entry  # pydantic's half a second is for those who name devices
+
+    entry = read_entry(path, text)
     return Address(
         name=text,
         host=entry.host,

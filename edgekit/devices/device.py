@@ -10,9 +10,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit.devices.address import Address
 from edgekit.devices.kit import make_kit, send_kit
@@ -24,7 +24,9 @@ from edgekit.profiling.host import Host
 from edgekit.profiling.keeper import BYE, SESSION_VARIABLE
 from edgekit.profiling.measured import parse_host
 from edgekit.progress import Progress, silent
-from edgekit.specs import Target
+
+if TYPE_CHECKING:
+    from edgekit.specs import Target
 
 GRACE_S = 30.0  # how long a device keeps the lock and the jobs for a user whose connection was cut
 _KEEPER_S = 120.0  # until a device has cleared up after others and told its facts; seconds of it are an emulator's
@@ -40,11 +42,13 @@ class Hold:
         keeper: The running process.
         boot: Names the device's present boot.
         grace_s: How long it waits for us after a cut.
+        used: Folders there that were sent, or found, in this session.
     """
 
     keeper: Running
     boot: str
     grace_s: float
+    used: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +199,7 @@ def send_folder(device: Device, folder: Path, names: Sequence[str], sha256: str,
         DeviceError: The device has no room for it.
     """
     there = f"{device.root}/bundles/{sha256}"
+    device.hold.used.add(there)
     files = {name: folder / name for name in names}
     sizes = {name: path.stat().st_size for name, path in files.items()}
     ended = device.connection.run(["sh", "-s", "--", there, *names], stdin=_SIZES.encode())
@@ -203,16 +208,34 @@ def send_folder(device: Device, folder: Path, names: Sequence[str], sha256: str,
         return there
     if found != ["none"]:  # a disk that lost power while it wrote
         device.connection.run(["rm", "-rf", there])
-    needed_mb = sum(sizes.values()) / 1e6
-    if device.look.free_mb < needed_mb:
+    _make_room(device, sum(sizes.values()) / 1e6, folder.name)
+    device.connection.put(files, there, progress)
+    return there
+
+
+def _make_room(device: Device, needed_mb: float, what: str) -> None:
+    """Sees to it that there is room for what is sent: what earlier sessions sent makes way for it."""
+    if _free_mb(device) >= needed_mb:
+        return
+    device.connection.run(
+        ["sh", "-s", "--", f"{device.root}/bundles", *sorted(device.hold.used)], stdin=_OTHERS.encode()
+    )
+    free_mb = _free_mb(device)
+    if free_mb < needed_mb:
         raise DeviceError(
-            f"{device.name}: the disk is full: there is no room for {folder.name}",
-            found=f"{device.look.free_mb:.1f} MB free",
+            f"{device.name}: the disk is full: there is no room for {what}",
+            found=f"{free_mb:.1f} MB free",
             allowed=f"{needed_mb:.1f} MB or more",
             fix="make room there and give the same command again",
         )
-    device.connection.put(files, there, progress)
-    return there
+
+
+def _free_mb(device: Device) -> float:
+    ended = device.connection.run(["df", "-Pk", device.root])
+    fields = (ended.stdout.splitlines() or [""])[-1].split()
+    if ended.status != 0 or len(fields) < 4 or not fields[3].isdecimal():
+        raise device.connection.refused("it does not say how much room it has", ended)
+    return int(fields[3]) * 1024 / 1e6
 
 
 def come_back(device: Device, *, within_s: float = 300.0) -> bool:
@@ -248,6 +271,16 @@ _SIZES = """
 folder=$1; shift
 [ -d "$folder" ] || { echo none; exit 1; }
 cd "$folder" && for name in "$@"; do [ -f "$name" ] && echo $(($(wc -c < "$name"))) || exit 1; done
+"""
+
+
+# Removes all folders of one, but for those that are named.
+_OTHERS = """
+cd "$1" || exit 0; shift
+for folder in *; do
+  for used in "$@"; do [ "$used" = "$PWD/$folder" ] && continue 2; done
+  rm -rf "./$folder"
+done
 """
 
 

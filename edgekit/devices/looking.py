@@ -7,14 +7,18 @@ import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from edgekit.devices.ssh import Connection
 from edgekit.errors import DeviceError, EngineMissing
-from edgekit.specs import Target
+
+if TYPE_CHECKING:
+    from edgekit.specs import Target
 
 OLDEST_PYTHON = (3, 10)
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
-LEAST_FREE_MB = 16.0  # what is unpacked of the kit, with room to work
+LEAST_FREE_MB = 16.0  # for the kit, with room to work …
+LEAST_WITH_KIT_MB = 1.0  # … and where it is there: old bundles make way for new ones
 DAY_S = 86400.0
 PACKAGES = ("numpy", "onnxruntime", "openvino", "tensorrt")
 _PYTHONS = "python3 python3.14 python3.13 python3.12 python3.11 python3.10"
@@ -165,11 +169,12 @@ def check(name: str, found: Look, target: Target | None, engine: str | None, *, 
             allowed=target.arch,
             fix="give a device of that architecture, or a bundle made for this one",
         )
-    if found.free_mb < LEAST_FREE_MB:
+    least_mb = LEAST_WITH_KIT_MB if found.kit else LEAST_FREE_MB
+    if found.free_mb < least_mb:
         raise DeviceError(
             f"{name}: the disk is full, or cannot be written",
             found=f"{found.free_mb:.1f} MB free for {found.root}",
-            allowed=f"{LEAST_FREE_MB:g} MB or more",
+            allowed=f"{least_mb:g} MB or more",
             fix=f"make room there, or name another folder: root = … of [{name}] in devices.toml",
         )
     if found.memory_mb < memory_mb:

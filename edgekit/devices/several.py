@@ -35,6 +35,8 @@ def on_each(addresses: Sequence[Address], work: Work[ResultT], progress: Progres
     Returns:
         One outcome a device, in order.
     """
+    if len(addresses) == 1:
+        return [_outcome(addresses[0], work, progress)]
     outcomes: list[Outcome[ResultT] | BaseException | None] = [None] * len(addresses)
 
     def do(index: int) -> None:
@@ -44,10 +46,9 @@ def on_each(addresses: Sequence[Address], work: Work[ResultT], progress: Progres
             outcomes[index] = exc
 
     # Threads that do not keep the program from ending: who interrupts it leaves devices that clear up by themselves.
-    threads = [threading.Thread(target=do, args=(index,), daemon=True) for index in range(1, len(addresses))]
+    threads = [threading.Thread(target=do, args=(index,), daemon=True) for index in range(len(addresses))]
     for thread in threads:
         thread.start()
-    do(0)
     for thread in threads:
         thread.join()
     failure = next((outcome for outcome in outcomes if isinstance(outcome, BaseException)), None)

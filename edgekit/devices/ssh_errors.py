@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ def connecting(address: Address) -> Iterator[None]:
         raise DeviceError(
             f"{where}no such host", found=address.host, fix="check the name, or give HostName in ~/.ssh/config"
         ) from exc
-    except (TimeoutError, asyncssh.TimeoutError) as exc:
+    except (TimeoutError, asyncio.TimeoutError) as exc:  # two before Python 3.11
         raise Unreachable(
             f"{where}it does not answer", found="nothing within 20 s", fix="is it on, and reachable?"
         ) from exc

@@ -16,7 +16,7 @@ from typing import Any
 
 from edgekit.disk import nearly_full
 from edgekit.errors import MeasurementError
-from edgekit.profiling.child import child_environment
+from edgekit.profiling.environment import child_environment
 
 RUNNING_FILE = "running"
 PROGRESS_FILE = "progress.jsonl"
@@ -141,7 +141,7 @@ def _begin(folder: Path) -> None:
         if process.poll() is not None and not _begun(folder):
             raise MeasurementError(
                 "the process that measures could not begin",
-                found=_tail(folder) or f"exit status {process.returncode}",
+                found="the disk is full" if nearly_full(folder) else _tail(folder) or f"status {process.returncode}",
             )
         time.sleep(_LOOK_S)
 

@@ -20,7 +20,7 @@ from edgekit.devices.ssh import connect
 from edgekit.errors import ConnectionLost, DeviceError
 
 pytestmark = pytest.mark.skipif(SSHD is None, reason="sshd is not installed (Debian: openssh-server)")
-TOOLS = ("sh", "tar", "uname", "df", "tail", "sed", "dirname", "env", "mkdir", "rm", "mv", "wc", "cat", "ps", "sleep")
+TOOLS = ("sh", "tar", "uname", "df", "tail", "sed", "dirname", "env", "mkdir", "rm", "mv", "wc", "cat", "cut", "sleep")
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_a_device_that_takes_the_connection_and_says_nothing(loopback, monkeypat
 def test_a_device_that_hangs_is_told(loopback, monkeypatch):
     monkeypatch.setattr(dialling, "ALIVE_S", 0.1)
     with connect(loopback.address) as connection:
-        parent = int(connection.run(["sh", "-c", "ps -o ppid= -p $PPID"]).stdout)
+        parent = int(connection.run(["sh", "-c", "cut -d' ' -f4 /proc/$PPID/stat"]).stdout)
         os.kill(parent, 19)  # stops
         try:
             with pytest.raises(ConnectionLost, match="loopback: the connection was lost"):
@@ -145,6 +145,29 @@ def test_an_architecture_that_nothing_is_made_for(tmp_path, verify):
     with loopback_device(tmp_path / "device", path=path) as device:
         refused(verify(device), "EdgeKit's runtime is not made for this device", "Linux on riscv64")
         assert not device.root.exists()
+
+
+def test_a_device_with_the_tools_of_busybox_only(tmp_path, verify):
+    if shutil.which("busybox") is None:
+        pytest.skip("busybox is not installed")
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    subprocess.run(["busybox", "--install", "-s", folder], check=True)
+    (folder / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (folder / "python3").chmod(0o755)
+    shell = SHELL.replace("/bin/sh -c", f"{folder}/sh -c").format(
+        home=tmp_path / "device/home", path=folder, command=""
+    )
+    with loopback_device(tmp_path / "device", shell=shell) as device:
+        for _ in range(2):
+            code, _, err = verify(device)
+            assert code == 0, err
+        assert device.left() == []
+
+
+def test_without_asyncssh_the_command_that_installs_it_is_told(loopback, verify, monkeypatch):
+    monkeypatch.setitem(sys.modules, "asyncssh", None)
+    refused(verify(loopback), "asyncssh, which is not installed", "pip install 'edgekit[devices]'")
 
 
 def test_no_python(tmp_path, verify):
@@ -243,6 +266,13 @@ def test_a_bundle_that_there_is_no_room_for(tmp_path, verify):
         refused(verify(device, bundle), "the disk is full: there is no room for bundle", "MB free")
         files = listing(device, inside)
         assert not [name for name in files if "part" in Path(name).name or "bundles/" in name or name.endswith("lock")]
+
+
+def test_an_old_bundle_makes_way_for_a_new_one(tmp_path, verify):
+    old, new = (linear_bundle(tmp_path / name, ballast=20_000_000) for name in ("old", "new"))
+    with small_disk(tmp_path / "device", 35_000) as (device, inside):
+        assert [verify(device, bundle)[0] for bundle in (old, new)] == [0, 0]
+        assert len([name for name in listing(device, inside) if name.endswith("ballast.bin")]) == 1
 
 
 def test_a_disk_that_fills_while_we_send(tmp_path):

@@ -29,7 +29,7 @@ def wait_until(condition, seconds=15.0):
 
 def cut(device):
     """Ends the sshd that serves a connection, so that it is lost."""
-    parent = device.connection.run(["sh", "-c", "ps -o ppid= -p $PPID"]).stdout.strip()
+    parent = device.connection.run(["sh", "-c", "cut -d' ' -f4 /proc/$PPID/stat"]).stdout.strip()
     with pytest.raises(ConnectionLost):
         device.connection.run(["sh", "-c", f"kill -9 {parent}; sleep 1"])
 
@@ -118,7 +118,7 @@ def test_a_device_whose_user_was_killed_clears_up_by_itself(loopback):
     assert subprocess.run(argv, env=environment, check=False).returncode == -9
     session = json.loads((loopback.root / "lock").read_text())["session"]
     assert loopback.left() == ["lock"]
-    assert len(list(processes_of(session))) >= 2
+    assert list(processes_of(session))
     wait_until(lambda: loopback.left() == [])
     assert list(processes_of(session)) == []
 

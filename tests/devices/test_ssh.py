@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
+from loopback_sshd import loopback_device
 
 from edgekit.devices.ssh import connect
 from edgekit.errors import ConnectionLost, DeviceError
@@ -52,7 +55,7 @@ def test_a_command_that_takes_too_long_is_given_up(connection):
 
 def test_a_connection_that_is_cut_is_told_as_lost_and_comes_back(loopback):
     with connect(loopback.address) as connection:
-        parent = int(connection.run(["sh", "-c", "ps -o ppid= -p $PPID"]).stdout)
+        parent = int(connection.run(["sh", "-c", "cut -d' ' -f4 /proc/$PPID/stat"]).stdout)
         start = time.monotonic()
         with pytest.raises(ConnectionLost, match="loopback: the connection was lost while running a command"):
             connection.run(["sh", "-c", f"kill -9 {parent}; sleep 1"])
@@ -61,6 +64,20 @@ def test_a_connection_that_is_cut_is_told_as_lost_and_comes_back(loopback):
             connection.run(["true"])
         connection.reconnect()
         assert connection.run(["echo", "back"]).stdout == "back\n"
+
+
+def test_the_way_leads_over_another_host(loopback, tmp_path):
+    with loopback_device(tmp_path / "jump", "jump", config="LogLevel DEBUG1\n") as jump:
+        config = tmp_path / "ssh_config"
+        texts = [(device.folder / "ssh_config").read_text() for device in (loopback, jump)]
+        config.write_text(texts[0] + "  ProxyJump jump\n" + texts[1])
+        address = replace(loopback.address, config=config)
+        with connect(address) as connection:
+            assert connection.run(["echo", "there"]).stdout == "there\n"
+        assert "direct-tcpip" in (jump.folder / "sshd.log").read_text()
+        (jump.folder / "known_hosts").write_text("")
+        with pytest.raises(DeviceError, match="loopback, on the way, jump: the host key is not known"):
+            connect(address)
 
 
 def test_files_are_sent_whole_and_come_back(connection, loopback, tmp_path):
@@ -91,11 +108,12 @@ def test_a_cut_while_sending_leaves_nothing(loopback, tmp_path):
     big = tmp_path / "big"
     big.write_bytes(os.urandom(20_000_000))
     with connect(loopback.address) as connection:
-        parent = int(connection.run(["sh", "-c", "ps -o ppid= -p $PPID"]).stdout)
+        parent = int(connection.run(["sh", "-c", "cut -d' ' -f4 /proc/$PPID/stat"]).stdout)
 
         def cut(step, done, total, note=""):
             if done == 10:
-                os.kill(parent, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # the second time
+                    os.kill(parent, signal.SIGKILL)
 
         with pytest.raises(ConnectionLost, match="while sending files"):
             connection.put({"big": big}, f"{loopback.home}/cut/big", cut)
