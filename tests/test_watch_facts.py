@@ -66,9 +66,23 @@ def test_channels_last_are_found_by_the_preprocessing(tmp_path):
     assert len(found["channels"]) == 3
 
 
-def test_raw_samples_are_looked_at_where_the_engine_preprocesses_them(tmp_path):
-    found = made(tmp_path, shape=(1, 8, 8, 3), dtype="uint8")["inputs"][0]
-    assert max(channel["maximum"] for channel in found["channels"]) == 249.0
+@pytest.mark.parametrize(("layout", "axes", "axis"), [("NHWC", (0, 1, 2, 3), 3), ("NCHW", (0, 3, 1, 2), 1)])
+def test_raw_samples_are_looked_at_where_the_engine_preprocesses_them(tmp_path, layout, axes, axis):
+    x = pictures().transpose(axes)
+    own = dataclasses.replace(picture_samples().preprocessing, layout=layout)
+    samples = dataclasses.replace(picture_samples(), fetch=lambda i: {"input": x[i]}, preprocessing=own)
+    artifact = picture_artifact(tmp_path / "a", shape=(1, *x.shape[1:]), dtype="uint8")
+    found = reference_statistics(artifact, samples, samples, SPEC, in_graph=own)["inputs"][0]
+    assert found["axis"] == axis
+    assert [channel["maximum"] for channel in found["channels"]] == [49.0, 99.0, 249.0]
+
+
+def test_pictures_without_a_channel_axis_are_one_channel(tmp_path):
+    x = pictures()[..., 0]
+    own = Preprocessing(layout="NHW")
+    samples = Samples(name="grey", count=200, fetch=lambda i: {"input": x[i]}, preprocessing=own)
+    artifact = picture_artifact(tmp_path / "a", shape=(1, 8, 8), dtype="uint8")
+    assert reference_statistics(artifact, samples, samples, SPEC, in_graph=own)["inputs"][0]["axis"] is None
 
 
 def test_the_same_samples_give_the_same_statistics_in_json(tmp_path):
