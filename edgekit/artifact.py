@@ -22,6 +22,7 @@ SCHEMA_VERSION = 1
 ARTIFACT_FILE = "artifact.json"
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.npz"
+ACTIVATIONS = ["none", "softmax", "sigmoid"]  # a list, because what is looked up may not be hashable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,31 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     resize: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postprocessing:
+    """From a model's output to scores; travels in the manifest.
+
+    Attributes:
+        output: The model output it reads.
+        activation: ``none``, ``softmax`` or ``sigmoid``.
+        axis: The axis of classes; 0 is the batch.
+        top: How many of the best are kept; None: all, in order of classes.
+    """
+
+    output: str = "output"
+    activation: str = "none"
+    axis: int = 1
+    top: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InGraph:
+    """What the artifact's own graph does, so that nobody else may: it takes raw samples, or gives scores."""
+
+    preprocessing: Preprocessing | None = None
+    postprocessing: Postprocessing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,8 +205,8 @@ class Manifest:
 
     ``timings`` (the verdict and the latencies behind it), their hash and ``id`` are not part of the id. A manifest
     without that hash is of an earlier build, or of a test. ``statistics`` (what inputs and outputs were like, see
-    :mod:`edgekit.runtime.watch_tensors`) and ``watch`` (how it is watched, see :mod:`edgekit.runtime.watch_settings`)
-    are None in bundles of earlier builds, whose ids are what they were.
+    :mod:`edgekit.runtime.watch_tensors`), ``watch`` (how it is watched, see :mod:`edgekit.runtime.watch_settings`),
+    ``postprocessing`` and ``in_graph`` are None in bundles of earlier builds, whose ids are what they were.
     """
 
     name: str
@@ -207,13 +233,15 @@ class Manifest:
     id: str = ""
     statistics: Mapping[str, Any] | None = None
     watch: Mapping[str, Any] | None = None
+    postprocessing: Postprocessing | None = None
+    in_graph: InGraph | None = None
 
 
 def bundle_id(manifest: Manifest) -> str:
     """Hash of artifact, golden and the manifest without timings, as 64 hex digits."""
     content = to_json(manifest)
     del content["timings"], content["timings_sha256"], content["id"]
-    for name in ("statistics", "watch"):  # earlier builds hashed neither
+    for name in ("statistics", "watch", "postprocessing", "in_graph"):  # earlier builds hashed none of them
         if content[name] is None:
             del content[name]
     return hash_json(content)
@@ -245,6 +273,7 @@ def parse_manifest(raw: Mapping[str, Any], where: Path) -> Manifest:
             "inputs": tensor_specs(raw["inputs"]),
             "outputs": tensor_specs(raw["outputs"]),
             "preprocessing": None if pre is None else parse_preprocessing(pre),
+            **_processing(raw),
             "labels": tuple(raw["labels"]),
             "parents": tuple(Parent(**p) for p in raw["parents"]),
             "golden": Golden(**raw["golden"]),
@@ -274,6 +303,19 @@ def parse_preprocessing(raw: Mapping[str, Any]) -> Preprocessing:
         | {"mean": tuple(raw["mean"]), "std": tuple(raw["std"])}
         | {"resize": None if resize is None else (int(resize[0]), int(resize[1]))}
     )
+
+
+def _processing(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Postprocessing, and what the graph does, from their JSON forms; nothing of what is not there."""
+    post, graph = raw.get("postprocessing"), raw.get("in_graph")
+    found: dict[str, Any] = {} if post is None else {"postprocessing": Postprocessing(**post)}
+    if graph is not None:
+        pre, post = graph["preprocessing"], graph["postprocessing"]
+        found["in_graph"] = InGraph(
+            preprocessing=None if pre is None else parse_preprocessing(pre),
+            postprocessing=None if post is None else Postprocessing(**post),
+        )
+    return found
 
 
 def check_inside(name: str, where: Path) -> None:

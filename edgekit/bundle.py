@@ -17,8 +17,10 @@ from edgekit.artifact import (
     Array,
     Artifact,
     Golden,
+    InGraph,
     Manifest,
     Parent,
+    Postprocessing,
     Preprocessing,
     bundle_id,
     hash_file,
@@ -65,6 +67,8 @@ class BundleFacts:
     timings: Mapping[str, Any]
     statistics: Mapping[str, Any] | None = None
     watch: Mapping[str, Any] | None = None
+    postprocessing: Postprocessing | None = None
+    in_graph: InGraph | None = None
 
 
 def make_golden(artifact: Artifact, references: References, samples: Samples, batch: int) -> GoldenSet:
@@ -192,6 +196,8 @@ def _fill(folder: Path, artifact: Artifact, golden: GoldenSet, facts: BundleFact
         },
         batch=facts.batch,
         preprocessing=facts.preprocessing,
+        postprocessing=facts.postprocessing,
+        in_graph=facts.in_graph,
         labels=facts.labels,
         parents=facts.parents,
         files=files,

@@ -71,7 +71,7 @@ def _with_host(target: Target, host: Host) -> Target:
         "cpu_model": None if host.cpu_model == "unknown" else host.cpu_model,
         "board": host.board,
         "cores": host.cores,
-        "threads": host.cores,
+        "threads": len(set(target.cpus or range(host.cores))),
         "memory_mb": int(host.memory_mb) or None,
     }
     filled = {key: fact for key, fact in facts.items() if getattr(target, key) is None}

@@ -16,8 +16,12 @@ The command line prints it without a traceback and exits with ``exit_code``.
     ├── EngineError          an engine refused or failed
     │   └── EngineMissing    … is not installed, or its hardware is not here
     ├── FeedError            a wrong input name, dtype or shape given to a session
+    ├── StreamError          a stream of frames cannot be, is closed, or dropped a frame
     ├── ParityError          the numbers of an artifact are broken
     ├── MeasurementError     a measuring process crashed, hung or was refused
+    ├── DeviceError          a device cannot be reached, is not trusted, is busy, or refuses what is asked of it
+    │   ├── Unreachable      … does not answer: it may later
+    │   └── ConnectionLost   … and it was the connection that went: what ran there may still run
     └── BundleError          a bundle is damaged, foreign, newer, or points outside itself
 """
 
@@ -113,12 +117,28 @@ class FeedError(EdgeKitError):
     """A session was given a wrong input name, dtype or shape."""
 
 
+class StreamError(EdgeKitError):
+    """A stream of frames cannot be opened, is closed, or dropped a frame for a newer one."""
+
+
 class ParityError(EdgeKitError):
     """The numbers of an artifact are broken: it must not ship."""
 
 
 class MeasurementError(EdgeKitError):
     """A measurement was refused, crashed or hung."""
+
+
+class DeviceError(EdgeKitError):
+    """A device cannot be reached, is not trusted, is busy, or refuses what is asked of it."""
+
+
+class Unreachable(DeviceError):
+    """A device does not answer; it may when it is asked again."""
+
+
+class ConnectionLost(DeviceError):
+    """The connection to a device went while it was used; what ran there may still run."""
 
 
 class BundleError(EdgeKitError):

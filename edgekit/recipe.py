@@ -51,7 +51,10 @@ class DataSpec(Strict):
 
 
 class InputSpec(Strict):
-    """Preprocessing from a raw sample to a model tensor; the fields of :class:`edgekit.artifact.Preprocessing`."""
+    """Preprocessing from a raw sample to a model tensor; the fields of :class:`edgekit.artifact.Preprocessing`.
+
+    With ``in_graph`` the shipped model does it itself: it takes raw samples, of the type and size of the test set's.
+    """
 
     name: str = "input"
     layout: Literal["NHWC", "NCHW", "NHW", "any"] = "any"
@@ -60,6 +63,7 @@ class InputSpec(Strict):
     mean: Floats = (0.0,)
     std: Annotated[tuple[PositiveFloat, ...], Field(strict=False, min_length=1)] = (1.0,)
     resize: Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)] | None = None
+    in_graph: bool = False
 
     @model_validator(mode="after")
     def _channels_agree(self) -> InputSpec:
@@ -69,8 +73,26 @@ class InputSpec(Strict):
 
     def preprocessing(self) -> Preprocessing:
         """The plain form that travels in the manifest."""
-        fields = self.model_dump(exclude={"name"})
+        fields = self.model_dump(exclude={"name", "in_graph"})
         return Preprocessing(input=self.name, **fields)
+
+
+class OutputSpec(Strict):
+    """Postprocessing of one output; the fields of :class:`edgekit.artifact.Postprocessing`.
+
+    Attributes:
+        name: The output; None: the only one.
+        activation: What turns it into scores.
+        axis: The axis of classes; 0 is the batch.
+        top: How many of the best scores are kept, with their classes and labels; None: all.
+        in_graph: Whether the shipped model computes the activation itself.
+    """
+
+    name: str | None = None
+    activation: Literal["none", "softmax", "sigmoid"] = "none"
+    axis: PositiveInt = 1
+    top: PositiveInt | None = None
+    in_graph: bool = False
 
 
 class SchemeFields(Strict):
@@ -99,7 +121,7 @@ class Quantization(Strict):
         trials: Most plans that ``auto`` tries on one engine.
     """
 
-    precision: Literal["auto", "fp32", "fp16", "bf16", "int8", "w8", "w4"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16", "fp8", "int8", "w8", "w4"] = "auto"
     method: str | None = None
     corrections: Names | None = None
     float_nodes: Names = ()
@@ -117,6 +139,7 @@ class Recipe(Strict):
         student: The small model; None: the teacher itself is deployed.
         data: Samples; None: random inputs, no accuracy.
         input: Preprocessing of raw samples; None: the data are model tensors already.
+        output: Postprocessing of an output; None: outputs are given as they are.
         shapes: Input shapes by name, e.g. ``f32[1,3,224,224]``, for a torch model without data.
         metric: A name or ``module:attr``; without labels, agreement with the reference is used.
         tasks: Further tasks, each with an output of its own.
@@ -135,6 +158,7 @@ class Recipe(Strict):
     student: StudentSpec | None = None
     data: DataSpec | None = None
     input: InputSpec | None = None
+    output: OutputSpec | None = None
     shapes: dict[str, str] = Field(default_factory=dict)
     metric: str = "accuracy"
     tasks: Annotated[tuple[TaskSpec, ...], Field(strict=False)] = ()

@@ -13,7 +13,8 @@ from edgekit.candidate import Candidate, Plan, Task
 from edgekit.checking import References, without_times
 from edgekit.choosing import Settled, collapsed, eligible, p50_bound_ms, p50_ms, ratio_in_turns
 from edgekit.ingredients import Ingredients
-from edgekit.profiling.host import this_host
+from edgekit.places import Place, host_of
+from edgekit.processing import in_numpy, postprocessing_of
 from edgekit.progress import Progress
 from edgekit.recipe import Quantization, Recipe
 from edgekit.reporting.measurement import measured_report, without_pictures
@@ -25,12 +26,16 @@ from edgekit.watch_facts import reference_statistics, watch_settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One target of a run, its specs read and checked before any work."""
+    """One target of a run, its specs read and checked before any work.
+
+    ``place`` is the device that measures for it; None: this machine does, where it is the target.
+    """
 
     target: Target
     profile: Profile
     engines: tuple[str, ...]
     quantization: Quantization
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,6 +69,8 @@ def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manif
         plan=shipped.plan,
         batch=job.profile.load.batch,
         preprocessing=task.test.preprocessing,
+        postprocessing=in_numpy(postprocessing_of(run.recipe, shipped.artifact.outputs), task.in_graph),
+        in_graph=task.in_graph,
         labels=run.data.labels,
         parents=_parents(run, shipped.plan, shipped.artifact),
         accuracy=to_json(without_times(shipped.proof) if shipped.proof else None),
@@ -72,7 +79,7 @@ def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manif
             "profile": job.profile.model_dump(),
             "target": to_json(dict(job.target)),
             "not_measured": task.not_measured,
-            "host": to_json(this_host()),
+            "host": to_json(host_of(task.place)),
             "measured": without_pictures(measured_report(shipped.measured, job.profile.load_spec())),
         },
         statistics=statistics,

@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -29,7 +30,7 @@ else:
     import tomli as tomllib
 
 EngineName = Literal["openvino", "onnxruntime", "tensorrt"]
-Precision = Literal["fp32", "fp16", "bf16", "int8", "w8", "w4"]
+Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8", "w8", "w4"]
 IsaTier = Literal["x86-64", "avx2", "avx2-vnni", "avx512", "avx512-vnni", "amx", "neon", "neon-dotprod", "neon-i8mm"]
 OptionValue = bool | int | float | str
 
@@ -57,7 +58,10 @@ class Target(Strict):
         board: Start of the board's model string (``/proc/device-tree/model``).
         gpu: GPU name a host must have.
         cores: Fewest cores a host must have.
-        threads: Threads an engine uses; None: the engine's choice.
+        threads: Threads an engine uses; None: one a CPU of ``cpus``, else the engine's choice.
+        cpus: CPUs that the engine and who calls it run on, by number; None: any.
+        keep_memory: Whether an engine keeps memory that a query freed for the next one, which is faster; False: it
+            gives it back.
         memory_mb: Least memory a host must have, in MB (10^6 bytes).
         precisions: What the device runs; ``w8`` and ``w4`` are weights of matrix products in 8 and 4 bits.
         channel_multiple: Widths that fill its vector or matrix units.
@@ -77,6 +81,8 @@ class Target(Strict):
     gpu: str | None = None
     cores: PositiveInt | None = None
     threads: PositiveInt | None = None
+    cpus: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, strict=False)] | None = None
+    keep_memory: bool = True
     memory_mb: PositiveInt | None = None
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1, strict=False)]
     channel_multiple: PositiveInt | None = None
@@ -84,6 +90,16 @@ class Target(Strict):
     bandwidth_gb_s: PositiveFloat | None = None
     options: dict[EngineName, dict[str, OptionValue]] = Field(default_factory=dict)
     from_host: bool = False
+
+    @field_validator("cpus")
+    @classmethod
+    def _as_many_as_threads(cls, cpus: tuple[int, ...] | None, info: ValidationInfo) -> tuple[int, ...] | None:
+        cores, threads = (info.data.get(key) for key in ("cores", "threads"))
+        if cpus is not None and cores is not None and max(cpus) >= cores:
+            raise ValueError(f"numbers from 0 to {cores - 1}: the target has {cores} cores")
+        if cpus is not None and threads is not None and threads > len(set(cpus)):
+            raise ValueError(f"at least {threads} different ones: the target has {threads} threads")
+        return cpus
 
 
 class Limits(Strict):
@@ -168,7 +184,7 @@ class Difference:
 
 def difference(target: Target, host: Host) -> Difference | None:
     """The first fact in which ``host`` is not ``target``, or None when the host is the target."""
-    cores, memory_mb = target.cores or 0, target.memory_mb or 0
+    cores, memory_mb = target.cores or len(set(target.cpus or ())), target.memory_mb or 0
     facts = (
         ("arch", target.arch, host.arch, host.arch == target.arch),
         ("board", target.board, host.board or "not a known board", (host.board or "").startswith(target.board or "")),

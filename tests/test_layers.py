@@ -30,8 +30,8 @@ LAYERS = [
     ["backends", "conversion", "distillation", "pruning", "qat"],
     ["apart", "claimed", "checking", "verdict", "bundle", "watch_facts"],
     [
-        *["making", "choosing", "candidate", "planning", "sensitivity", "searching", "rivals"],
-        *["table_file", "table_options", "latency_table", "roofline"],
+        *["processing", "making", "choosing", "candidate", "planning", "sensitivity", "searching", "rivals"],
+        *["table_file", "table_options", "latency_table", "roofline", "places"],
     ],
     ["reporting", "schemas", "devices"],
     [

@@ -69,6 +69,12 @@ MODELS = {
             c = Conv<pads=[1, 1, 1, 1]>(input, w)
             output = Relu(c)
         }}""",
+    # The same, compiled for one.
+    "conv_one": f"""conv (float[1, 3, 8, 8] input) => (float[1, 4, 8, 8] output)
+        <{_initialiser("w", (4, 3, 3, 3))}> {{
+            c = Conv<pads=[1, 1, 1, 1]>(input, w)
+            output = Relu(c)
+        }}""",
     # A classifier: logits of four classes.
     "classifier": f"""classifier (float["batch", 3, 8, 8] input) => (float["batch", 4] logits)
         <{_initialiser("w", (4, 3, 3, 3))}> {{

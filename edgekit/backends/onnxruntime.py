@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgekit.artifact import Artifact, Option
 from edgekit.backends.refusals import refusals, require_opens
+from edgekit.backends.threads import placed_on
 from edgekit.data import Batches
 from edgekit.quantization.schemes import CODEBOOK, STATIC_METHODS, TRAINED_METHODS, WEIGHT_METHODS, Plan, Scheme
 from edgekit.runtime.onnxruntime import DEFAULT_PROVIDER
@@ -110,8 +111,9 @@ def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
     from edgekit.conversion.clean import with_fixed_batch
 
     options: dict[str, Option] = {"provider": DEFAULT_PROVIDER, "inter_op_num_threads": 1}
-    if target.threads:
-        options["intra_op_num_threads"] = target.threads
+    options |= placed_on(target, "intra_op_num_threads")
+    if not target.keep_memory:
+        options |= {"enable_cpu_mem_arena": False, "enable_mem_pattern": False}
     fixed = with_fixed_batch(model, batch, out)
     built = replace(fixed, engine=NAME, options=options | target.options.get("onnxruntime", {}))
     if _has_norms(built):

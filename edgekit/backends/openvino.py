@@ -18,6 +18,7 @@ from edgekit.backends.onnxruntime import VNNI_TIERS
 from edgekit.backends.openvino_ir import NAME, fix_graph_batch, read_graph, save_graph
 from edgekit.backends.openvino_weights import quantize as store_small
 from edgekit.backends.refusals import refusals, require_opens
+from edgekit.backends.threads import placed_on
 from edgekit.data import Batches
 from edgekit.quantization.schemes import CODEBOOK, TRAINED_METHODS, WEIGHT_METHODS, Plan, Scheme
 from edgekit.specs import Target
@@ -32,6 +33,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
 CORRECTIONS: tuple[str, ...] = ("smooth-quant", "equalize", "bias-correction")
 SCHEMED: tuple[str, ...] = ("int8",)
 TRAINED: tuple[str, ...] = TRAINED_METHODS
+_PLANNED = "keep_memory = false changes nothing: OpenVINO plans all memory of a query when it opens the model"
 _HINTS = {"fp16": "f16", "bf16": "bf16"}
 
 
@@ -100,8 +102,7 @@ def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
         # OpenVINO's own default is bf16 where the CPU has it: never silently.
         "INFERENCE_PRECISION_HINT": _HINTS.get(model.precision, "f32"),
     }
-    if target.threads:
-        options["INFERENCE_NUM_THREADS"] = target.threads
+    options |= placed_on(target, "INFERENCE_NUM_THREADS")
     check_batch(model.inputs, batch)
     with refusals(NAME, model), engine_errors("compile the model"):
         graph = read_graph(model)
@@ -109,7 +110,7 @@ def compile(model: Artifact, target: Target, batch: int, out: Path) -> Artifact:
         options |= target.options.get("openvino", {})
         built = save_graph(graph, out, model.precision, options, model, half=model.precision == "fp16")
         require_opens(built)
-    return built
+    return built if target.keep_memory else replace(built, notes=(*built.notes, _PLANNED))
 
 
 def _lacks_half(precision: str, target: Target) -> str | None:

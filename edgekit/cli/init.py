@@ -187,8 +187,8 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #std = [1.0]                      # per channel after scaling, or one value for all
 #resize = [224, 224]              # height and width in pixels; default: the size stays
 
-# "auto" ships the fastest precision that passes, int8 only where it pays; or name one: "fp32", "bf16", "fp16", "int8",
-# "w8", "w4".
+# "auto" ships the fastest precision that passes, int8 only where it pays; or name one: "fp32", "bf16", "fp16", "fp8",
+# "int8", "w8", "w4".
 #[quantization]
 #precision = "auto"
 #method = "mse"                   # how ranges of int8 are found; default: the engine's usual, or what auto finds

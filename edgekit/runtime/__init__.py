@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from edgekit.errors import EngineMissing, UnknownName
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgekit.runtime.bundle import Bundle
     from edgekit.runtime.golden import Verification
     from edgekit.runtime.session import Session
+    from edgekit.runtime.stream import Stream
 
 ENGINES = {
     "onnxruntime": "edgekit.runtime.onnxruntime",
@@ -72,6 +73,9 @@ def engine_version(engine: str) -> str:
 def open_artifact(artifact: Artifact) -> Session:
     """Opens an artifact on the engine it was made for, with its own options.
 
+    With the option ``cpus`` this thread is pinned to them until the session is closed; see
+    :func:`edgekit.runtime.affinity.pinned`.
+
     Raises:
         UnknownName: Its engine is not one that executes.
         EngineMissing: Its engine cannot execute here.
@@ -79,7 +83,12 @@ def open_artifact(artifact: Artifact) -> Session:
         BundleError: Its file points outside its folder.
     """
     module = _ready(artifact.engine)
-    return module.load(artifact.path, artifact.options, artifact.inputs, artifact.outputs)
+    cpus, options = _without_cpus(artifact)
+    if cpus is None:
+        return module.load(artifact.path, options, artifact.inputs, artifact.outputs)
+    from edgekit.runtime.affinity import pinned
+
+    return pinned(str(cpus), lambda: module.load(artifact.path, options, artifact.inputs, artifact.outputs))
 
 
 def get_ready(artifact: Artifact) -> None:
@@ -92,7 +101,7 @@ def get_ready(artifact: Artifact) -> None:
     """
     if artifact.engine in BUILDING_S:
         prepare: Callable[[Path, Mapping[str, Option]], None] = vars(_ready(artifact.engine))["get_ready"]
-        prepare(artifact.path, artifact.options)
+        prepare(artifact.path, _without_cpus(artifact)[1])
 
 
 def first_silence_s(engine: str, otherwise: float) -> float:
@@ -125,11 +134,24 @@ def open_bundle(path: str | Path) -> Bundle:
     return open_checked(Path(path))
 
 
+def open_stream(path: str | Path, **settings: Any) -> Stream:
+    """Opens a bundle for a stream of frames; see :func:`edgekit.runtime.stream.open_stream`."""
+    from edgekit.runtime.stream import open_stream as open_frames
+
+    return open_frames(path, **settings)
+
+
 def verify_bundle(path: str | Path) -> Verification:
     """Runs a bundle's golden samples here; see :func:`edgekit.runtime.golden.verify_bundle`."""
     from edgekit.runtime.golden import verify_bundle as verify
 
     return verify(Path(path))
+
+
+def _without_cpus(artifact: Artifact) -> tuple[Option | None, Mapping[str, Option]]:
+    """The CPUs that an artifact is to run on, or None, and the options that are the engine's own."""
+    options = dict(artifact.options)
+    return options.pop("cpus", None), options
 
 
 def _module(engine: str) -> Engine:

@@ -11,6 +11,7 @@ from edgekit.artifact import GOLDEN_FILE, Array, Artifact, Manifest, TensorSpec
 from edgekit.errors import FeedError
 from edgekit.runtime import open_artifact
 from edgekit.runtime.manifest import read_manifest
+from edgekit.runtime.postprocessing import postprocess
 from edgekit.runtime.preprocessing import preprocess
 from edgekit.runtime.session import Session
 
@@ -39,6 +40,21 @@ class Bundle:
         """What :meth:`run` gives."""
         return self.session.outputs
 
+    def named(self, raw: Array | Mapping[str, Array]) -> dict[str, Array]:
+        """Arrays by input name: as they came, or the one array under the name of the preprocessed (or only) input.
+
+        Raises:
+            FeedError: One array was given, and it is not clear for which input.
+        """
+        settings = self.manifest.preprocessing
+        if isinstance(raw, Mapping):
+            return dict(raw)
+        if settings is None and len(self.inputs) != 1:
+            raise FeedError(
+                "one array was given and the model has several inputs", allowed="; ".join(map(str, self.inputs))
+            )
+        return {settings.input if settings is not None else self.inputs[0].name: raw}
+
     def preprocess(self, raw: Array | Mapping[str, Array]) -> dict[str, Array]:
         """Turns raw samples into feeds, by the manifest's preprocessing.
 
@@ -51,20 +67,22 @@ class Bundle:
         Raises:
             FeedError: The raw batch does not fit.
         """
-        settings = self.manifest.preprocessing
-        if isinstance(raw, Mapping):
-            feeds = dict(raw)
-        elif settings is not None or len(self.inputs) == 1:
-            feeds = {settings.input if settings is not None else self.inputs[0].name: raw}
-        else:
-            raise FeedError(
-                "one array was given and the model has several inputs", allowed="; ".join(map(str, self.inputs))
-            )
+        settings, feeds = self.manifest.preprocessing, self.named(raw)
         if settings is None:
             return feeds
         if settings.input not in feeds:
             raise FeedError(f"input {settings.input!r} is missing", found=", ".join(feeds) or "no inputs")
         return feeds | {settings.input: preprocess(feeds[settings.input], settings)}
+
+    def postprocess(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Turns outputs of :meth:`run` into answers, by the manifest's postprocessing and labels.
+
+        See :func:`edgekit.runtime.postprocessing.postprocess`.
+
+        Raises:
+            FeedError: The outputs are not the model's.
+        """
+        return postprocess(outputs, self.manifest.postprocessing, self.manifest.labels)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Runs one batch of model tensors; see :meth:`edgekit.runtime.session.Session.run`."""

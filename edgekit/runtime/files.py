@@ -23,7 +23,8 @@ def run_file(bundle: Path, source: Path, sink: Path, *, raw: bool = False) -> di
         bundle: The bundle's folder.
         source: ``.npz`` with samples stacked on axis 0: arrays by input name, or a single array of any name.
         sink: ``.npz`` to write the outputs to, by name; whole or not at all.
-        raw: The samples are model tensors already: the bundle's preprocessing is skipped.
+        raw: The samples are model tensors already, and the outputs are the model's own: the bundle's pre- and
+            postprocessing are skipped.
 
     Returns:
         The outputs by name.
@@ -39,6 +40,7 @@ def run_file(bundle: Path, source: Path, sink: Path, *, raw: bool = False) -> di
     samples = read_npz(source)
     with open_bundle(bundle) as opened:
         outputs = _run(opened, samples, source, raw)
+        outputs = outputs if raw else opened.postprocess(outputs)
     with whole(sink) as partial, partial.open("wb") as stream:
         np.savez(stream, **outputs)  # type: ignore[arg-type]  # numpy's stubs forbid keyword arrays
     return outputs

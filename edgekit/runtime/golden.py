@@ -80,7 +80,7 @@ def verify_opened(bundle: Bundle) -> Verification:
     same_build = (version, cpu) == (manifest.golden.engine_version, manifest.golden.cpu_model)
     reference_db = _worst_db(golden, REFERENCE, outputs, path)
     own_db = _worst_db(golden, ARTIFACT, outputs, path) if same_build else None
-    floor_db = asked_db(manifest)
+    floor_db = asked_db(manifest, same_build=same_build)
     close, own = reference_db >= floor_db, own_db is None or own_db >= OWN_FLOOR_DB
     if own_db is None:
         own_message = (
@@ -100,14 +100,19 @@ def verify_opened(bundle: Bundle) -> Verification:
     )
 
 
-def asked_db(manifest: Manifest) -> float:
+def asked_db(manifest: Manifest, *, same_build: bool = True) -> float:
     """What ``verify`` asks of a bundle's outputs against the reference, in dB.
 
-    It is the manifest's floor. But the golden outputs of an engine that could not run where the bundle was made were
-    recorded by another, which may have computed the very bits of the reference: then no engine has to be closer than
-    its precision keeps anywhere.
+    It is the manifest's floor. But where reference and artifact were computed by one engine on one CPU, they may be the
+    same to the bit, and no other build or CPU rounds so: there no more is asked than fp32 keeps on any engine. And the
+    golden outputs of an engine that could not run where the bundle was made were recorded by another, which may have
+    computed the very bits of the reference: then no engine has to be closer than its precision keeps anywhere.
+
+    Args:
+        manifest: The bundle's.
+        same_build: Whether this is the engine build and CPU model that recorded the artifact's own outputs.
     """
-    floor_db = manifest.golden.floor_db
+    floor_db = manifest.golden.floor_db if same_build else min(manifest.golden.floor_db, PARITY_FLOOR_DB["fp32"])
     recorder = manifest.golden.engine_version.partition(" ")[0]
     if recorder == manifest.engine or recorder not in ENGINES:
         return floor_db

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.artifact import (
+    ACTIVATIONS,
     GOLDEN_FILE,
     MANIFEST_FILE,
     SCHEMA_VERSION,
@@ -43,6 +44,9 @@ _PREPROCESSING: dict[str, type] = {
     **dict.fromkeys(("mean", "std"), list),
     "scale": float,
 }
+
+
+_POSTPROCESSING: dict[str, type] = {"output": str, "activation": str, "axis": int}
 
 
 def read_manifest(path: Path, *, check: bool = True) -> Manifest:
@@ -109,16 +113,35 @@ def _wrong_types(raw: dict[str, Any]) -> Iterator[str]:
             if isinstance(spec, dict) and not _is_tensor(spec):
                 yield f"{kind}.shape or dtype"
     yield from _wrong(raw.get("golden", {}), _GOLDEN, "golden.")
-    settings = raw.get("preprocessing")
-    if settings is not None:
-        yield from _wrong(settings, _PREPROCESSING, "preprocessing.")
-        if isinstance(settings, dict) and not _has_numbers(settings):
-            yield "preprocessing.mean, std or resize"
+    yield from _wrong_processing(raw, "")
+    graph = raw.get("in_graph")
+    if graph is not None:
+        yield from _wrong_processing(graph, "in_graph.") if isinstance(graph, dict) else ("in_graph",)
     yield from (name for name in ("statistics", "watch") if not isinstance(raw.get(name, {}), (dict, type(None))))
     for kind, allowed in (("files", (str,)), ("options", (str, int, float, bool))):
         values = raw.get(kind)
         if isinstance(values, dict) and not all(isinstance(value, allowed) for value in values.values()):
             yield kind
+
+
+def _wrong_processing(raw: dict[str, Any], prefix: str) -> Iterator[str]:
+    settings = raw.get("preprocessing")
+    if settings is not None:
+        yield from _wrong(settings, _PREPROCESSING, f"{prefix}preprocessing.")
+        if isinstance(settings, dict) and not _has_numbers(settings):
+            yield f"{prefix}preprocessing.mean, std or resize"
+    settings = raw.get("postprocessing")
+    if settings is not None:
+        yield from _wrong(settings, _POSTPROCESSING, f"{prefix}postprocessing.")
+        if isinstance(settings, dict) and not _can_be_done(settings):
+            yield f"{prefix}postprocessing.activation, axis or top"
+
+
+def _can_be_done(settings: dict[str, Any]) -> bool:
+    """Whether the activation is one there is, the axis no batch, and top none or a whole number above zero."""
+    top, axis = settings.get("top"), settings.get("axis", 1)
+    known = settings.get("activation", "none") in ACTIVATIONS
+    return known and type(axis) is int and axis > 0 and (top is None or (type(top) is int and top > 0))
 
 
 def _is_tensor(spec: dict[str, Any]) -> bool:

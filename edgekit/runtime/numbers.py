@@ -83,7 +83,7 @@ def run_batched(session: Session, feeds: Mapping[str, Array], *, chunk: int = 64
     for start in range(0, count, step):
         part = {name: array[start : start + step] for name, array in feeds.items()}
         size = min(step, count - start)
-        fed = {name: _padded(array, batch) for name, array in part.items()} if batch else part
+        fed = {name: padded(array, batch) for name, array in part.items()} if batch else part
         outputs = session.run(fed)
         for name, array in outputs.items():
             if array.ndim == 0 or len(array) != (batch or size):
@@ -93,6 +93,12 @@ def run_batched(session: Session, feeds: Mapping[str, Array], *, chunk: int = 64
                 )
         pieces.append({name: array[:size] for name, array in outputs.items()})
     return {name: _joined(name, [piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def padded(array: Array, batch: int) -> Array:
+    """At most a batch of samples filled up to a whole one with the last of them."""
+    lack = batch - len(array)
+    return np.concatenate([array, np.repeat(array[-1:], lack, axis=0)]) if lack else array
 
 
 def _same_shape(reference: Array, actual: Array) -> None:
@@ -130,8 +136,3 @@ def _fixed_batch(session: Session) -> int | None:
     if len(sizes) > 1:
         raise FeedError("the session's inputs have different batches", found="; ".join(map(str, session.inputs)))
     return int(sizes.pop()) if sizes else None
-
-
-def _padded(array: Array, batch: int) -> Array:
-    lack = batch - len(array)
-    return np.concatenate([array, np.repeat(array[-1:], lack, axis=0)]) if lack else array

@@ -111,6 +111,7 @@ def load(
     session = _create(model, options, str(options.get("provider", DEFAULT_PROVIDER)), profile_to=None)
     match_specs(model.name, "input", inputs, _specs(session.get_inputs()))
     match_specs(model.name, "output", outputs, _specs(session.get_outputs()))
+    _check_taken(options, session.get_session_options())
     return OrtSession(session, model, options, tuple(inputs), tuple(outputs))
 
 
@@ -233,6 +234,13 @@ def _settings(ort: Any, options: Mapping[str, Option], provider: str, profile_to
         settings.enable_profiling = True
         settings.profile_file_prefix = str(profile_to / "profile")
     return settings
+
+
+def _check_taken(options: Mapping[str, Option], actual: Any) -> None:
+    """Refuses a session that was opened with other threads or memory than asked."""
+    for name in OPTIONS:
+        if name in options and name != "provider" and (found := getattr(actual, name)) != options[name]:
+            raise EngineError(f"{NAME} did not take {name}={options[name]}", found=f"{name}={found}")
 
 
 def _provider_missing(provider: str, there: Sequence[str]) -> EngineMissing:

@@ -28,6 +28,7 @@ OPTIONS: dict[str, type] = {
     "INFERENCE_NUM_THREADS": int,
     "ENABLE_CPU_PINNING": bool,
     "ENABLE_HYPER_THREADING": bool,
+    "SCHEDULING_CORE_TYPE": str,
     "INFERENCE_PRECISION_HINT": str,
     "CACHE_DIR": str,
 }
@@ -215,7 +216,7 @@ def _plain(value: Any) -> Option:
     """A property as the engine reports it, in the words options use."""
     if isinstance(value, (int, float)):
         return value
-    return str(value.to_string() if hasattr(value, "to_string") else value)
+    return str(value.to_string() if hasattr(value, "to_string") else getattr(value, "name", value))
 
 
 def _specs(ports: Sequence[Any], declared: Sequence[TensorSpec]) -> list[TensorSpec]:

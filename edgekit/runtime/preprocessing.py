@@ -70,11 +70,17 @@ def resize_bilinear(batch: Array, size: tuple[int, int], *, axes: tuple[int, int
     return batch
 
 
-def _scaled(batch: Array, settings: Preprocessing, *, channel_axis: int | None) -> Array:
-    """``(x · scale - mean) / std`` as one multiplication and one addition, into a new contiguous array."""
+def factor_and_offset(settings: Preprocessing) -> tuple[Array, Array]:
+    """What ``(x · scale - mean) / std`` multiplies by and then adds, float32, one or one a channel."""
     std = np.asarray(settings.std, np.float64)
     factor = (settings.scale / std).astype(np.float32)
     offset = (-np.asarray(settings.mean, np.float64) / std).astype(np.float32)
+    return factor, offset
+
+
+def _scaled(batch: Array, settings: Preprocessing, *, channel_axis: int | None) -> Array:
+    """``(x · scale - mean) / std`` as one multiplication and one addition, into a new contiguous array."""
+    factor, offset = factor_and_offset(settings)
     if (factor == 1).all() and (offset == 0).all():
         return np.ascontiguousarray(batch, np.float32)
     shape = [1] * batch.ndim

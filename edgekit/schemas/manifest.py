@@ -42,6 +42,30 @@ class Preprocessing(TypedDict):
 
 
 @record
+class Postprocessing(TypedDict):
+    """From an output of the model to scores."""
+
+    output: str
+    """The model output that it reads."""
+    activation: Literal["none", "softmax", "sigmoid"]
+    """What turns it into scores."""
+    axis: int
+    """The axis of classes; 0 is the batch."""
+    top: int | None
+    """How many of the best are kept, with their classes and labels; null: all."""
+
+
+@record
+class InGraph(TypedDict):
+    """What the model's own graph does, so that nobody else may."""
+
+    preprocessing: Preprocessing | None
+    """Not null: the model takes raw samples."""
+    postprocessing: Postprocessing | None
+    """Not null: the model gives scores."""
+
+
+@record
 class Scheme(TypedDict):
     """One engine's int8 dialect."""
 
@@ -220,6 +244,10 @@ class Manifest(TypedDict):
     """Samples a query."""
     preprocessing: Preprocessing | None
     """Null where the model takes samples as they are."""
+    postprocessing: NotRequired[Postprocessing | None]
+    """Null where the model's outputs are given as they are; bundles of earlier builds do not tell."""
+    in_graph: NotRequired[InGraph | None]
+    """Null where the model's graph does neither; likewise."""
     labels: list[str]
     """Class names; empty where unknown."""
     parents: list[Parent]

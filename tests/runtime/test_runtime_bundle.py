@@ -4,16 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_bundles import write
 
 from edgekit import runtime
 from edgekit.artifact import (
     GOLDEN_FILE,
-    Golden,
-    Manifest,
     Preprocessing,
-    bundle_id,
     hash_file,
-    hash_files,
     hash_json,
     read_json,
     write_json,
@@ -24,63 +21,6 @@ from edgekit.runtime.cpu import cpu_model, parse_cpu_model
 from edgekit.runtime.manifest import read_manifest
 
 ENGINES = ["onnxruntime", "openvino", "null"]
-
-
-@pytest.fixture
-def make_bundle(tiny_artifact, tmp_path):
-    """Writes a whole bundle of a tiny model, golden samples included."""
-
-    def make(engine="onnxruntime", model="conv_batch2", preprocessing=None, **changes):
-        artifact = tiny_artifact(model, engine)
-        folder = tmp_path / f"bundle-{engine}"
-        (folder / "artifact").mkdir(parents=True)
-        artifact.path.rename(folder / "artifact" / "model.onnx")
-        artifact = replace(artifact, folder=folder, model="artifact/model.onnx")
-        rng = np.random.default_rng(0)
-        inputs = {spec.name: rng.normal(size=(4, *spec.shape[1:])).astype(spec.dtype) for spec in artifact.inputs}
-        session = runtime.open_artifact(artifact)
-        from edgekit.runtime.numbers import run_batched
-
-        outputs = run_batched(session, inputs)
-        session.close()
-        noise = {name: array * np.float32(1 + 1e-3) for name, array in outputs.items()}
-        arrays = {f"input/{k}": v for k, v in inputs.items()} | {f"artifact/{k}": v for k, v in outputs.items()}
-        np.savez(folder / GOLDEN_FILE, **arrays, **{f"reference/{k}": v for k, v in noise.items()})
-        manifest = Manifest(
-            name="tiny",
-            target="local",
-            engine=engine,
-            engine_version=runtime.engine_version(engine),
-            precision="fp32",
-            model="artifact/model.onnx",
-            inputs=artifact.inputs,
-            outputs=artifact.outputs,
-            options={},
-            plan={},
-            batch=2,
-            preprocessing=preprocessing,
-            labels=(),
-            parents=(),
-            files=hash_files(folder, ["artifact/model.onnx", GOLDEN_FILE]),
-            golden=Golden(
-                samples=4,
-                random=True,
-                reference_db=60.0,
-                floor_db=57.0,
-                engine_version=runtime.engine_version(engine),
-                cpu_model=cpu_model(),
-            ),
-            accuracy={},
-            edgekit_version="0",
-        )
-        write(folder, replace(manifest, **changes))
-        return folder
-
-    return make
-
-
-def write(folder, manifest):
-    write_json(folder / "manifest.json", replace(manifest, id=bundle_id(manifest)))
 
 
 def resave(folder, arrays):
@@ -319,6 +259,18 @@ def test_verify_asks_for_its_own_outputs_only_on_the_same_build(make_bundle, fie
     assert not found.same_build
     assert found.own_db is None
     assert any("not compared" in message for message in found.messages)
+
+
+def test_the_very_bits_of_the_reference_are_asked_only_where_they_were_made(make_bundle):
+    folder = make_bundle()
+    golden = golden_of(folder)
+    resave(folder, golden | {"reference/output": golden["artifact/output"] * np.float32(1 + 1e-5)})  # 100 dB
+    manifest = read_manifest(folder)
+    known = replace(manifest.golden, floor_db=297.0)
+    for cpu, asked, passed in ((known.cpu_model, 297.0, False), ("other", 90.0, True)):
+        write(folder, replace(manifest, golden=replace(known, cpu_model=cpu)))
+        found = runtime.verify_bundle(folder)
+        assert (found.floor_db, found.passed) == (asked, passed)
 
 
 def test_verify_names_an_array_that_is_missing(make_bundle):

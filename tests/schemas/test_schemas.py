@@ -78,6 +78,8 @@ def test_every_figure_says_its_unit_or_what_it_is(name):
 PAIRS = [
     (artifact.TensorSpec, manifest.TensorSpec),
     (artifact.Preprocessing, manifest.Preprocessing),
+    (artifact.Postprocessing, manifest.Postprocessing),
+    (artifact.InGraph, manifest.InGraph),
     (artifact.Parent, manifest.Parent),
     (artifact.Golden, manifest.Golden),
     (artifact.Manifest, manifest.Manifest),
