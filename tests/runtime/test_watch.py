@@ -197,8 +197,8 @@ def test_lines_come_by_themselves(tmp_path):
 
 def test_the_default_folder_is_the_bundle_s_and_found_by_it(bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    with pytest.raises(EdgeKitError, match="no watch of this bundle"):
-        find_folder(bundle.path)
+    with pytest.raises(EdgeKitError, match="no watch wrote there"):
+        read_watch(find_folder(bundle.path))
     with start_watch(bundle) as watch:
         assert watch.folder.is_relative_to(tmp_path / "state")
         assert find_folder(bundle.path) == watch.folder
