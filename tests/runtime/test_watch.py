@@ -24,6 +24,7 @@ from edgekit.artifact import MANIFEST_FILE, bundle_id, read_json
 from edgekit.errors import BundleError, EdgeKitError, EngineError, FeedError
 from edgekit.runtime import open_bundle
 from edgekit.runtime.manifest import read_manifest
+from edgekit.runtime.stream import open_stream
 from edgekit.runtime.watch import start_watch
 from edgekit.runtime.watch_files import read_lines
 from edgekit.runtime.watch_reading import find_folder, read_watch
@@ -111,6 +112,20 @@ def test_a_failed_query_is_counted_and_raised(bundle, tmp_path):
         watch.run(feeds_of(1)[0])
     found = judged(tmp_path / "w")["failed_share"]
     assert (found.status, found.found) == ("beyond", 0.75)
+
+
+def test_a_stream_is_watched(tmp_path):
+    path = watched_bundle(tmp_path / "b")
+    frames = [feeds["input"][0] for feeds in feeds_of(60)]
+    with start_watch(path, tmp_path / "w") as watch:
+        with open_stream(path, when_full="block", model_tensors=True, workers=2, on_result=watch.record) as stream:
+            watch.follow(lambda: stream.counters)
+            assert len([result.outputs for result in stream.over(enumerate(frames))]) == 60
+            stream.submit(np.zeros(1, np.float32)).result()
+        watch.write()
+        last = states(tmp_path / "w")[-1]
+    assert (last["taken"], last["queries"], last["failed"], last["dropped"]) == (61, 60, 1, 0)
+    assert last["inputs"]["input"]["samples"] > 16
 
 
 def test_a_stream_s_frames_are_followed(bundle, tmp_path):
