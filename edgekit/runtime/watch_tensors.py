@@ -18,6 +18,7 @@ from edgekit.artifact import Array
 from edgekit.errors import BundleError
 
 LEAST_SHARE = 1e-4  # of a bin: an empty one would make the index infinite
+_EXPECTED_BEFORE = 10.0  # values counted in advance where they are expected: of few, an empty bin says little
 SOURCES = ("calibration", "test")
 
 
@@ -176,8 +177,8 @@ def psi(counts: Array, shares: Array) -> Array:
         ``[..., channels]``; 0 where nothing was counted.
     """
     total = counts.sum(axis=-1, keepdims=True)
-    found = np.maximum(counts / np.maximum(total, 1), LEAST_SHARE)
     expected = np.maximum(shares, LEAST_SHARE)
+    found = np.maximum((counts + _EXPECTED_BEFORE * shares) / (total + _EXPECTED_BEFORE), LEAST_SHARE)
     index: Array = ((found - expected) * np.log(found / expected)).sum(axis=-1)
     return np.where(total[..., 0] > 0, index, 0.0)
 
