@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -362,6 +363,24 @@ def test_the_page_is_prometheus_text(bundle, tmp_path):
     assert rows["edgekit_limit", 'limit="drift"'] == bundle.manifest.watch["limits"]["drift"]
     assert not (tmp_path / "w/watch.prom").exists()
     assert sorted(path.name for path in tmp_path.glob("*.prom")) == ["zeros.prom"], "and no partial one"
+
+
+def test_a_page_that_cannot_be_written_is_told_at_the_start(bundle, tmp_path):
+    with pytest.raises(EdgeKitError, match="cannot be written"):
+        start_watch(bundle, tmp_path / "w", prometheus=tmp_path / "no/such/zeros.prom")
+    assert not (tmp_path / "no").exists()
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_folder_that_is_taken_away_is_made_again(bundle, tmp_path, capsys):
+    with start_watch(bundle, tmp_path / "w") as watch:
+        shutil.rmtree(tmp_path / "w")
+        for feeds in feeds_of(3):
+            watch.run(feeds)
+            watch.write()
+        assert watch.problem is None
+    assert read_watch(tmp_path / "w").last["queries"] == 3
+    assert capsys.readouterr().err.count("the watch cannot write") == 1
 
 
 def test_the_page_is_served_on_request_only(bundle, tmp_path):
