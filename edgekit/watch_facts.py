@@ -21,7 +21,8 @@ from edgekit.specs import Profile
 
 LEVELS = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 USUAL_DRIFT = 0.25
-_NOISE_MARGIN = 1.5
+USUAL_SATURATED = 0.01
+_NOISE_MARGIN, _CHANCE_MARGIN = 1.5, 3.0
 _VALUES = 4096  # kept of each sample of a tensor
 _MOST_SAMPLES, _MOST_CHANNELS, _CHUNK, _BINS, _WINDOWS = 512, 64, 32, 10, 200
 _DIGITS = 7  # a float32's; more would tell one engine build from another
@@ -102,6 +103,9 @@ def watch_settings(spec: WatchSpec, profile: Profile, statistics: Mapping[str, A
         for name, side in (("drift", "inputs"), ("output_drift", "outputs")):
             noise = max((tensor["drift_noise"] for tensor in statistics[side]), default=0.0)
             limits.setdefault(name, round(max(USUAL_DRIFT, _NOISE_MARGIN * noise), 3))
+        # One more value of the same kind is outside the range of n with a probability of 2 / (n + 1).
+        chance = max((2 / (tensor["values"] + 1) for tensor in statistics["inputs"]), default=0.0)
+        limits.setdefault("saturated_share", round(min(max(USUAL_SATURATED, _CHANCE_MARGIN * chance), 0.5), 4))
     else:
         limits.pop("saturated_share", None)
     kept = {name: value for name, value in limits.items() if value is not False}
@@ -154,6 +158,7 @@ class _Tally:
         return {
             "name": name,
             "axis": self.axis,
+            "values": self.count,
             "drift_noise": _rounded(_noise(binned(values[:, :, ::thin], inner), shares, window)),
             "channels": [
                 {

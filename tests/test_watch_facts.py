@@ -50,6 +50,7 @@ def test_channels_are_told_apart_and_are_those_of_numpy(tmp_path):
     assert found["axis"] == 1
     for i, channel in enumerate(found["channels"]):
         values = tensors[:, i].astype(np.float64)
+        assert found["values"] == len(values.ravel())
         assert channel["minimum"] == pytest.approx(values.min())
         assert channel["maximum"] == pytest.approx(values.max())
         assert channel["mean"] == pytest.approx(values.mean())
@@ -137,8 +138,8 @@ def test_a_tensor_of_many_channels_is_one(tmp_path):
     assert (found["axis"], len(found["channels"])) == (None, 1)
 
 
-def noisy(noise):
-    tensor = {"drift_noise": noise}
+def noisy(noise, values=10_000):
+    tensor = {"drift_noise": noise, "values": values}
     return {"inputs": [tensor], "outputs": [tensor]}
 
 
@@ -154,6 +155,7 @@ def test_limits_are_numbers_with_every_default_decided():
         "output_drift": 0.25,
     }
     assert watch_settings(SPEC, quick_profile(), noisy(1.0))["limits"]["drift"] == 1.5, "samples that differ by more"
+    assert watch_settings(SPEC, quick_profile(), noisy(0.1, values=299))["limits"]["saturated_share"] == 0.02
     without = watch_settings(SPEC, quick_profile(), None)["limits"]
     assert not {"drift", "output_drift", "saturated_share"} & set(without)
 

@@ -52,12 +52,14 @@ class TensorStatistics:
     Attributes:
         name: Tensor name.
         axis: The axis of the channels, 1 or the last; None: all values are one channel.
+        values: How many there were in each channel.
         drift_noise: The drift that samples of the same kind show, window by window: 99 of 100 windows less than that.
         channels: One a channel.
     """
 
     name: str
     axis: int | None
+    values: int
     drift_noise: float
     channels: tuple[Channel, ...]
 
@@ -115,7 +117,11 @@ def _tensor(raw: Mapping[str, Any]) -> TensorStatistics:
     if not channels or (axis is None and len(channels) > 1) or not (axis is None or type(axis) is int):
         raise ValueError(f"{len(channels)} channels on axis {axis!r}")
     return TensorStatistics(
-        name=str(raw["name"]), axis=axis, drift_noise=_number(raw["drift_noise"]), channels=channels
+        name=str(raw["name"]),
+        axis=axis,
+        values=int(raw["values"]),
+        drift_noise=_number(raw["drift_noise"]),
+        channels=channels,
     )
 
 

@@ -68,6 +68,8 @@ class Tensor(TypedDict):
 
     samples: int
     """How many samples are in the windows that drift and saturation are told of."""
+    values: int
+    """How many values of each channel are in them."""
     drift: list[float] | None
     """Population stability index of each channel; null until a window is full."""
     saturated: list[float] | None

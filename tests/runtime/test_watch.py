@@ -41,6 +41,11 @@ def judged(folder):
     return {limit.name: limit for limit in read_watch(folder).limits}
 
 
+def judged_now(watch, folder):
+    watch.write()
+    return judged(folder)
+
+
 def test_queries_are_counted_and_their_values_looked_at(bundle, tmp_path):
     with start_watch(bundle, tmp_path / "w") as watch:
         for feeds in feeds_of(100):
@@ -65,6 +70,21 @@ def test_an_input_that_moved_is_beyond_the_limit(bundle, tmp_path):
         for feeds in feeds_of(64):
             watch.run(feeds)
     assert judged(tmp_path / "w")["drift"].status == "met", "it went back"
+
+
+def test_one_value_of_few_that_is_outside_proves_nothing(bundle, tmp_path):
+    limit = bundle.manifest.watch["limits"]["saturated_share"]
+    feeds = feeds_of(24, seed=11)
+    feeds[3]["input"][0, 0] = 9.0
+    with start_watch(bundle, tmp_path / "w") as watch:
+        for one in feeds:
+            watch.run(one)
+        found = judged_now(watch, tmp_path / "w")["saturated_share"]
+        assert found.status == "met"
+        assert found.found > limit
+        for _ in range(8):
+            watch.run(feeds[3])
+        assert judged_now(watch, tmp_path / "w")["saturated_share"].status == "beyond"
 
 
 def test_before_a_window_is_full_nothing_is_said_of_drift(bundle, tmp_path):
