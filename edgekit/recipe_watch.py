@@ -27,7 +27,8 @@ class WatchLimits(Strict):
         drift: Population stability index of an input's channel; None: 0.25, or more where the calibration samples
             differ by more among themselves.
         output_drift: The same of an output's channel.
-        saturated_share: Share of an input channel's values outside what calibration saw.
+        saturated_share: Share of an input channel's values outside what calibration saw; None: 0.01, or more where it
+            saw few.
         not_finite_share: Share of the values that are NaN or infinite.
         restarts: Times that the process begins anew within ``window_s``; None: none.
         silence_s: Seconds without a line; None: three periods.
@@ -44,7 +45,7 @@ class WatchLimits(Strict):
     temperature_c: float | Literal[False] | None = None
     drift: PositiveFloat | Literal[False] | None = None
     output_drift: PositiveFloat | Literal[False] | None = None
-    saturated_share: Share | Literal[False] = 0.01
+    saturated_share: Share | Literal[False] | None = None
     not_finite_share: Share | Literal[False] = 0.0
     restarts: NonNegativeFloat | Literal[False] | None = None
     silence_s: PositiveFloat | Literal[False] | None = None

@@ -62,7 +62,8 @@ def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manif
     assert shipped.artifact is not None, "best() returns judged candidates only"
     assert shipped.verdict is not None
     watched = run.recipe.watch
-    statistics = reference_statistics(shipped.artifact, task.calibration, task.test, watched)
+    fed = None if task.in_graph is None else task.in_graph.preprocessing
+    statistics = reference_statistics(shipped.artifact, task.calibration, task.test, watched, fed)
     facts = BundleFacts(
         name=run.recipe.name,
         target=job.target.name,

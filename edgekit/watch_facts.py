@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from edgekit.data import RANDOM, Samples
 from edgekit.recipe_watch import WatchSpec
 from edgekit.runtime import open_artifact
 from edgekit.runtime.numbers import run_batched
-from edgekit.runtime.session import fits
 from edgekit.runtime.watch_settings import PERCENTILES
 from edgekit.runtime.watch_tensors import binned, padded, picked, psi
 from edgekit.runtime.watch_windows import VALUES
@@ -21,14 +21,19 @@ from edgekit.specs import Profile
 
 LEVELS = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 USUAL_DRIFT = 0.25
-_NOISE_MARGIN = 1.5
+USUAL_SATURATED = 0.01
+_NOISE_MARGIN, _CHANCE_MARGIN = 1.5, 3.0
 _VALUES = 4096  # kept of each sample of a tensor
 _MOST_SAMPLES, _MOST_CHANNELS, _CHUNK, _BINS, _WINDOWS = 512, 64, 32, 10, 200
 _DIGITS = 7  # a float32's; more would tell one engine build from another
 
 
 def reference_statistics(
-    artifact: Artifact, calibration: Samples | None, test: Samples, spec: WatchSpec
+    artifact: Artifact,
+    calibration: Samples | None,
+    test: Samples,
+    spec: WatchSpec,
+    in_graph: Preprocessing | None = None,
 ) -> dict[str, Any] | None:
     """What inputs and outputs of an artifact are like on real samples, as JSON for a manifest.
 
@@ -37,6 +42,7 @@ def reference_statistics(
         calibration: The samples that calibrated it; None: the test samples are looked at.
         test: The check samples.
         spec: The recipe's table.
+        in_graph: The preprocessing that its own graph does, so that its inputs are raw samples; None: none.
 
     Returns:
         As :func:`edgekit.runtime.watch_tensors.parse_statistics` reads it; None where the recipe wants none, or there
@@ -48,15 +54,21 @@ def reference_statistics(
     samples = test if calibration is None else calibration
     if not spec.statistics or samples.name == RANDOM:
         return None
+    layouts = {} if in_graph is None else {in_graph.input: in_graph.layout}
+    if in_graph is not None:
+        samples = replace(samples, preprocessing=None)
+    elif samples.preprocessing is not None and samples.preprocessing.layout != "any":
+        layouts = {samples.preprocessing.input: samples.preprocessing.model_layout}
     indices = np.unique(np.linspace(0, len(samples) - 1, num=min(len(samples), _MOST_SAMPLES)).astype(np.int64))
     batch = max([s.shape[0] for s in artifact.inputs if s.shape and isinstance(s.shape[0], int)], default=1)
-    inputs = {
-        s.name: _Tally(_axis(s, samples.preprocessing), max(VALUES // batch, 1)) for s in artifact.inputs if _counts(s)
-    }
-    outputs = {s.name: _Tally(_axis(s, None), max(VALUES // batch, 1)) for s in artifact.outputs if _counts(s)}
+    inputs, outputs = (
+        {s.name: _Tally(_axis(s, layouts.get(s.name)), max(VALUES // batch, 1)) for s in specs if _counts(s)}
+        for specs in (artifact.inputs, artifact.outputs)
+    )
     session = open_artifact(runnable(artifact))
     try:
-        for feeds in _chunks(samples, indices, artifact.inputs):
+        for start in range(0, len(indices), _CHUNK):
+            feeds = samples.tensors(indices[start : start + _CHUNK])
             found = run_batched(session, feeds)
             for tallies, tensors in ((inputs, feeds), (outputs, found)):
                 for name, tally in tallies.items():
@@ -91,6 +103,9 @@ def watch_settings(spec: WatchSpec, profile: Profile, statistics: Mapping[str, A
         for name, side in (("drift", "inputs"), ("output_drift", "outputs")):
             noise = max((tensor["drift_noise"] for tensor in statistics[side]), default=0.0)
             limits.setdefault(name, round(max(USUAL_DRIFT, _NOISE_MARGIN * noise), 3))
+        # One more value of the same kind is outside the range of n with a probability of 2 / (n + 1).
+        chance = max((2 / (tensor["values"] + 1) for tensor in statistics["inputs"]), default=0.0)
+        limits.setdefault("saturated_share", round(min(max(USUAL_SATURATED, _CHANCE_MARGIN * chance), 0.5), 4))
     else:
         limits.pop("saturated_share", None)
     kept = {name: value for name, value in limits.items() if value is not False}
@@ -143,6 +158,7 @@ class _Tally:
         return {
             "name": name,
             "axis": self.axis,
+            "values": self.count,
             "drift_noise": _rounded(_noise(binned(values[:, :, ::thin], inner), shares, window)),
             "channels": [
                 {
@@ -195,26 +211,13 @@ def _counts(spec: TensorSpec) -> bool:
     return np.dtype(spec.dtype).kind in "biuf" and bool(spec.shape)
 
 
-def _axis(spec: TensorSpec, preprocessing: Preprocessing | None) -> int | None:
-    """Which axis holds channels: as the preprocessing says, else the second of images and of rows of features."""
+def _axis(spec: TensorSpec, layout: str | None) -> int | None:
+    """Which axis holds channels: as the layout says, else the second of pictures and of rows of features."""
     rank = len(spec.shape)
-    known = preprocessing is not None and preprocessing.input == spec.name and preprocessing.layout != "any"
-    axis = preprocessing.model_layout.index("C") if known and rank == 4 and preprocessing is not None else 1
-    channels = spec.shape[axis] if rank in (2, 4) else None
+    usual = 1 if rank in (2, 4) else -1
+    axis = layout.find("C") if layout is not None and len(layout) == rank else usual
+    channels = spec.shape[axis] if axis > 0 else None
     return axis if isinstance(channels, int) and channels <= _MOST_CHANNELS else None
-
-
-def _chunks(samples: Samples, indices: Array, inputs: tuple[TensorSpec, ...]) -> Iterator[dict[str, Array]]:
-    """Feeds as the session takes them: raw samples where their preprocessing is in the engine's graph."""
-    for start in range(0, len(indices), _CHUNK):
-        chosen = indices[start : start + _CHUNK]
-        feeds, raw = samples.tensors(chosen), None
-        for spec in inputs:
-            array = feeds[spec.name]
-            if str(array.dtype) != spec.dtype or not fits(array.shape[1:], spec.shape[1:]):
-                raw = samples.raw(chosen) if raw is None else raw
-                feeds[spec.name] = raw[spec.name]
-        yield feeds
 
 
 def _rounded(value: float) -> float:

@@ -50,6 +50,7 @@ def test_channels_are_told_apart_and_are_those_of_numpy(tmp_path):
     assert found["axis"] == 1
     for i, channel in enumerate(found["channels"]):
         values = tensors[:, i].astype(np.float64)
+        assert found["values"] == len(values.ravel())
         assert channel["minimum"] == pytest.approx(values.min())
         assert channel["maximum"] == pytest.approx(values.max())
         assert channel["mean"] == pytest.approx(values.mean())
@@ -66,9 +67,23 @@ def test_channels_last_are_found_by_the_preprocessing(tmp_path):
     assert len(found["channels"]) == 3
 
 
-def test_raw_samples_are_looked_at_where_the_engine_preprocesses_them(tmp_path):
-    found = made(tmp_path, shape=(1, 8, 8, 3), dtype="uint8")["inputs"][0]
-    assert max(channel["maximum"] for channel in found["channels"]) == 249.0
+@pytest.mark.parametrize(("layout", "axes", "axis"), [("NHWC", (0, 1, 2, 3), 3), ("NCHW", (0, 3, 1, 2), 1)])
+def test_raw_samples_are_looked_at_where_the_engine_preprocesses_them(tmp_path, layout, axes, axis):
+    x = pictures().transpose(axes)
+    own = dataclasses.replace(picture_samples().preprocessing, layout=layout)
+    samples = dataclasses.replace(picture_samples(), fetch=lambda i: {"input": x[i]}, preprocessing=own)
+    artifact = picture_artifact(tmp_path / "a", shape=(1, *x.shape[1:]), dtype="uint8")
+    found = reference_statistics(artifact, samples, samples, SPEC, in_graph=own)["inputs"][0]
+    assert found["axis"] == axis
+    assert [channel["maximum"] for channel in found["channels"]] == [49.0, 99.0, 249.0]
+
+
+def test_pictures_without_a_channel_axis_are_one_channel(tmp_path):
+    x = pictures()[..., 0]
+    own = Preprocessing(layout="NHW")
+    samples = Samples(name="grey", count=200, fetch=lambda i: {"input": x[i]}, preprocessing=own)
+    artifact = picture_artifact(tmp_path / "a", shape=(1, 8, 8), dtype="uint8")
+    assert reference_statistics(artifact, samples, samples, SPEC, in_graph=own)["inputs"][0]["axis"] is None
 
 
 def test_the_same_samples_give_the_same_statistics_in_json(tmp_path):
@@ -123,8 +138,8 @@ def test_a_tensor_of_many_channels_is_one(tmp_path):
     assert (found["axis"], len(found["channels"])) == (None, 1)
 
 
-def noisy(noise):
-    tensor = {"drift_noise": noise}
+def noisy(noise, values=10_000):
+    tensor = {"drift_noise": noise, "values": values}
     return {"inputs": [tensor], "outputs": [tensor]}
 
 
@@ -140,6 +155,7 @@ def test_limits_are_numbers_with_every_default_decided():
         "output_drift": 0.25,
     }
     assert watch_settings(SPEC, quick_profile(), noisy(1.0))["limits"]["drift"] == 1.5, "samples that differ by more"
+    assert watch_settings(SPEC, quick_profile(), noisy(0.1, values=299))["limits"]["saturated_share"] == 0.02
     without = watch_settings(SPEC, quick_profile(), None)["limits"]
     assert not {"drift", "output_drift", "saturated_share"} & set(without)
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from edgekit.cli._devices import device_option, each_device, json_outcome, worst
+from edgekit.cli._output import ERROR
 
 if TYPE_CHECKING:
     from edgekit.runtime.watch_judging import JudgedLimit
@@ -20,44 +25,74 @@ _LEAST_S, _MOST_S = 1.0, 10.0
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--once", is_flag=True, help="Show it once and exit with its code.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one line a time; with --once indented.")
-def watch(path: Path, once: bool, as_json: bool) -> int:
+@device_option
+def watch(path: Path, once: bool, as_json: bool, devices: tuple[str, ...]) -> int:
     """Show how the bundle at PATH does where it runs, again and again until Ctrl-C.
 
-    PATH is a bundle that a program watches with `start_watch`, or the folder where such a watch writes. The limits
-    are the bundle's, from [watch] of its recipe. Drift and saturation are against the samples that calibrated it.
+    PATH is a bundle that a program watches with `start_watch`, or the folder where such a watch writes; with --device,
+    a bundle here or an absolute path there. The limits are the bundle's, from [watch] of its recipe. Drift and
+    saturation are against the samples that calibrated it.
 
     With --once exits with 0 when every limit is met, 3 when one is not, 4 when one is not known yet.
     """
+    while True:
+        code, pause_s = _there(path, devices, once, as_json) if devices else _here(path, once, as_json)
+        if once:
+            return code
+        time.sleep(pause_s)
+
+
+def _here(path: Path, once: bool, as_json: bool) -> tuple[int, float]:
+    """Shows a watch of this machine; gives its exit code, and how long to wait for news."""
     from edgekit.cli._output import print_json
     from edgekit.runtime.watch_reading import find_folder, read_watch
 
-    folder = find_folder(path)
-    while True:
-        reading = read_watch(folder)
-        if not as_json:
-            _show(reading, clear=not once)
-        elif once:
-            print_json(reading)
-        else:
-            _print_line(reading)
-        if once:
-            return reading.exit_code
-        time.sleep(_LEAST_S if reading.state == "running" else _MOST_S)
+    reading = read_watch(find_folder(path))
+    if not as_json:
+        _clear(once)
+        _show(reading)
+    elif once:
+        print_json(reading)
+    else:
+        _print_line(reading)
+    return reading.exit_code, _LEAST_S if reading.state == "running" else _MOST_S
 
 
-def _print_line(reading: Reading) -> None:
+def _there(path: Path, devices: Sequence[str], once: bool, as_json: bool) -> tuple[int, float]:
+    """Shows watches on devices, likewise; one that fails does not stop the others."""
+    from edgekit.artifact import to_json
+    from edgekit.cli._output import print_json
+    from edgekit.devices.watching import watch_on
+
+    outcomes = each_device(devices, lambda address, progress: watch_on(address, path, progress))
+    if as_json:
+        found = [json_outcome(replace(one, result=one.result and to_json(one.result))) for one in outcomes]
+        print_json(found) if once else _print_line(found)
+    else:
+        _clear(once)
+        for outcome in outcomes:
+            if outcome.result is not None:
+                click.echo(f"{outcome.address.name}:")
+                _show(outcome.result)
+    return worst(ERROR if one.result is None else one.result.exit_code for one in outcomes), _MOST_S
+
+
+def _clear(once: bool) -> None:
+    if not once:
+        click.clear()  # does nothing but on a terminal
+
+
+def _print_line(value: Any) -> None:
     import json
 
     from edgekit.artifact import to_json
 
-    click.echo(json.dumps(to_json(reading), allow_nan=False))
+    click.echo(json.dumps(to_json(value), allow_nan=False))
 
 
-def _show(reading: Reading, *, clear: bool) -> None:
+def _show(reading: Reading) -> None:
     from edgekit.cli._output import print_table
 
-    if clear:
-        click.clear()  # does nothing but on a terminal
     for line in _headline(reading):
         click.echo(line)
     rows = [_limit_row(limit) for limit in reading.limits]

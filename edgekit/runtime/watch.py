@@ -18,7 +18,7 @@ Every few seconds a thread of its own writes one JSON line and the page for Prom
 from __future__ import annotations
 
 import atexit
-import secrets
+import os
 import sys
 import threading
 import time
@@ -32,6 +32,7 @@ from edgekit.artifact import MANIFEST_FILE, Array, Manifest
 from edgekit.disk import whole
 from edgekit.errors import EdgeKitError
 from edgekit.runtime.bundle import Bundle
+from edgekit.runtime.files import check_sink
 from edgekit.runtime.manifest import read_manifest
 from edgekit.runtime.system import (
     boot_id,
@@ -253,9 +254,11 @@ def start_watch(
         raise EdgeKitError(
             f"{place}: a watch cannot write into its bundle", allowed="a bundle holds what its manifest lists only"
         )
+    page = place / PROMETHEUS if prometheus is None else Path(prometheus)
+    if prometheus is not None:
+        check_sink(page)
     lock = take_folder(place)
     try:
-        page = place / PROMETHEUS if prometheus is None else Path(prometheus)
         watch = Watch(manifest, path / MANIFEST_FILE, opened, place, page, lock)
         watch.begin(http)
     except BaseException:
@@ -269,7 +272,7 @@ def _start_line(manifest: Manifest, settings: WatchSettings, statistics: Statist
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "start",
-        "run": secrets.token_hex(6),
+        "run": os.urandom(6).hex(),
         "seq": 0,
         "time": time.time(),
         "bundle": {

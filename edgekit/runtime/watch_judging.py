@@ -160,15 +160,19 @@ def _share(name: str, limit: float, seen: Recent) -> JudgedLimit:
 
 
 def _tensors(name: str, limit: float, last: Mapping[str, Any]) -> JudgedLimit:
-    side = "outputs" if name == "output_drift" else "inputs"
+    tensors = last["outputs" if name == "output_drift" else "inputs"]
     key = "saturated" if name == "saturated_share" else "drift"
-    worst = max(_values(last[side], key), default=None)
+    worst = max(_values(tensors, key), default=None)
     if worst is None:
-        note = "too few samples yet" if last[side] else "the bundle has no statistics"
+        note = "too few samples yet" if tensors else "the bundle has no statistics"
         return JudgedLimit(name=name, limit=limit, found=None, status="unknown", note=note)
-    value, tensor, channel = worst
-    note = f"{tensor!r}, channel {channel}"
-    return JudgedLimit(name=name, limit=limit, found=value, status="beyond" if value > limit else "met", note=note)
+    found, tensor, channel = worst
+    note, beyond = f"{tensor!r}, channel {channel}", found > limit
+    if key == "saturated":
+        values = tensors[tensor]["values"]
+        beyond = surely_over(round(found * values), values, limit)
+        note += f": {round(found * values)} of {values} values"
+    return JudgedLimit(name=name, limit=limit, found=found, status="beyond" if beyond else "met", note=note)
 
 
 def _values(tensors: Mapping[str, Any], key: str) -> Iterator[tuple[float, str, int]]:

@@ -58,34 +58,27 @@ class Reading:
 
 
 def find_folder(path: Path) -> Path:
-    """The folder of a watch: the path itself, or the one where a bundle's watch writes unless told otherwise.
+    """The folder of a watch: the path itself, or the one where a bundle's watch writes unless told otherwise."""
+    if not (path / MANIFEST_FILE).is_file():
+        return path
+    from edgekit.runtime.manifest import read_manifest
 
-    Raises:
-        EdgeKitError: Nothing of a watch is there.
-    """
-    if (path / MANIFEST_FILE).is_file():
-        from edgekit.runtime.manifest import read_manifest
-
-        folder = default_folder(read_manifest(path, check=False).id)
-        where = f"{path}: no watch of this bundle wrote to {folder}"
-    else:
-        folder, where = path, f"{path}: no watch wrote there"
-    if not any((folder / name).is_file() for name in (LINES, OLDER)):
-        raise EdgeKitError(
-            where,
-            found="nothing" if not folder.exists() else f"no {LINES}",
-            allowed="a bundle that is watched, or the folder of its watch",
-            fix="start_watch(bundle) in the program that runs the bundle; see `edgekit watch --help`",
-        )
-    return folder
+    return default_folder(read_manifest(path, check=False).id)
 
 
 def read_watch(folder: Path) -> Reading:
     """Reads a watch's folder and judges its last seconds.
 
     Raises:
-        EdgeKitError: Nothing in it can be read.
+        EdgeKitError: Nothing of a watch is there, or nothing can be read.
     """
+    if not any((folder / name).is_file() for name in (LINES, OLDER)):
+        raise EdgeKitError(
+            f"{folder}: no watch wrote there",
+            found=f"no {LINES}" if folder.exists() else "nothing",
+            allowed="a bundle that is watched, or the folder of its watch",
+            fix="start_watch(bundle) in the program that runs the bundle; see `edgekit watch --help`",
+        )
     lines, broken = read_lines(folder)
     states = [line for line in lines if line["kind"] != "start"]
     starts = {line["run"]: line for line in lines if line["kind"] == "start"}
@@ -134,14 +127,29 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 4)
 
 
+def parse_reading(raw: Mapping[str, Any]) -> Reading:
+    """Builds a reading from its JSON form."""
+    latency = {int(place): count for place, count in raw["recent"]["latency"].items()}
+    return Reading(
+        **dict(raw)
+        | {"recent": Recent(**raw["recent"] | {"latency": latency})}
+        | {"limits": tuple(JudgedLimit(**limit) for limit in raw["limits"])}
+    )
+
+
 def main(arguments: list[str]) -> int:
-    """Prints the reading of a folder, of a bundle's folder, or with ``--id ID`` of a bundle that lies elsewhere."""
+    """Prints the reading of a folder, of a bundle's folder, or with ``--id ID`` of a bundle that lies elsewhere.
+
+    Returns:
+        The reading's exit code; 1 where there is none, with the reason as JSON.
+    """
     try:
         named = len(arguments) == 2 and arguments[0] == "--id"
         reading = read_watch(default_folder(arguments[1]) if named else find_folder(Path(arguments[0])))
-    except (EdgeKitError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
+    except EdgeKitError as exc:
+        error = {"problem": exc.problem, "found": exc.found, "allowed": exc.allowed, "fix": exc.fix}
+        print(json.dumps({"error": error}, default=str))
+        return exc.exit_code
     print(json.dumps(to_json(reading), allow_nan=False))
     return reading.exit_code
 

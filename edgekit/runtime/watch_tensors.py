@@ -18,6 +18,7 @@ from edgekit.artifact import Array
 from edgekit.errors import BundleError
 
 LEAST_SHARE = 1e-4  # of a bin: an empty one would make the index infinite
+_EXPECTED_BEFORE = 10.0  # values counted in advance where they are expected: of few, an empty bin says little
 SOURCES = ("calibration", "test")
 
 
@@ -51,12 +52,14 @@ class TensorStatistics:
     Attributes:
         name: Tensor name.
         axis: The axis of the channels, 1 or the last; None: all values are one channel.
+        values: How many there were in each channel.
         drift_noise: The drift that samples of the same kind show, window by window: 99 of 100 windows less than that.
         channels: One a channel.
     """
 
     name: str
     axis: int | None
+    values: int
     drift_noise: float
     channels: tuple[Channel, ...]
 
@@ -114,7 +117,11 @@ def _tensor(raw: Mapping[str, Any]) -> TensorStatistics:
     if not channels or (axis is None and len(channels) > 1) or not (axis is None or type(axis) is int):
         raise ValueError(f"{len(channels)} channels on axis {axis!r}")
     return TensorStatistics(
-        name=str(raw["name"]), axis=axis, drift_noise=_number(raw["drift_noise"]), channels=channels
+        name=str(raw["name"]),
+        axis=axis,
+        values=int(raw["values"]),
+        drift_noise=_number(raw["drift_noise"]),
+        channels=channels,
     )
 
 
@@ -176,8 +183,8 @@ def psi(counts: Array, shares: Array) -> Array:
         ``[..., channels]``; 0 where nothing was counted.
     """
     total = counts.sum(axis=-1, keepdims=True)
-    found = np.maximum(counts / np.maximum(total, 1), LEAST_SHARE)
     expected = np.maximum(shares, LEAST_SHARE)
+    found = np.maximum((counts + _EXPECTED_BEFORE * shares) / (total + _EXPECTED_BEFORE), LEAST_SHARE)
     index: Array = ((found - expected) * np.log(found / expected)).sum(axis=-1)
     return np.where(total[..., 0] > 0, index, 0.0)
 

@@ -56,7 +56,9 @@ class TensorWindow:
 
     def state(self) -> dict[str, Any]:
         """What is seen now, as JSON; drift and saturation by channel, None until a window is full."""
-        seen = {"samples": 0, "drift": None, "saturated": None} if self._bins is None else self._bins.state()
+        seen = (
+            {"samples": 0, "values": 0, "drift": None, "saturated": None} if self._bins is None else self._bins.state()
+        )
         return {**seen, "looked_at": self._looked_at, "not_finite": self._not_finite}
 
 
@@ -86,11 +88,12 @@ class _Bins:
         """Samples, drift and saturation by channel."""
         samples = sum(self._samples)
         if samples < self._window:
-            return {"samples": samples, "drift": None, "saturated": None}
+            return {"samples": samples, "values": 0, "drift": None, "saturated": None}
         counts = self._counts.sum(axis=0)
         outside = counts[:, 0] + counts[np.arange(len(counts)), self._last]
         return {
             "samples": samples,
+            "values": int(counts.sum(axis=1).max()),
             "drift": [round(float(index), 5) for index in psi(counts, self.shares)],
             "saturated": [round(float(share), 7) for share in outside / np.maximum(counts.sum(axis=1), 1)],
         }

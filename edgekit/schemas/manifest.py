@@ -184,6 +184,8 @@ class TensorStatistics(TypedDict):
     name: str
     axis: int | None
     """The axis of the channels; null: all values are one channel."""
+    values: int
+    """How many there were in each channel."""
     drift_noise: float
     """The drift that 99 of 100 windows of the same samples stay under."""
     channels: list[ChannelStatistics]

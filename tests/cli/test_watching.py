@@ -11,11 +11,13 @@ import time
 
 import pytest
 from click.testing import CliRunner
+from jsonschema import Draft202012Validator
 from watched import feeds_of, watched_bundle
 
 from edgekit.cli.main import cli
 from edgekit.runtime import open_bundle
 from edgekit.runtime.watch import start_watch
+from edgekit.schemas import published
 
 
 def run(*args):
@@ -63,6 +65,13 @@ def test_a_limit_that_is_passed_is_3_and_named(folder):
     found = json.loads(run(folder, "--once", "--json").output)
     assert found["exit_code"] == 3
     assert {"drift", "saturated_share"} <= {one["name"] for one in found["limits"] if one["status"] == "beyond"}
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_json_is_what_its_schema_says(folder, count):
+    watched(folder, count)
+    found = json.loads(run(folder, "--once", "--json").output)
+    Draft202012Validator(published("watch")).validate(found)
 
 
 def test_too_few_queries_are_4(folder):

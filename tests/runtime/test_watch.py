@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from edgekit.artifact import MANIFEST_FILE, bundle_id, read_json
 from edgekit.errors import BundleError, EdgeKitError, EngineError, FeedError
 from edgekit.runtime import open_bundle
 from edgekit.runtime.manifest import read_manifest
+from edgekit.runtime.stream import open_stream
 from edgekit.runtime.watch import start_watch
 from edgekit.runtime.watch_files import read_lines
 from edgekit.runtime.watch_reading import find_folder, read_watch
@@ -37,6 +39,11 @@ def bundle(tmp_path):
 
 def judged(folder):
     return {limit.name: limit for limit in read_watch(folder).limits}
+
+
+def judged_now(watch, folder):
+    watch.write()
+    return judged(folder)
 
 
 def test_queries_are_counted_and_their_values_looked_at(bundle, tmp_path):
@@ -63,6 +70,21 @@ def test_an_input_that_moved_is_beyond_the_limit(bundle, tmp_path):
         for feeds in feeds_of(64):
             watch.run(feeds)
     assert judged(tmp_path / "w")["drift"].status == "met", "it went back"
+
+
+def test_one_value_of_few_that_is_outside_proves_nothing(bundle, tmp_path):
+    limit = bundle.manifest.watch["limits"]["saturated_share"]
+    feeds = feeds_of(24, seed=11)
+    feeds[3]["input"][0, 0] = 9.0
+    with start_watch(bundle, tmp_path / "w") as watch:
+        for one in feeds:
+            watch.run(one)
+        found = judged_now(watch, tmp_path / "w")["saturated_share"]
+        assert found.status == "met"
+        assert found.found > limit
+        for _ in range(8):
+            watch.run(feeds[3])
+        assert judged_now(watch, tmp_path / "w")["saturated_share"].status == "beyond"
 
 
 def test_before_a_window_is_full_nothing_is_said_of_drift(bundle, tmp_path):
@@ -111,6 +133,20 @@ def test_a_failed_query_is_counted_and_raised(bundle, tmp_path):
         watch.run(feeds_of(1)[0])
     found = judged(tmp_path / "w")["failed_share"]
     assert (found.status, found.found) == ("beyond", 0.75)
+
+
+def test_a_stream_is_watched(tmp_path):
+    path = watched_bundle(tmp_path / "b")
+    frames = [feeds["input"][0] for feeds in feeds_of(60)]
+    with start_watch(path, tmp_path / "w") as watch:
+        with open_stream(path, when_full="block", model_tensors=True, workers=2, on_result=watch.record) as stream:
+            watch.follow(lambda: stream.counters)
+            assert len([result.outputs for result in stream.over(enumerate(frames))]) == 60
+            stream.submit(np.zeros(1, np.float32)).result()
+        watch.write()
+        last = states(tmp_path / "w")[-1]
+    assert (last["taken"], last["queries"], last["failed"], last["dropped"]) == (61, 60, 1, 0)
+    assert last["inputs"]["input"]["samples"] > 16
 
 
 def test_a_stream_s_frames_are_followed(bundle, tmp_path):
@@ -197,8 +233,8 @@ def test_lines_come_by_themselves(tmp_path):
 
 def test_the_default_folder_is_the_bundle_s_and_found_by_it(bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    with pytest.raises(EdgeKitError, match="no watch of this bundle"):
-        find_folder(bundle.path)
+    with pytest.raises(EdgeKitError, match="no watch wrote there"):
+        read_watch(find_folder(bundle.path))
     with start_watch(bundle) as watch:
         assert watch.folder.is_relative_to(tmp_path / "state")
         assert find_folder(bundle.path) == watch.folder
@@ -347,6 +383,24 @@ def test_the_page_is_prometheus_text(bundle, tmp_path):
     assert rows["edgekit_limit", 'limit="drift"'] == bundle.manifest.watch["limits"]["drift"]
     assert not (tmp_path / "w/watch.prom").exists()
     assert sorted(path.name for path in tmp_path.glob("*.prom")) == ["zeros.prom"], "and no partial one"
+
+
+def test_a_page_that_cannot_be_written_is_told_at_the_start(bundle, tmp_path):
+    with pytest.raises(EdgeKitError, match="cannot be written"):
+        start_watch(bundle, tmp_path / "w", prometheus=tmp_path / "no/such/zeros.prom")
+    assert not (tmp_path / "no").exists()
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_folder_that_is_taken_away_is_made_again(bundle, tmp_path, capsys):
+    with start_watch(bundle, tmp_path / "w") as watch:
+        shutil.rmtree(tmp_path / "w")
+        for feeds in feeds_of(3):
+            watch.run(feeds)
+            watch.write()
+        assert watch.problem is None
+    assert read_watch(tmp_path / "w").last["queries"] == 3
+    assert capsys.readouterr().err.count("the watch cannot write") == 1
 
 
 def test_the_page_is_served_on_request_only(bundle, tmp_path):

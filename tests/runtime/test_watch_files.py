@@ -122,7 +122,7 @@ def test_only_the_last_seconds_of_the_last_process_are_judged(tmp_path):
 def test_the_module_prints_json_for_a_device(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert main([str(tmp_path / "nothing")]) == 1
-    assert "no watch wrote there" in capsys.readouterr().err
+    assert "no watch wrote there" in json.loads(capsys.readouterr().out)["error"]["problem"]
     folder = tmp_path / "edgekit/watch/0123456789abcdef"
     folder.mkdir(parents=True)
     append_line(folder, HEAD, HEAD)
