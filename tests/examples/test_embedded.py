@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from embedded_builds import written
+from embedded_builds import change, written
 from tiny_bundles import null_bundle
 
 from edgekit.artifact import Preprocessing
@@ -133,9 +133,8 @@ def test_raw_golden_frames_are_preprocessed_as_the_bundle_says(tmp_path):
 
 def test_a_bundle_that_fails_here_ends_it_with_3_before_it_is_ready(tmp_path):
     bundle = null_bundle(tmp_path / "bundle")
-    raw = json.loads((bundle / "manifest.json").read_text())
-    raw |= {"id": "", "golden": {**raw["golden"], "floor_db": 301.0}}
-    (bundle / "manifest.json").write_text(json.dumps(raw))
+    golden = json.loads((bundle / "manifest.json").read_text())["golden"]
+    change(bundle, golden={**golden, "floor_db": 301.0})
     with Service(tmp_path, bundle, "--verify") as service:
         code, _, errors = service.end()
         assert code == 3

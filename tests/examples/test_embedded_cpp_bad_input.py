@@ -17,6 +17,7 @@ CONV = """far (float[2, 4] input) => (float[2, 4] output) <float[4] w = {1, 2, 3
 
 
 def edit(bundle, **changes):
+    """Changes a manifest and leaves its id as it was."""
     write_json(bundle / MANIFEST_FILE, read_json(bundle / MANIFEST_FILE) | changes)
 
 
@@ -35,7 +36,7 @@ def link_out(bundle):
 
 def list_as(name):
     def listed(bundle):
-        edit(bundle, id="", files=read_json(bundle / MANIFEST_FILE)["files"] | {name: "0" * 64})
+        change(bundle, files=read_json(bundle / MANIFEST_FILE)["files"] | {name: "0" * 64})
 
     return listed
 
@@ -103,9 +104,10 @@ BAD = {
     "foreign": (lambda b: (b / MANIFEST_FILE).write_text('{"name": "x"}'), "not a manifest of an EdgeKit bundle"),
     "newer": (lambda b: edit(b, schema_version=2, inputs="unknown"), "was written in schema 2"),
     "schema of text": (lambda b: edit(b, schema_version="1"), "not a manifest of an EdgeKit bundle"),
+    "no id": (lambda b: edit(b, id=""), "manifest.json: damaged or changed"),
     "changed": (lambda b: edit(b, target="other"), "manifest.json: damaged or changed"),
     "changed timings": (lambda b: edit(b, timings={"p50_ms": 0.001}), "timings_sha256"),
-    "wrong type": (lambda b: edit(b, id="", files=[1]), "not a manifest of an EdgeKit bundle"),
+    "wrong type": (lambda b: change(b, files=[1]), "not a manifest of an EdgeKit bundle"),
     "zero in a shape": (lambda b: change_input(b, shape=[0, 3, 8, 8]), "a shape is none"),
     "unknown dtype": (lambda b: change_input(b, dtype="complex64"), "unknown element type"),
     "damaged": (damage, "the file 'artifact/model.onnx' is damaged or was changed"),
@@ -118,8 +120,8 @@ BAD = {
     "no name": (list_as(""), "points outside its folder"),
     "a zero in a name": (list_as("a\0b"), "points outside its folder"),
     "a link": (link_out, "points outside its folder through a link"),
-    "model outside": (lambda b: edit(b, id="", model="../x.onnx"), "points outside its folder"),
-    "not listed": (lambda b: edit(b, id="", files={"golden.npz": "0" * 64}), "is not listed with its sha256"),
+    "model outside": (lambda b: change(b, model="../x.onnx"), "points outside its folder"),
+    "not listed": (lambda b: change(b, files={"golden.npz": "0" * 64}), "is not listed with its sha256"),
     "tensors outside": (external("../wb"), "points outside its folder"),
     "tensors that are missing": (external("v.bin"), "the file 'v.bin' is missing"),
     "no ONNX": (lambda b: swap_model(b, b"\x0a\xff"), "not an ONNX file"),
@@ -143,7 +145,7 @@ ONLY_HERE = {"another byte order"}
 
 def change_input(bundle, **changes):
     raw = read_json(bundle / MANIFEST_FILE)
-    edit(bundle, id="", inputs=[raw["inputs"][0] | changes])
+    change(bundle, inputs=[raw["inputs"][0] | changes])
 
 
 def swap_model(bundle, data):

@@ -41,7 +41,7 @@ void check_id(Json raw, const std::string& where) {
     field = absent ? raw.erase(field) : std::next(field);
   }
   const std::string hash = sha256_of(canonical(raw));
-  if (!id.empty() && hash != id) throw Failure(where + ": damaged or changed", "id " + hash, "id " + id, kAgain);
+  if (hash != id) throw Failure(where + ": damaged or changed", "id " + hash, "id " + id, kAgain);
   if (!timed.empty() && timings != timed) {
     throw Failure(where + ": damaged or changed", "timings_sha256 " + timings, "timings_sha256 " + timed, kAgain);
   }
