@@ -23,6 +23,7 @@ from edgekit.artifact import (
     MANIFEST_FILE,
     Artifact,
     Golden,
+    Preprocessing,
     hash_file,
     hash_files,
     hash_json,
@@ -104,7 +105,13 @@ def exported(folder: Path, engine: str, precision: str) -> Path:
     return out
 
 
-def written(folder: Path, model: str = "conv", engine: str = "onnxruntime", **options: Any) -> Path:
+def written(
+    folder: Path,
+    model: str = "conv",
+    engine: str = "onnxruntime",
+    preprocessing: Preprocessing | None = None,
+    **options: Any,
+) -> Path:
     """A bundle of a tiny model, or of ONNX text, with golden samples of random numbers."""
     proto = parse_model(HEAD.format(domain="") + MODELS.get(model, model))
     made = folder.with_name(f"{folder.name}-artifact")
@@ -136,11 +143,11 @@ def written(folder: Path, model: str = "conv", engine: str = "onnxruntime", **op
         engine_version=engine_version(engine),
         cpu_model=cpu_model(),
     )
-    write_bundle(artifact, GoldenSet(arrays=arrays, golden=golden), facts(engine), folder)
+    write_bundle(artifact, GoldenSet(arrays=arrays, golden=golden), facts(engine, preprocessing), folder)
     return folder
 
 
-def facts(engine: str) -> BundleFacts:
+def facts(engine: str, preprocessing: Preprocessing | None) -> BundleFacts:
     """What a manifest says beside the artifact; numbers and words that JSON writes in more than one way."""
     numbers = [0.1, -0.0, 1e16, 9999999999999998.0, 1e-4, 1e-5, 5e-324, 1.7976931348623157e308, 1 / 3, 123456.0]
     return BundleFacts(
@@ -148,7 +155,7 @@ def facts(engine: str) -> BundleFacts:
         target="local",
         plan=Plan(engine=engine, precision="fp32"),
         batch=1,
-        preprocessing=None,
+        preprocessing=preprocessing,
         labels=("größer", "b/c"),
         parents=(),
         accuracy={"numbers": numbers, "none": None, "flag": True, "Ünder": {}},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from embedded_builds import change, change_golden, rehash, written
 
-from edgekit.artifact import MANIFEST_FILE, read_json, write_json
+from edgekit.artifact import MANIFEST_FILE, Preprocessing, read_json, to_json, write_json
 from edgekit.errors import EdgeKitError
 from edgekit.runtime import verify_bundle
 
@@ -110,6 +110,9 @@ BAD = {
     "wrong type": (lambda b: change(b, files=[1]), "not a manifest of an EdgeKit bundle"),
     "zero in a shape": (lambda b: change_input(b, shape=[0, 3, 8, 8]), "a shape is none"),
     "unknown dtype": (lambda b: change_input(b, dtype="complex64"), "unknown element type"),
+    "unknown layout": (lambda b: preprocess_with(b, layout="CHWN"), "the preprocessing is none that is known"),
+    "no spread": (lambda b: preprocess_with(b, std=[0.0]), "the preprocessing is none that is known"),
+    "no size": (lambda b: preprocess_with(b, resize=[0, 4]), "the preprocessing is none that is known"),
     "damaged": (damage, "the file 'artifact/model.onnx' is damaged or was changed"),
     "a file more": (lambda b: (b / "artifact" / "x.so").write_text(""), "is none of the bundle's"),
     "a file less": (lambda b: (b / "golden.npz").unlink(), "the file 'golden.npz' is missing"),
@@ -139,13 +142,17 @@ BAD = {
     ),
     "an array is missing": (lambda b: drop_array(b, "reference/output"), "an array is missing"),
 }  # fmt: skip
-# Python reads these as well: any byte order, and a list of arrays with a file of text in it where it is not asked for.
-ONLY_HERE = {"another byte order"}
+# Python reads any byte order, and looks at a layout when it preprocesses.
+ONLY_HERE = {"another byte order", "unknown layout"}
 
 
 def change_input(bundle, **changes):
     raw = read_json(bundle / MANIFEST_FILE)
     change(bundle, inputs=[raw["inputs"][0] | changes])
+
+
+def preprocess_with(bundle, **settings):
+    change(bundle, preprocessing=to_json(Preprocessing()) | settings)
 
 
 def swap_model(bundle, data):
@@ -261,6 +268,22 @@ def test_feeds_that_do_not_fit_are_told_and_nothing_is_written(program, name, tm
     np.savez(tmp_path / "x.npz", **feeds)
     refused(program("run", bundle, tmp_path / "x.npz", tmp_path / "y.npz"), sentence)
     assert not list(tmp_path.glob("y.npz*"))
+
+
+PREPROCESSING = {
+    "too few axes": (np.zeros((8, 8, 3), "u1"), "has the wrong number of axes"),
+    "other channels": (np.zeros((1, 8, 8, 2), "u1"), "has another number of channels than mean or std"),
+    "nothing": (np.zeros((0, 8, 8, 3), "u1"), "is empty"),
+}
+
+
+@pytest.mark.parametrize("name", PREPROCESSING)
+def test_raw_samples_that_do_not_fit_are_told(program, name, tmp_path):
+    settings = Preprocessing(layout="NHWC", mean=(0.1, 0.2, 0.3))
+    raw, sentence = PREPROCESSING[name]
+    bundle = written(tmp_path / "bundle", preprocessing=settings)
+    np.savez(tmp_path / "x.npz", input=raw)
+    refused(program("run", bundle, tmp_path / "x.npz", tmp_path / "y.npz"), sentence)
 
 
 def test_files_that_are_not_there_and_full_disks_are_told(program, tmp_path):
