@@ -41,6 +41,7 @@ _PUBLIC = {
     "recipe_for_model": "edgekit.recipe:recipe_for_model",
     "run_file": "edgekit.runtime.files:run_file",
     "search": "edgekit.searching:search",
+    "start_watch": "edgekit.runtime.watch:start_watch",
     "this_host": "edgekit.profiling.host:this_host",
     "to_onnx": "edgekit.conversion.onnx_export:to_onnx",
     "try_plan": "edgekit.candidate:try_plan",

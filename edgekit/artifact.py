@@ -204,8 +204,9 @@ class Manifest:
     """What a bundle says of itself, in ``manifest.json``.
 
     ``timings`` (the verdict and the latencies behind it), their hash and ``id`` are not part of the id. A manifest
-    without that hash is of an earlier build, or of a test. Bundles of earlier builds have no ``postprocessing`` and no
-    ``in_graph``, and ids without them.
+    without that hash is of an earlier build, or of a test. ``statistics`` (what inputs and outputs were like, see
+    :mod:`edgekit.runtime.watch_tensors`), ``watch`` (how it is watched, see :mod:`edgekit.runtime.watch_settings`),
+    ``postprocessing`` and ``in_graph`` are None in bundles of earlier builds, whose ids are what they were.
     """
 
     name: str
@@ -230,6 +231,8 @@ class Manifest:
     timings: Mapping[str, Any] = field(default_factory=dict)
     timings_sha256: str = ""
     id: str = ""
+    statistics: Mapping[str, Any] | None = None
+    watch: Mapping[str, Any] | None = None
     postprocessing: Postprocessing | None = None
     in_graph: InGraph | None = None
 
@@ -238,7 +241,7 @@ def bundle_id(manifest: Manifest) -> str:
     """Hash of artifact, golden and the manifest without timings, as 64 hex digits."""
     content = to_json(manifest)
     del content["timings"], content["timings_sha256"], content["id"]
-    for name in ("postprocessing", "in_graph"):
+    for name in ("statistics", "watch", "postprocessing", "in_graph"):  # earlier builds hashed none of them
         if content[name] is None:
             del content[name]
     return hash_json(content)

@@ -17,8 +17,10 @@ from edgekit.artifact import (
     Array,
     Artifact,
     Golden,
+    InGraph,
     Manifest,
     Parent,
+    Postprocessing,
     Preprocessing,
     bundle_id,
     hash_file,
@@ -63,6 +65,10 @@ class BundleFacts:
     parents: tuple[Parent, ...]
     accuracy: Mapping[str, Any]
     timings: Mapping[str, Any]
+    statistics: Mapping[str, Any] | None = None
+    watch: Mapping[str, Any] | None = None
+    postprocessing: Postprocessing | None = None
+    in_graph: InGraph | None = None
 
 
 def make_golden(artifact: Artifact, references: References, samples: Samples, batch: int) -> GoldenSet:
@@ -190,6 +196,8 @@ def _fill(folder: Path, artifact: Artifact, golden: GoldenSet, facts: BundleFact
         },
         batch=facts.batch,
         preprocessing=facts.preprocessing,
+        postprocessing=facts.postprocessing,
+        in_graph=facts.in_graph,
         labels=facts.labels,
         parents=facts.parents,
         files=files,
@@ -198,5 +206,7 @@ def _fill(folder: Path, artifact: Artifact, golden: GoldenSet, facts: BundleFact
         edgekit_version=__version__,
         timings=facts.timings,
         timings_sha256=hash_json(facts.timings),
+        statistics=facts.statistics,
+        watch=facts.watch,
     )
     return replace(manifest, id=bundle_id(manifest))

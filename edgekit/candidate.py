@@ -7,17 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.artifact import Array, Artifact
+from edgekit.artifact import Array, Artifact, InGraph
 from edgekit.backends import load_backend
 from edgekit.backends.methods import check_plan
 from edgekit.checking import Proof, References, prove
 from edgekit.choosing import best
 from edgekit.data import Samples
 from edgekit.errors import EdgeKitError, ModelError
-from edgekit.making import compile_step, export, measure_step, quantize_step
+from edgekit.making import compile_step, export, golden_step, measure_step, quantize_step
 from edgekit.metrics import Metric
+from edgekit.places import Place, host_of
+from edgekit.processing import as_tensors
 from edgekit.profiling.host import this_host
-from edgekit.profiling.load import COMPARED_TURN_S
+from edgekit.profiling.load import COMPARED_TURN_S, LoadSpec
 from edgekit.profiling.measured import Measured
 from edgekit.progress import Progress, silent
 from edgekit.quantization.schemes import Plan
@@ -38,10 +40,12 @@ class Task:
         target: What is deployed on.
         profile: What must be met.
         calibration: Samples that calibrate a quantised model; None: int8 is refused.
-        test: Samples on which numbers and score are judged.
+        test: Samples on which numbers and score are judged, as a compiled artifact takes them.
         metric: The task metric; None without labels.
-        references: Teacher and fp32 student on ``test``, scored once.
+        references: Teacher and fp32 student on ``test``, scored once; what a compiled artifact should give.
         progress: Where long steps tell how far they are.
+        place: The device that measures; None: this machine does.
+        in_graph: What compiled artifacts do in their graphs; None: nothing.
     """
 
     target: Target
@@ -51,11 +55,19 @@ class Task:
     metric: Metric | None
     references: References
     progress: Progress = silent
+    place: Place | None = None
+    in_graph: InGraph | None = None
+
+    @property
+    def examples(self) -> Samples:
+        """The test samples as a model takes them that was not compiled yet."""
+        return as_tensors(self.test, self.in_graph)
 
     @property
     def not_measured(self) -> str | None:
-        """Why a verdict on latency cannot be given on this host, or None."""
-        return mismatch(self.target, this_host())
+        """Why a verdict on latency cannot be given where it is measured, or None."""
+        why = mismatch(self.target, host_of(self.place))
+        return why if why is None or self.place is None else why.replace("this host", self.place.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -102,7 +114,7 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
     reason = backend.missing(task.target)
     if reason is not None:
         raise EdgeKitError(f"engine {plan.engine!r} cannot prepare a model here", found=reason)
-    artifact = model if isinstance(model, Artifact) else export(model, task.test, out)
+    artifact = model if isinstance(model, Artifact) else export(model, task.examples, out)
     check_plan(plan, task.target)
     if plan.trained and artifact.precision != plan.precision:
         raise ModelError(f"{plan} is what a training ends in", found=f"a model in {artifact.precision}")
@@ -111,7 +123,7 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
     if plan.precision != "fp32" and not plan.trained:
         artifact = quantize_step(artifact, plan, task, out)
     built = compile_step(artifact, plan.engine, task, out)
-    on_target = task.not_measured is None
+    on_target = mismatch(task.target, this_host()) is None
     proof, scores = prove(task.references, built, task.test, task.metric, task.progress, on_target=on_target)
     return Candidate(plan=plan, artifact=built, proof=proof, scores=scores)
 
@@ -132,9 +144,21 @@ def measure_all(candidates: Sequence[Candidate], task: Task, out: Path) -> list[
     if task.not_measured is None and ready:
         # Short turns: half a dozen sides need many rounds before one can be shown to be faster than another.
         load = replace(task.profile.load_spec(), shortest_turn_s=COMPARED_TURN_S)
-        results = measure_step([c.artifact for c in ready if c.artifact is not None], task, out, load)
+        results = _measured_there(ready, task, out, load) if task.place else _measured_here(ready, task, out, load)
         measured = {id(c): result for c, result in zip(ready, results, strict=True)}
     return [_judged(c, measured.get(id(c)), task) for c in candidates]
+
+
+def _measured_here(ready: Sequence[Candidate], task: Task, out: Path, load: LoadSpec) -> list[Measured]:
+    return measure_step([c.artifact for c in ready if c.artifact is not None], task, out, load)
+
+
+def _measured_there(ready: Sequence[Candidate], task: Task, out: Path, load: LoadSpec) -> list[Measured]:
+    """Measures on the task's device, where the golden samples of each are run before it is timed."""
+    artifacts = [c.artifact for c in ready if c.artifact is not None]
+    bundled = [golden_step(c.artifact, c.plan, task, out) for c in ready if c.artifact is not None]
+    results = measure_step(bundled, task, out, load)
+    return [replace(r, artifact_sha256=a.sha256) for a, r in zip(artifacts, results, strict=True)]
 
 
 def _judged(candidate: Candidate, measured: Measured | None, task: Task) -> Candidate:

@@ -14,12 +14,13 @@ from edgekit.runtime.session import PlacedNode, Placement
 if TYPE_CHECKING:
     import onnx
 
-_COMPUTED = ("int8", "fp16", "bf16")
+_COMPUTED = ("int8", "fp8", "fp16", "bf16")
 _WEIGHTS = {"w8": "int8", "w4": "int4"}
 _FIXES = {
     "int8": "choose another engine or [quantization.scheme], or another precision: this one gains nothing here",
     "fp16": "this engine runs fp16 models in another type here: use --precision fp32 or int8",
     "bf16": "this engine has no bf16 kernels on this machine: use --precision fp32 or int8",
+    "fp8": "this GPU or this TensorRT has no fp8 kernels for the model: use --precision int8 or fp16",
     "w8": "this engine unpacks the weights when it opens the model: use another precision, or another engine",
     "w4": "this engine unpacks the weights when it opens the model: use another precision, or another engine",
 }

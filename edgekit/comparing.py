@@ -12,11 +12,11 @@ from typing import Any
 from edgekit import __version__
 from edgekit.artifact import to_json
 from edgekit.errors import MeasurementError
+from edgekit.places import Place, host_of
 from edgekit.profiling import comparison
 from edgekit.profiling.comparison import Ratio, Stretch, compare_apart, compare_in_turns, slices_of, split_turns
 from edgekit.profiling.conditions import spoiled
 from edgekit.profiling.dependence import drift
-from edgekit.profiling.host import this_host
 from edgekit.profiling.load import COMPARED_TURN_S, FEWEST_TURN_QUERIES, LoadSpec
 from edgekit.profiling.measure import measure_in_turns
 from edgekit.profiling.measured import Measured
@@ -95,18 +95,20 @@ def compare(
     *,
     baseline: Path | None = None,
     settings: Settings | None = None,
+    place: Place | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Compares latencies with those of a base: the baseline, or the first path.
 
-    Bundles and ONNX files are measured here, in turns. Reports are taken as they are: not in turns, which is said.
-    Accuracy is not compared.
+    Bundles and ONNX files are measured here, or on a device, in turns. Reports are taken as they are: not in turns,
+    which is said. Accuracy is not compared.
 
     Args:
         paths: Bundles, ``.onnx`` files, runs or reports; two at least, or one beside a baseline.
         baseline: A report, run, bundle or ONNX file to compare all with. A report's bundle is measured in its place
             where it still lies beside it, unless ``settings.in_turns`` is False.
         settings: How to compare; None: the defaults.
+        place: The device that measures; None: this machine does.
         progress: Where it tells how far it is.
 
     Returns:
@@ -120,30 +122,30 @@ def compare(
         FeedError: The sides do not take the same inputs.
     """
     chosen = settings or Settings()
-    notes: list[str] = []
-    sides = [open_side(path, target=chosen.target) for path in paths]
+    notes: list[str] = [] if place is None else [f"measured on the device {place.name}"]
+    sides = [open_side(path, target=chosen.target, place=place) for path in paths]
     if baseline is not None:
-        sides.insert(0, _baseline(baseline, chosen, notes))
+        sides.insert(0, _baseline(baseline, chosen, notes, place))
     if len(sides) < 2:
         raise MeasurementError("there is nothing to compare with", found=str(sides[0].path) if sides else "no paths")
     batch = batch_of(sides, chosen.batch)
     load = _load(chosen, batch, len(sides))
     with tempfile.TemporaryDirectory(prefix="edgekit-compare-") as folder:
         sides = [
-            ready(side, Path(folder) / str(i), engine=chosen.engine, threads=chosen.threads, batch=batch)
+            ready(side, Path(folder) / str(i), engine=chosen.engine, threads=chosen.threads, batch=batch, place=place)
             for i, side in enumerate(sides)
         ]
         for side in sides[1:]:
             if side.kind == "report" or sides[0].kind == "report":
                 check_same_kind(sides[0], side)
-        tried, inputs = _measure(sides, load, chosen, progress)
+        tried, inputs = _measure(sides, load, chosen, place, progress)
     pairs = [_pair(tried[0], other, len(tried), chosen, load) for other in tried[1:]]
-    return _result(tried, pairs, load, chosen, inputs, notes)
+    return _result(tried, pairs, load, chosen, inputs, notes) | {"host": to_json(host_of(place))}
 
 
-def _baseline(path: Path, chosen: Settings, notes: list[str]) -> Side:
+def _baseline(path: Path, chosen: Settings, notes: list[str], place: Place | None) -> Side:
     """The base: a report's own bundle where it can be measured anew, else what ``path`` is."""
-    side = open_side(path, target=chosen.target)
+    side = open_side(path, target=chosen.target, place=place)
     if side.kind != "report":
         return side
     beside = bundle_beside(path, chosen.target) if chosen.in_turns else None
@@ -151,7 +153,7 @@ def _baseline(path: Path, chosen: Settings, notes: list[str]) -> Side:
         why = "asked for" if not chosen.in_turns else "its bundle does not lie beside it any more"
         notes.append(f"the baseline's figures are those of the report ({why})")
         return side
-    found = open_side(beside)
+    found = open_side(beside, place=place)
     if found.failure is not None:
         notes.append(f"the baseline's figures are those of the report ({found.failure})")
         return side
@@ -178,7 +180,7 @@ def _load(chosen: Settings, batch: int, sides: int) -> LoadSpec:
 
 
 def _measure(
-    sides: Sequence[Side], load: LoadSpec, chosen: Settings, progress: Progress
+    sides: Sequence[Side], load: LoadSpec, chosen: Settings, place: Place | None, progress: Progress
 ) -> tuple[list[_Tried], Inputs | None]:
     """Measures in turns what can be measured."""
     live = [side for side in sides if side.artifact is not None and side.failure is None]
@@ -187,9 +189,8 @@ def _measure(
         check_same_inputs(live)
         inputs = inputs_of(live, chosen.samples, load.batch)
         artifacts = [side.artifact for side in live if side.artifact is not None]
-        measurements = measure_in_turns(
-            artifacts, load, inputs.feeds, preprocessing=inputs.preprocessing, progress=progress
-        )
+        measure = measure_in_turns if place is None else place.measure
+        measurements = measure(artifacts, load, inputs.feeds, preprocessing=inputs.preprocessing, progress=progress)
     results = iter(measurements)
     tried = []
     for index, side in enumerate(sides):
@@ -320,7 +321,6 @@ def _result(
         "schema_version": COMPARISON_SCHEMA_VERSION,
         "edgekit_version": __version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "host": to_json(this_host()),
         "load": to_json(load),
         "inputs": inputs.source if inputs else None,
         "max_regression": chosen.max_regression,

@@ -52,7 +52,9 @@ def disk_full(exc: BaseException, *folders: Path) -> Path | None:
     """
     tight = next((folder for folder in folders if folder.is_dir() and nearly_full(folder)), None)
     cause: BaseException | None = exc
-    while cause is not None:
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:  # what is raised again in a handler may end in a ring
+        seen.add(id(cause))
         if isinstance(cause, OSError) and cause.errno in _FULL:
             named = Path(os.fsdecode(cause.filename)).parent if isinstance(cause.filename, (str, bytes)) else None
             return tight or named or folders[0]

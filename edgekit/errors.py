@@ -19,6 +19,9 @@ The command line prints it without a traceback and exits with ``exit_code``.
     ├── StreamError          a stream of frames cannot be, is closed, or dropped a frame
     ├── ParityError          the numbers of an artifact are broken
     ├── MeasurementError     a measuring process crashed, hung or was refused
+    ├── DeviceError          a device cannot be reached, is not trusted, is busy, or refuses what is asked of it
+    │   ├── Unreachable      … does not answer: it may later
+    │   └── ConnectionLost   … and it was the connection that went: what ran there may still run
     └── BundleError          a bundle is damaged, foreign, newer, or points outside itself
 """
 
@@ -124,6 +127,18 @@ class ParityError(EdgeKitError):
 
 class MeasurementError(EdgeKitError):
     """A measurement was refused, crashed or hung."""
+
+
+class DeviceError(EdgeKitError):
+    """A device cannot be reached, is not trusted, is busy, or refuses what is asked of it."""
+
+
+class Unreachable(DeviceError):
+    """A device does not answer; it may when it is asked again."""
+
+
+class ConnectionLost(DeviceError):
+    """The connection to a device went while it was used; what ran there may still run."""
 
 
 class BundleError(EdgeKitError):

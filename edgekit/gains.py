@@ -104,7 +104,7 @@ def _without_zeros(run: Run, task: Task, engine: str) -> tuple[Artifact | None, 
     if sparsity_of(run.student.module).share < FEWEST_ZEROS:
         return None
     try:
-        fp32 = export(filled(run.student.module), task.test, run.steps)
+        fp32 = export(filled(run.student.module), task.examples, run.steps)
     except EdgeKitError as exc:
         return None, _first_line(exc)
     return _compiled(fp32, engine, task, run.steps)
@@ -128,7 +128,7 @@ def _unpruned(run: Run, model: TrainedModel, task: Task, engine: str) -> tuple[A
     """The student before it was pruned, with its score on the test samples."""
     assert model.module is not None  # only modules are pruned
     try:
-        fp32 = export(model.module, task.test, run.steps)
+        fp32 = export(model.module, task.examples, run.steps)
     except EdgeKitError as exc:
         return None, None, _first_line(exc)
     known = score_references(run.teacher, model, fp32, run.data, run.steps, run.progress).student_score
@@ -150,9 +150,9 @@ def _teacher_artifact(run: Run, task: Task, engine: str) -> tuple[Artifact | Non
 
 def _cross(teacher: TrainedModel, task: Task, steps: Path) -> Artifact:
     if teacher.onnx is not None:
-        return import_onnx(teacher, steps, specs_of(task.test))
+        return import_onnx(teacher, steps, specs_of(task.examples))
     assert teacher.module is not None  # a model is a module or a file
-    return export(teacher.module, task.test, steps)
+    return export(teacher.module, task.examples, steps)
 
 
 def _compiled(fp32: Artifact, engine: str, task: Task, steps: Path) -> tuple[Artifact | None, str]:

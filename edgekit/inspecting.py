@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from edgekit.artifact import MANIFEST_FILE, Manifest, Preprocessing, to_json
+from edgekit.artifact import MANIFEST_FILE, Manifest, Postprocessing, Preprocessing, to_json
 from edgekit.errors import BundleError
 from edgekit.runtime.manifest import read_manifest
 
@@ -62,6 +62,12 @@ def _bundle_facts(manifest: Manifest, path: Path) -> dict[str, str]:
     }
     if manifest.preprocessing:
         facts["preprocessing"] = _described(manifest.preprocessing)
+    if manifest.postprocessing:
+        facts["postprocessing"] = _answered(manifest.postprocessing)
+    if manifest.in_graph and manifest.in_graph.preprocessing:
+        facts["in the graph, before"] = _described(manifest.in_graph.preprocessing)
+    if manifest.in_graph and manifest.in_graph.postprocessing:
+        facts["in the graph, after"] = _answered(manifest.in_graph.postprocessing)
     if manifest.labels:
         facts["labels"] = ", ".join(manifest.labels)
     facts |= {f"{p.kind} {p.name}": p.sha256[:16] for p in manifest.parents}
@@ -74,6 +80,13 @@ def _described(steps: Preprocessing) -> str:
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (steps.mean, steps.std))
     layout = "" if steps.layout == "any" else f", {steps.layout} to {steps.model_layout}"
     return f"{steps.input}: {resize}scale {steps.scale:g}, mean {mean}, std {std}{layout}"
+
+
+def _answered(steps: Postprocessing) -> str:
+    """What becomes of an output."""
+    best = "" if steps.top is None else f", the best {steps.top}"
+    activation = "scores as they are" if steps.activation == "none" else steps.activation
+    return f"{steps.output}: {activation} along axis {steps.axis}{best}"
 
 
 def _inspect_onnx(path: Path) -> dict[str, Any]:

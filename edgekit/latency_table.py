@@ -16,14 +16,14 @@ from edgekit.artifact import Artifact, to_json
 from edgekit.backends import load_backend
 from edgekit.backends.methods import check_plan
 from edgekit.choosing import ratio_in_turns
-from edgekit.errors import EdgeKitError, EngineError, MeasurementError
+from edgekit.errors import EdgeKitError, EngineError, EngineMissing, MeasurementError
 from edgekit.making import compile_step, export, hash_array, measure_step, measuring_feeds, quantize_step
+from edgekit.places import build_of, lacks
 from edgekit.profiling.host import this_host
 from edgekit.profiling.load import COMPARED_TURN_S, LoadSpec
 from edgekit.profiling.measured import Measured
 from edgekit.profiling.statistics import bounds_or_stretches, percentile
 from edgekit.quantization.schemes import Plan
-from edgekit.runtime import engine_version
 from edgekit.steps import run_step, step_folder
 from edgekit.table_file import MAKE_ONE, MEASURED, TABLE_FILE, LatencyTable, Row, load_table, read_table, write_table
 from edgekit.table_options import notes_of, options_of, overlap_us
@@ -141,10 +141,10 @@ def _make(
     whole_us, rows = _measure(_build(module, inputs, groups, plan, task, steps, notes), plan, task, steps, load, failed)
     return LatencyTable(
         engine=plan.engine,
-        engine_version=engine_version(plan.engine),
+        engine_version=build_of(task.place, plan.engine),
         precision=plan.precision,
         source=MEASURED,
-        host=to_json(this_host()),
+        host=to_json(this_host() if task.place is None else task.place.host),
         batch=load.batch,
         whole_us=whole_us,
         rows=tuple(rows),
@@ -180,7 +180,7 @@ def _build(
     def build(changed: Module) -> Artifact:
         nonlocal longest_s
         began = time.monotonic()
-        artifact = export(changed, task.test, steps)
+        artifact = export(changed, task.examples, steps)
         if plan.precision != "fp32":
             artifact = quantize_step(artifact, plan, task, steps)
         artifact = compile_step(artifact, plan.engine, task, steps)
@@ -322,6 +322,10 @@ def _check_here(plan: Plan, task: Task) -> None:
             allowed="a latency table that was measured on the device, or an estimate",
             fix=MAKE_ONE,
         )
+    lacking = lacks(task.place, plan.engine)
+    if lacking is not None:
+        there = "here" if task.place is None else f"on {task.place.name}"
+        raise EngineMissing(f"engine {plan.engine!r} cannot run {there}", found=lacking)
     reason = load_backend(plan.engine).missing(task.target)
     if reason is not None:
         raise EngineError(f"engine {plan.engine!r} cannot prepare a model here", found=reason)
@@ -340,8 +344,8 @@ def _key(module: Module, groups: Sequence[MoveGroup], plan: Plan, task: Task, lo
             "groups": [[group.name, group.kind, group.alike, group.moves] for group in groups],
             "plan": plan,
             "target": task.target.model_dump(),
-            "engine": engine_version(plan.engine),
-            "host": this_host(),
+            "engine": build_of(task.place, plan.engine),
+            "host": this_host() if task.place is None else task.place.host,
             "load": load,
             "feeds": {name: hash_array(array) for name, array in feeds.items()},
             "preprocessing": task.test.preprocessing,

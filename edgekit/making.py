@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,12 @@ import numpy as np
 from edgekit import __version__
 from edgekit.artifact import Array, Artifact, load_artifact, save_artifact, to_json
 from edgekit.backends import load_backend
+from edgekit.backends.in_graph import put_in_graph
+from edgekit.bundle import BundleFacts, make_golden, write_bundle
 from edgekit.data import Samples
-from edgekit.errors import DataError
+from edgekit.errors import DataError, DeviceError
+from edgekit.places import build_of, host_of
+from edgekit.processing import raw_spec
 from edgekit.profiling.host import this_host
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import measure_in_turns
@@ -23,6 +28,8 @@ from edgekit.profiling.measured import Measured, load_measured, save_measured
 from edgekit.quantization.forecast import forecast
 from edgekit.quantization.schemes import Plan
 from edgekit.runtime import engine_version, missing
+from edgekit.runtime.bundle import artifact_of
+from edgekit.runtime.manifest import read_manifest
 from edgekit.steps import run_step
 
 if TYPE_CHECKING:
@@ -46,7 +53,7 @@ def hash_array(array: Array) -> str:
 
 
 def compile_step(artifact: Artifact, engine: str, task: Task, out: Path) -> Artifact:
-    """Compiles an artifact for the task's target and batch; a step like every other.
+    """Compiles an artifact for the task's target and batch, with what its graph is to do; a step like every other.
 
     Raises:
         EdgeKitError: The engine cannot compile it.
@@ -58,7 +65,18 @@ def compile_step(artifact: Artifact, engine: str, task: Task, out: Path) -> Arti
         "target": {name: value for name, value in task.target if name not in _NOT_BUILT_IN},
         "batch": batch,
     }
-    return _artifact_step(out, "compile", key, lambda folder: backend.compile(artifact, task.target, batch, folder))
+    graph = task.in_graph
+    if graph is None:
+        return _artifact_step(out, "compile", key, lambda folder: backend.compile(artifact, task.target, batch, folder))
+    raw = raw_spec(task.test, graph, batch)
+
+    def make(folder: Path) -> Artifact:
+        plain = backend.compile(artifact, task.target, batch, folder / "plain")
+        made = put_in_graph(plain, graph, raw, folder)
+        shutil.rmtree(folder / "plain")
+        return made
+
+    return _artifact_step(out, "compile", key | {"in_graph": graph, "raw": raw}, make)
 
 
 def export(module: Module, samples: Samples, out: Path) -> Artifact:
@@ -154,6 +172,9 @@ def measure_step(artifacts: Sequence[Artifact], task: Task, out: Path, load: Loa
         task: Its target, profile and samples.
         out: Root of the step folders.
         load: How they are driven; None: as the profile says.
+
+    Returns:
+        One result an artifact, in order. Where the device that measures is lost, all say so.
     """
     load, preprocessing = load or task.profile.load_spec(), task.test.preprocessing
     feeds = measuring_feeds(task.test, load.batch)
@@ -161,22 +182,78 @@ def measure_step(artifacts: Sequence[Artifact], task: Task, out: Path, load: Loa
         "artifacts": [a.sha256 for a in artifacts],
         "load": load,
         "feeds": {name: hash_array(array) for name, array in feeds.items()},
-        "host": this_host(),
-        "engines": sorted({_version(a.engine) for a in artifacts}),
+        "host": this_host() if task.place is None else task.place.host,
+        "engines": sorted({f"{a.engine} {build_of(task.place, a.engine)}" for a in artifacts}),
         "preprocessing": preprocessing,
         "edgekit": __version__,
+        **({} if task.place is None else {"device": task.place.name}),  # of two boards of a kind each is its own
     }
 
     def make(folder: Path) -> None:
-        results = measure_in_turns(artifacts, load, feeds, preprocessing=preprocessing, progress=task.progress)
+        measure = measure_in_turns if task.place is None else task.place.measure
+        results = measure(artifacts, load, feeds, preprocessing=preprocessing, progress=task.progress)
         for i, result in enumerate(results):
             save_measured(result, folder / str(i))
 
-    folder = run_step(out, "measure", key, make)
+    try:
+        folder = run_step(out, "measure", key, make)
+    except DeviceError as exc:
+        return [_lost(artifact, task, str(exc)) for artifact in artifacts]
     results = [load_measured(folder / str(i)) for i in range(len(artifacts))]
     if any(result.status != "ok" for result in results):
         shutil.rmtree(folder)  # what crashed for want of memory may do well next time
     return results
+
+
+def _lost(artifact: Artifact, task: Task, reason: str) -> Measured:
+    return Measured(
+        status="failed",
+        reason=reason,
+        artifact_sha256=artifact.sha256,
+        size_mb=artifact.size_bytes / 1e6,
+        host=host_of(task.place),
+        started_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def golden_step(artifact: Artifact, plan: Plan, task: Task, out: Path) -> Artifact:
+    """Puts an artifact into a bundle with golden samples, so that a device can prove its numbers before it times them.
+
+    It is no bundle that ships: it says nothing of its teacher, and no verdict.
+
+    Args:
+        artifact: A compiled artifact.
+        plan: How it was made.
+        task: Its target, samples and references.
+        out: Root of the step folders.
+
+    Returns:
+        The artifact in the bundle's folder.
+    """
+    facts = BundleFacts(
+        name=task.target.name,
+        target=task.target.name,
+        plan=plan,
+        batch=task.profile.load.batch,
+        preprocessing=task.test.preprocessing,
+        labels=(),
+        parents=(),
+        accuracy={},
+        timings={},
+    )
+    key = {
+        "edgekit": __version__,
+        "artifact": artifact.sha256,
+        "facts": facts,
+        "samples": task.test.fingerprint(),
+        "references": {name: hash_array(array) for name, array in task.references.student.items()},
+    }
+
+    def make(folder: Path) -> None:
+        write_bundle(artifact, make_golden(artifact, task.references, task.test, facts.batch), facts, folder / "bundle")
+
+    folder = run_step(out, "golden", to_json(key), make) / "bundle"
+    return artifact_of(folder, read_manifest(folder))
 
 
 def measuring_feeds(samples: Samples, batch: int) -> dict[str, Array]:

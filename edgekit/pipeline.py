@@ -24,6 +24,7 @@ from edgekit.ingredients import Ingredients, seen_by, specs_of
 from edgekit.keeping import kept_of
 from edgekit.making import CALIBRATION_FIX, export, tool_versions
 from edgekit.planning import check_names, check_precision, plans_for
+from edgekit.processing import as_asked, as_fed, check_processing, in_graph_of, postprocessing_of
 from edgekit.profiling.host import this_host
 from edgekit.progress import Progress, silent
 from edgekit.recipe import Quantization, Recipe
@@ -63,6 +64,8 @@ class Choices:
         precision: ``auto`` or a precision of the target.
         method: How int8 is calibrated or weights are rounded.
         corrections: Corrections of static int8.
+        devices: Devices that measure, each for the targets that it is: ``ssh://user@host[:port]``, or names.
+        wheels: Whether to send numpy and the engine to a device that has none.
     """
 
     targets: tuple[str, ...] = ()
@@ -71,6 +74,8 @@ class Choices:
     precision: str | None = None
     method: str | None = None
     corrections: tuple[str, ...] | None = None
+    devices: tuple[str, ...] = ()
+    wheels: bool = False
 
 
 def deploy(
@@ -147,6 +152,7 @@ def make_run(
         )
         student = pruned.best.model
     fp32 = _cross(recipe, student, seen_by(data, student.inputs), steps, progress)
+    postprocessing_of(recipe, fp32.outputs)  # a name that is none is told here, before references are scored
     return Run(
         recipe=recipe,
         data=data,
@@ -180,14 +186,17 @@ def pruning_job(recipe: Recipe, base: Path, choices: Choices) -> Job:
 def make_task(job: Job, run: Run) -> Task:
     """What every try of one target is judged by."""
     seen = seen_by(run.data, run.student.inputs)
+    graph = in_graph_of(run.recipe, seen.test, run.fp32.outputs)
     return Task(
         target=job.target,
         profile=job.profile,
         calibration=seen.calibration,
-        test=seen.test,
+        test=as_fed(seen.test, graph),
         metric=run.data.metric,
-        references=run.references,
+        references=as_asked(run.references, graph),
         progress=run.progress,
+        place=job.place,
+        in_graph=graph,
     )
 
 
@@ -246,6 +255,7 @@ def worst(codes: Sequence[int]) -> int:
 
 def make_jobs(recipe: Recipe, base: Path, choices: Choices) -> list[Job]:
     """Reads and checks every target and the profile, so that a mistake is told before any training."""
+    check_processing(recipe)
     profile = load_profile(choices.profile or recipe.profile, (base,))
     check_clock(profile)
     settings = _settings(recipe, choices)
@@ -271,7 +281,20 @@ def make_jobs(recipe: Recipe, base: Path, choices: Choices) -> list[Job]:
         if target.name in {job.target.name for job in jobs}:
             raise SpecError(f"two targets are called {target.name!r}", found=name, fix="name each once")
         jobs.append(Job(target=target, profile=profile, engines=tuple(engines), quantization=settings))
-    return jobs
+    return _with_devices(jobs, choices)
+
+
+def _with_devices(jobs: list[Job], choices: Choices) -> list[Job]:
+    """Each job with the device that measures for it."""
+    if not choices.devices:
+        return jobs
+    from edgekit.devices.places import places_for
+
+    engines = {engine for job in jobs for engine in job.engines}
+    only = next(iter(engines)) if len(engines) == 1 else None
+    targets = [job.target for job in jobs]
+    places = places_for(targets, choices.devices, engine=only, wheels=choices.wheels)
+    return [replace(job, place=places.get(job.target.name)) for job in jobs]
 
 
 def _settings(recipe: Recipe, choices: Choices) -> Quantization:
@@ -319,6 +342,7 @@ def _deploy_target(job: Job, run: Run, trained: Outcome | None, out: Path) -> di
         why=why,
         steps=steps,
         trials=trials,
+        place=job.place,
     )
 
 
@@ -328,7 +352,7 @@ def _candidates(job: Job, run: Run, task: Task, trained: Outcome | None) -> tupl
     if settings.precision == "auto" and task.calibration is None:
         settings = settings.model_copy(update={"precision": "fp32"})
     if settings.precision != "auto" or task.not_measured or "int8" not in job.target.precisions:
-        return try_plans(run.fp32, plans_for(job.target, job.engines, settings), task, run.steps, made), []
+        return try_plans(run.fp32, plans_for(job.target, job.engines, settings, job.place), task, run.steps, made), []
     return search(run.fp32, job.engines, settings, task, trial_task(task, run), run.steps, made)
 
 
@@ -345,7 +369,7 @@ def trial_task(task: Task, run: Run) -> Task:
         run.teacher, run.student, run.fp32, run.data, run.steps, run.progress, samples=samples
     )
     seen = samples.only(run.student.inputs) if run.student.inputs else samples
-    return replace(task, test=seen, references=references)
+    return replace(task, test=as_fed(seen, task.in_graph), references=as_asked(references, task.in_graph))
 
 
 def _model_report(model: TrainedModel) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgekit.backends import load_backend
 from edgekit.backends.methods import ENGINES, refusal
 from edgekit.errors import SpecError, UnknownName
-from edgekit.profiling.host import this_host
+from edgekit.places import Place, host_of
 from edgekit.quantization.schemes import CORRECTIONS, STATIC_METHODS, Plan, Scheme, plan_of
 from edgekit.recipe import Quantization
 from edgekit.specs import Target, mismatch
@@ -53,13 +53,14 @@ def traits_of(proto: onnx.ModelProto) -> Traits:
     )
 
 
-def plans_for(target: Target, engines: Sequence[str], settings: Quantization) -> list[Plan]:
+def plans_for(target: Target, engines: Sequence[str], settings: Quantization, place: Place | None = None) -> list[Plan]:
     """The plans of a named precision, one an engine; for ``auto`` fp32 and the usual int8 where they can be measured.
 
     Args:
         target: The target.
         engines: Candidate engines.
         settings: The recipe's.
+        place: The device that measures; None: this machine does.
 
     Raises:
         SpecError: The target does not run the precision.
@@ -70,7 +71,7 @@ def plans_for(target: Target, engines: Sequence[str], settings: Quantization) ->
     if settings.precision != "auto":
         return [asked_for(engine, settings.precision, target, settings) for engine in engines]
     floats = [plan_of(engine, "fp32") for engine in engines]
-    if mismatch(target, this_host()) is not None or "int8" not in target.precisions:
+    if mismatch(target, host_of(place)) is not None or "int8" not in target.precisions:
         return floats
     return [
         plan
@@ -86,7 +87,7 @@ def first_plans(engine: str, target: Target, settings: Quantization, traits: Tra
     """What ``auto`` tries on an engine whatever comes of it: every float precision it runs, and int8."""
     has = load_backend(engine).METHODS
     plans = [plan_of(engine, "fp32")]
-    floats = [plan_of(engine, p) for p in ("bf16", "fp16") if p in has and p in target.precisions]
+    floats = [plan_of(engine, p) for p in ("bf16", "fp16", "fp8") if p in has and p in target.precisions]
     plans += [plan for plan in floats if refusal(plan, target) is None]
     if "int8" in has and "int8" in target.precisions:
         plans.append(asked_for(engine, "int8", target, settings))

@@ -14,6 +14,7 @@ from edgekit.recipe_pruning import Pruning
 from edgekit.recipe_qat import Qat
 from edgekit.recipe_student import StudentSpec
 from edgekit.recipe_training import Distillation, TaskSpec, Teacher
+from edgekit.recipe_watch import WatchSpec
 from edgekit.specs import Names, Strict, parse, parse_toml, read_toml
 
 Floats = Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
@@ -120,7 +121,7 @@ class Quantization(Strict):
         trials: Most plans that ``auto`` tries on one engine.
     """
 
-    precision: Literal["auto", "fp32", "fp16", "bf16", "int8", "w8", "w4"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16", "fp8", "int8", "w8", "w4"] = "auto"
     method: str | None = None
     corrections: Names | None = None
     float_nodes: Names = ()
@@ -146,6 +147,7 @@ class Recipe(Strict):
         pruning: What the student is pruned to; None: it stays as it is.
         qat: How it goes on learning in int8; None: int8 is made by calibration alone.
         quantization: What precision ships.
+        watch: How its bundles are watched on a device, and what they must keep there.
         targets: Target names.
         profile: Profile name.
     """
@@ -164,6 +166,7 @@ class Recipe(Strict):
     pruning: Pruning | None = None
     qat: Qat | None = None
     quantization: Quantization = Quantization()
+    watch: WatchSpec = WatchSpec()
     targets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("local",)
     profile: str = "interactive"
 

@@ -13,23 +13,29 @@ from edgekit.candidate import Candidate, Plan, Task
 from edgekit.checking import References, without_times
 from edgekit.choosing import Settled, collapsed, eligible, p50_bound_ms, p50_ms, ratio_in_turns
 from edgekit.ingredients import Ingredients
-from edgekit.profiling.host import this_host
+from edgekit.places import Place, host_of
+from edgekit.processing import in_numpy, postprocessing_of
 from edgekit.progress import Progress
 from edgekit.recipe import Quantization, Recipe
 from edgekit.reporting.measurement import measured_report, without_pictures
 from edgekit.specs import Profile, Target
 from edgekit.teaching import TrainedModel
 from edgekit.verdict import EXIT_BY_STATUS
+from edgekit.watch_facts import reference_statistics, watch_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One target of a run, its specs read and checked before any work."""
+    """One target of a run, its specs read and checked before any work.
+
+    ``place`` is the device that measures for it; None: this machine does, where it is the target.
+    """
 
     target: Target
     profile: Profile
     engines: tuple[str, ...]
     quantization: Quantization
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,12 +61,17 @@ def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manif
     """Writes the bundle of a target's chosen candidate at ``out`` and returns its manifest."""
     assert shipped.artifact is not None, "best() returns judged candidates only"
     assert shipped.verdict is not None
+    watched = run.recipe.watch
+    fed = None if task.in_graph is None else task.in_graph.preprocessing
+    statistics = reference_statistics(shipped.artifact, task.calibration, task.test, watched, fed)
     facts = BundleFacts(
         name=run.recipe.name,
         target=job.target.name,
         plan=shipped.plan,
         batch=job.profile.load.batch,
         preprocessing=task.test.preprocessing,
+        postprocessing=in_numpy(postprocessing_of(run.recipe, shipped.artifact.outputs), task.in_graph),
+        in_graph=task.in_graph,
         labels=run.data.labels,
         parents=_parents(run, shipped.plan, shipped.artifact),
         accuracy=to_json(without_times(shipped.proof) if shipped.proof else None),
@@ -69,9 +80,11 @@ def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manif
             "profile": job.profile.model_dump(),
             "target": to_json(dict(job.target)),
             "not_measured": task.not_measured,
-            "host": to_json(this_host()),
+            "host": to_json(host_of(task.place)),
             "measured": without_pictures(measured_report(shipped.measured, job.profile.load_spec())),
         },
+        statistics=statistics,
+        watch=watch_settings(watched, job.profile, statistics),
     )
     golden = make_golden(shipped.artifact, task.references, task.test, facts.batch)
     return write_bundle(shipped.artifact, golden, facts, out)

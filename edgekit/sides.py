@@ -11,11 +11,10 @@ import numpy as np
 
 from edgekit.artifact import MANIFEST_FILE, Array, Artifact, Manifest, Preprocessing, TensorSpec, read_json
 from edgekit.errors import BundleError, EngineError, EngineMissing, FeedError, MeasurementError
-from edgekit.profiling.host import this_host
+from edgekit.places import Place, host_of, lacks
 from edgekit.reporting.report import REPORT_JSON
 from edgekit.reporting.tables import shipped_of
 from edgekit.reporting.validation import validate
-from edgekit.runtime import missing
 from edgekit.runtime.bundle import artifact_of
 from edgekit.runtime.files import read_npz
 from edgekit.runtime.manifest import read_manifest
@@ -79,12 +78,13 @@ class Inputs:
     source: str
 
 
-def open_side(path: Path, *, target: str | None = None) -> Side:
+def open_side(path: Path, *, target: str | None = None, place: Place | None = None) -> Side:
     """Reads what a path stands for; an ONNX file still has to be made ready (:func:`ready`).
 
     Args:
         path: A bundle's folder, an ``.onnx`` file, a run's folder, or a file that a run or ``profile --json`` wrote.
         target: Which target of a report of several.
+        place: The device that measures; None: this machine does.
 
     Raises:
         BundleError: There is nothing of the kind, or a bundle is damaged.
@@ -92,9 +92,9 @@ def open_side(path: Path, *, target: str | None = None) -> Side:
         MeasurementError: A report has several targets, or measured nothing.
     """
     if (path / MANIFEST_FILE).is_file():
-        return _bundle(path)
+        return _bundle(path, place)
     if path.is_file() and path.suffix == ".onnx":
-        identity = Identity(model=None, target=None, batch=None, cpu_model=this_host().cpu_model)
+        identity = Identity(model=None, target=None, batch=None, cpu_model=host_of(place).cpu_model)
         return Side(path=path, kind="onnx", name=path.name, identity=identity)
     file = path / REPORT_JSON if path.is_dir() else path
     if not file.is_file() or file.suffix != ".json":
@@ -107,11 +107,11 @@ def open_side(path: Path, *, target: str | None = None) -> Side:
     return _report(path, validate(read_json(file), file, kinds=MEASURED), target)
 
 
-def _bundle(path: Path) -> Side:
+def _bundle(path: Path, place: Place | None = None) -> Side:
     manifest = read_manifest(path)
-    lacking = missing(manifest.engine)
+    lacking, there = lacks(place, manifest.engine), "here" if place is None else f"on {place.name}"
     identity = Identity(
-        model=manifest.name, target=manifest.target, batch=manifest.batch, cpu_model=this_host().cpu_model
+        model=manifest.name, target=manifest.target, batch=manifest.batch, cpu_model=host_of(place).cpu_model
     )
     return Side(
         path=path,
@@ -120,7 +120,7 @@ def _bundle(path: Path) -> Side:
         identity=identity,
         artifact=artifact_of(path, manifest),
         manifest=manifest,
-        failure=None if lacking is None else f"engine {manifest.engine!r} cannot run here: {lacking}",
+        failure=None if lacking is None else f"engine {manifest.engine!r} cannot run {there}: {lacking}",
     )
 
 
@@ -180,7 +180,7 @@ def bundle_beside(path: Path, target: str | None = None) -> Path | None:
     return folder if read_manifest(folder).id == link["id"] else None
 
 
-def ready(side: Side, out: Path, *, engine: str, threads: int | None, batch: int) -> Side:
+def ready(side: Side, out: Path, *, engine: str, threads: int | None, batch: int, place: Place | None = None) -> Side:
     """An ONNX file as an engine opens it: the batch fixed, as a deployment would; anything else as it is.
 
     Args:
@@ -189,6 +189,7 @@ def ready(side: Side, out: Path, *, engine: str, threads: int | None, batch: int
         engine: What it runs on.
         threads: Threads of the engine; None: its own choice.
         batch: Samples a query.
+        place: The device that measures; None: this machine does.
 
     Raises:
         ModelError: It is no valid ONNX model, or its batch is fixed to something else.
@@ -202,7 +203,7 @@ def ready(side: Side, out: Path, *, engine: str, threads: int | None, batch: int
     backend = load_backend(engine)
     options = {"description": "this machine", "precisions": ("fp32", "int8"), "name": "here", "threads": threads}
     target = Target.model_construct(**options | {"engines": (engine,)})  # type: ignore[arg-type]
-    lacking = missing(engine) or backend.missing(target)
+    lacking = lacks(place, engine) or backend.missing(target)
     if lacking is not None:
         raise EngineMissing(f"engine {engine!r} cannot run {side.path}", found=lacking)
     from edgekit.conversion.clean import describe_onnx, load_onnx

@@ -30,7 +30,7 @@ else:
     import tomli as tomllib
 
 EngineName = Literal["openvino", "onnxruntime", "tensorrt"]
-Precision = Literal["fp32", "fp16", "bf16", "int8", "w8", "w4"]
+Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8", "w8", "w4"]
 IsaTier = Literal["x86-64", "avx2", "avx2-vnni", "avx512", "avx512-vnni", "amx", "neon", "neon-dotprod", "neon-i8mm"]
 OptionValue = bool | int | float | str
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgekit.artifact import GOLDEN_FILE, MANIFEST_FILE, Array, Manifest, to_json
 from edgekit.catalog import load_profile, load_target
 from edgekit.checking import parse_proof
+from edgekit.devices.address import Address
+from edgekit.devices.device import opened
+from edgekit.devices.measuring import GRACE_S, measure_on
+from edgekit.devices.verifying import needed_mb
 from edgekit.errors import EngineMissing, MeasurementError, SpecError
-from edgekit.profiling.host import this_host
-from edgekit.profiling.measure import measure
+from edgekit.places import Place, host_of, lacks
+from edgekit.profiling.measure import measure_in_turns
 from edgekit.progress import Progress, silent
 from edgekit.reporting.measurement import measured_report
 from edgekit.reporting.model import REPORT_SCHEMA_VERSION
 from edgekit.reporting.report import limits_report
-from edgekit.runtime import missing
 from edgekit.runtime.bundle import artifact_of
 from edgekit.runtime.golden import INPUT, RAW, load_golden
 from edgekit.runtime.manifest import read_manifest
@@ -24,10 +28,51 @@ from edgekit.specs import Profile, Target, mismatch, parse
 from edgekit.verdict import EXIT_BY_STATUS, check_clock, judge
 
 
-def profile_bundle(
-    path: Path, name: str | None = None, folders: Sequence[Path] = (), progress: Progress = silent
+def profile_bundle_on(
+    address: Address,
+    path: Path,
+    name: str | None = None,
+    folders: Sequence[Path] = (),
+    *,
+    wheels: bool = False,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Measures a bundle here with its golden samples and judges it.
+    """Measures a bundle on a device and judges it; see :func:`profile_bundle`.
+
+    Raises:
+        DeviceError: The device cannot be used, or has another architecture than the bundle's target.
+    """
+    manifest = read_manifest(path)
+    target = _target(manifest.target, manifest.timings, folders)
+    opening = opened(
+        address,
+        target,
+        manifest.engine,
+        wheels=wheels,
+        memory_mb=needed_mb(path, manifest),
+        grace_s=GRACE_S,
+        progress=progress,
+    )
+    with opening as device:
+        place = Place(
+            name=device.name,
+            host=device.host,
+            builds={manifest.engine: device.look.packages.get(manifest.engine, "unknown")},
+            lacking={},
+            measure=partial(measure_on, device),
+        )
+        return profile_bundle(path, name, folders, progress, place=place)
+
+
+def profile_bundle(
+    path: Path,
+    name: str | None = None,
+    folders: Sequence[Path] = (),
+    progress: Progress = silent,
+    *,
+    place: Place | None = None,
+) -> dict[str, Any]:
+    """Measures a bundle with its golden samples and judges it.
 
     Latencies are measured on any host that can run it, and are worth looking at; the verdict is given only where the
     host is the bundle's target. An engine that crashes, hangs or gives NaN is a failed verdict. Accuracy is the one
@@ -38,6 +83,7 @@ def profile_bundle(
         name: A profile; None: the one the bundle was deployed with.
         folders: Folders of the user's own profiles, and of targets for a bundle that does not say its own.
         progress: Where it tells how far it is.
+        place: The device that measures; None: this machine does.
 
     Returns:
         ``bundle``, ``target``, ``profile``, ``status``, ``reason``, ``exit_code``, ``limits``, ``measured``, ``host``.
@@ -52,11 +98,14 @@ def profile_bundle(
     recorded = dict(manifest.timings)
     profile = load_profile(name, folders) if name else _recorded_profile(recorded)
     check_clock(profile)
-    elsewhere = mismatch(_target(manifest.target, recorded, folders), this_host())
-    _check_ready(manifest, profile)
+    elsewhere = mismatch(_target(manifest.target, recorded, folders), host_of(place))
+    if elsewhere is not None and place is not None:
+        elsewhere = elsewhere.replace("this host", place.name)
+    _check_ready(manifest, profile, place)
     artifact = artifact_of(path, manifest)
     load, feeds = profile.load_spec(), golden_feeds(path, manifest)
-    measured = measure(artifact, load, feeds, preprocessing=manifest.preprocessing, progress=progress)
+    measure = measure_in_turns if place is None else place.measure
+    measured = measure([artifact], load, feeds, preprocessing=manifest.preprocessing, progress=progress)[0]
     if measured.status == "refused":
         raise MeasurementError(f"profile {profile.name!r} asks for more than its time allows", found=measured.reason)
     verdict = judge(
@@ -78,18 +127,19 @@ def profile_bundle(
         "exit_code": EXIT_BY_STATUS[verdict.status],
         "limits": limits_report(verdict),
         "measured": measured_report(measured, load),
-        "host": to_json(this_host()),
+        "host": to_json(host_of(place)),
+        **({} if place is None else {"device": {"name": place.name, "host": to_json(place.host)}}),
     }
 
 
-def _check_ready(manifest: Manifest, profile: Profile) -> None:
+def _check_ready(manifest: Manifest, profile: Profile, place: Place | None) -> None:
     if profile.load.batch != manifest.batch:
         raise SpecError(
             f"profile {profile.name!r} asks for batch {profile.load.batch}",
             found=f"a bundle compiled for batch {manifest.batch}",
             fix="choose a profile with that batch, or deploy again with this profile",
         )
-    lacking = missing(manifest.engine)
+    lacking = lacks(place, manifest.engine)
     if lacking is not None:
         raise EngineMissing(f"engine {manifest.engine!r} cannot run here", found=lacking)
 

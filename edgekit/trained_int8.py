@@ -16,8 +16,8 @@ from edgekit.errors import DataError, Diverged, SpecError
 from edgekit.ingredients import seen_by
 from edgekit.lessons import train_student
 from edgekit.making import export_trained
+from edgekit.places import host_of
 from edgekit.planning import scheme_of
-from edgekit.profiling.host import this_host
 from edgekit.quantization.schemes import Plan, Scheme
 from edgekit.recipe import Recipe
 from edgekit.recipe_qat import Qat
@@ -114,7 +114,7 @@ def wanted(recipe: Recipe, job: Job) -> bool:
     precision = job.quantization.precision
     if recipe.qat is None or precision not in ("auto", "int8"):
         return False
-    if precision == "auto" and mismatch(job.target, this_host()) is not None:
+    if precision == "auto" and mismatch(job.target, host_of(job.place)) is not None:
         return False  # fp32 ships there whatever there is beside it
     return bool(_engines(recipe.qat, job))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgekit.profiling.system import System
+from edgekit.runtime.system import System
 
 US = 100
 """The process id of the process that observes."""

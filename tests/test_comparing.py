@@ -256,7 +256,7 @@ def test_where_the_base_dies_nothing_can_be_compared(tmp_path):
 
 def test_an_engine_that_is_not_here_is_told(two, scripted, monkeypatch):
     scripted(1.0)
-    monkeypatch.setattr("edgekit.sides.missing", lambda engine: "pip install it")
+    monkeypatch.setattr("edgekit.places.missing", lambda engine: "pip install it")
     found = compare(two[:1] * 2)
     assert (found["exit_code"], found["sides"][0]["status"]) == (1, "failed")
     assert "pip install it" in found["pairs"][0]["reason"]

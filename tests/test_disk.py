@@ -35,6 +35,12 @@ def test_a_disk_is_full_where_the_system_says_so(tmp_path, free):
     assert disk_full(OSError(errno.EACCES, "no"), tmp_path) is None
 
 
+def test_errors_that_name_each_other_as_their_cause_are_walked_once(tmp_path, free):
+    first, second = ValueError("one"), ValueError("two")
+    first.__cause__, second.__cause__ = second, first
+    assert disk_full(first, tmp_path) is None
+
+
 def test_an_engine_that_names_no_cause_is_believed_where_nothing_is_free(tmp_path, free):
     free(temporary=0)
     silent = RuntimeError("basic_ios::clear: iostream error")

@@ -221,13 +221,14 @@ def test_a_table_of_something_else_is_not_taken(line, steps, monkeypatch, other)
     elif other == "calibration":
         task = replace(task, calibration=make_samples(32, seed=9))
     else:
-        monkeypatch.setattr(latency_table, "engine_version", lambda engine: "2.0")
+        monkeypatch.setattr(latency_table, "build_of", lambda place, engine: "2.0")
     assert "already measured" not in forecast(module, groups, plan, task, steps)
 
 
 def test_at_most_six_are_measured_beside_the_whole_and_a_killed_run_goes_on_where_it_was(line, steps, monkeypatch):
     groups = [block_group(0, widths=(1, 2, 3, 4, 5, 6, 7))]
     measure, task = line.measure_in_turns, task_of(line)
+    line.disturbed = np.ones(ROUNDS * 9)  # so that every move is decided at once
 
     def killed(artifacts, load, feeds, **more):
         if line.measured:
@@ -296,6 +297,28 @@ def test_a_saving_that_noise_hides_is_not_shown(line, steps):
     (note,) = found.not_shown
     assert note.startswith("fewer operations are not shown faster: stages.s0.0, removed: saves ")
     assert note.endswith("on null fp32")
+
+
+def test_a_move_that_noise_hides_is_measured_again_for_longer_and_no_other(line, steps, monkeypatch):
+    rng, loads, measure = np.random.default_rng(1), [], line.measure_in_turns
+
+    def disturbed(side, cost):
+        hidden = side == 1 and len(loads) == 1
+        return line.measured[0][0] * (0.95 + 0.1 * rng.random(ROUNDS * 9)) if hidden else np.full(ROUNDS * 9, cost)
+
+    def seen(artifacts, load, feeds, **more):
+        loads.append(load)
+        return measure(artifacts, load, feeds, **more)
+
+    monkeypatch.setattr("edgekit.making.measure_in_turns", seen)
+    line.latencies, line.disturbed = disturbed, None
+    found = measure_table(stack(2), INPUTS, [block_group(0), block_group(1, widths=(4,))], PLAN, task_of(line), steps)
+    assert [len(costs) for costs in line.measured] == [3, 2]
+    assert line.measured[1][1] == line.measured[0][1], "the one that was hidden"
+    assert [load.min_count // loads[0].min_count for load in loads] == [1, 4]
+    assert loads[1].max_seconds == 4 * loads[0].max_seconds
+    assert all(row.shown for row in found.rows)
+    assert len(found.rows) == 2
 
 
 def test_sides_that_drift_apart_are_judged_by_their_own_bounds(line, steps):

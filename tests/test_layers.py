@@ -23,14 +23,15 @@ LAYERS = [
     [
         *["specs", "data", "catalog", "models", "metrics", "steps", "labelling", "random_inputs"],
         *["recipe", "recipe_training", "recipe_augmentation", "recipe_student", "recipe_pruning", "recipe_qat"],
+        *["recipe_watch"],
         *["_lookup", "_paths", "_draws", "_groups", "_readers", "_images", "_weights"],
     ],
     ["quantization"],
     ["backends", "conversion", "distillation", "pruning", "qat"],
-    ["apart", "claimed", "checking", "verdict", "bundle"],
+    ["apart", "claimed", "checking", "verdict", "bundle", "watch_facts"],
     [
-        *["making", "choosing", "candidate", "planning", "sensitivity", "searching", "rivals"],
-        *["table_file", "table_options", "latency_table", "roofline"],
+        *["processing", "making", "choosing", "candidate", "planning", "sensitivity", "searching", "rivals"],
+        *["table_file", "table_options", "latency_table", "roofline", "places"],
     ],
     ["reporting", "schemas", "devices"],
     [

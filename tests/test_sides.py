@@ -68,7 +68,7 @@ def test_a_bundle_is_opened_with_what_it_is(tmp_path):
 
 
 def test_a_bundle_whose_engine_is_not_here_is_no_error_yet(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgekit.sides.missing", lambda engine: "pip install null")
+    monkeypatch.setattr("edgekit.places.missing", lambda engine: "pip install null")
     assert open_side(null_bundle(tmp_path / "b")).failure == "engine 'null' cannot run here: pip install null"
 
 
@@ -183,7 +183,7 @@ def test_an_engine_that_is_not_here_or_unknown_is_an_error(tmp_path, monkeypatch
     side = open_side(write_model(tmp_path / "model.onnx"))
     with pytest.raises(UnknownName, match="unknown engine 'ort'"):
         ready(side, tmp_path / "o", engine="ort", threads=None, batch=1)
-    monkeypatch.setattr("edgekit.sides.missing", lambda engine: "pip install it")
+    monkeypatch.setattr("edgekit.places.missing", lambda engine: "pip install it")
     with pytest.raises(EngineMissing, match=r"cannot run .*model\.onnx"):
         ready(side, tmp_path / "o", engine="null", threads=None, batch=1)
 

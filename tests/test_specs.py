@@ -61,7 +61,7 @@ def profile(text: str) -> Profile:
             GOOD_TARGET + "[peak_gops]\nint7 = 4",
             "wrong value for key 'peak_gops.int7'",
             "'int7'",
-            "'fp32', 'fp16', 'bf16', 'int8', 'w8' or 'w4'",
+            "'fp32', 'fp16', 'bf16', 'fp8', 'int8', 'w8' or 'w4'",
             "did you mean 'int8'?",
         ),
         (

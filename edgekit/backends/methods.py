@@ -16,7 +16,7 @@ def method_table() -> list[tuple[str, ...]]:
     """Rows of precision, method, and for every engine ``yes``, ``usual`` or nothing; corrections of int8 come last."""
     backends = {name: load_backend(name) for name in ENGINES}
     rows: list[tuple[str, ...]] = [("fp32", "", *("yes" for _ in ENGINES))]
-    for precision in ("fp16", "bf16", "int8", "w8", "w4"):
+    for precision in ("fp16", "bf16", "fp8", "int8", "w8", "w4"):
         methods = dict.fromkeys(m for b in backends.values() for m in b.METHODS.get(precision, ()) or ())
         for method in methods or {"": None}:
             marks = []

@@ -21,9 +21,15 @@ from edgekit.runtime.affinity import spell_cpus
 from edgekit.specs import Target
 
 NAME = "tensorrt"
-METHODS: Mapping[str, tuple[str, ...]] = {"fp16": (), "int8": STATIC_METHODS, "w8": ("round",), "w4": ("round",)}
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "fp16": (),
+    "fp8": ("minmax", "average", "percentile"),  # the others weigh what a grid of even steps loses
+    "int8": STATIC_METHODS,
+    "w8": ("round",),
+    "w4": ("round",),
+}
 CORRECTIONS: tuple[str, ...] = ("smooth-quant", "equalize", "bias-correction")
-SCHEMED: tuple[str, ...] = ("int8", "w8", "w4")  # what stays in float beside small weights has a type too
+SCHEMED: tuple[str, ...] = ("fp8", "int8", "w8", "w4")  # what stays in float beside small weights has a type too
 TRAINED: tuple[str, ...] = ()
 OPERATORS: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), (0, 1)),
@@ -86,7 +92,7 @@ def refuses(plan: Plan, target: Target) -> str | None:
 
 
 def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache: Path | None = None) -> Artifact:
-    """Symmetric static int8, weights of 8 or 4 bits, or fp16, all of it in the graph.
+    """Symmetric static int8 or fp8, weights of 8 or 4 bits, or fp16, all of it in the graph.
 
     Returns:
         An ONNX artifact of opset 19 or 20 (21 for weights of 4 bits); its notes name what stayed in float, and why.

@@ -1,10 +1,14 @@
-"""Symmetric Q/DQ pairs in an ONNX graph: scales, quantised constants, and the nodes that hold them."""
+"""Symmetric Q/DQ pairs in an ONNX graph: scales, quantised constants, and the nodes that hold them.
+
+fp8 is E4M3 without infinities (P. Micikevicius et al., "FP8 formats for deep learning", 2022).
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -18,18 +22,24 @@ from edgekit.conversion.clean import all_nodes
 
 _LEAST_HALF = np.float32(2.0**-24)  # the least number of fp16 above zero
 _MOST_HALF = np.float32(65504.0)
+# What is stored, by name: its type, and its greatest number; the least integer has no partner and is not used.
+STORED: Mapping[str, tuple[np.dtype[Any], float]] = {
+    "int8": (np.dtype(np.int8), 127.0),
+    "int4": (np.dtype(ml_dtypes.int4), 7.0),
+    "fp8": (np.dtype(ml_dtypes.float8_e4m3fn), 448.0),
+}
 SCALE, ZERO, QUANTISED, DEQUANTISED = "_scale", "_zero_point", "_quantized", "_dequantized"
 
 
-def scale_of(most: Array | np.float32, levels: float, *, half: bool) -> Array:
-    """float32 scales that reach magnitudes with a number of levels to each side; above zero always.
+def scale_of(most: Array | np.float32, kind: str, *, half: bool) -> Array:
+    """float32 scales that reach magnitudes with the greatest number of a kind; above zero always.
 
     Args:
         most: Greatest magnitudes.
-        levels: Levels on each side of zero.
+        kind: One of :data:`STORED`.
         half: Take the next number of fp16 above, so that nothing is cut off and the scale is exact there too.
     """
-    scale = np.where(most > 0, np.asarray(most, np.float32) / np.float32(levels), np.float32(1.0))
+    scale = np.where(most > 0, np.asarray(most, np.float32) / np.float32(STORED[kind][1]), np.float32(1.0))
     if half:
         near = np.clip(scale, _LEAST_HALF, _MOST_HALF).astype(np.float16)
         lower = (near.astype(np.float32) < scale) & (near < np.float16(_MOST_HALF))
@@ -38,9 +48,9 @@ def scale_of(most: Array | np.float32, levels: float, *, half: bool) -> Array:
     return np.asarray(np.maximum(scale, np.finfo(np.float32).tiny), np.float32)
 
 
-def quantise_activation(proto: onnx.ModelProto, name: str, scale: Array) -> list[onnx.NodeProto]:
+def quantise_activation(proto: onnx.ModelProto, name: str, scale: Array, kind: str) -> list[onnx.NodeProto]:
     """The pair of an activation, with its constants put into the model."""
-    zero = np.zeros((), np.int8)
+    zero = np.zeros((), STORED[kind][0])
     proto.graph.initializer.extend(
         [from_array(np.asarray(scale, np.float32), name + SCALE), from_array(zero, name + ZERO)]
     )
@@ -61,9 +71,9 @@ def values_in(tensor: onnx.TensorProto, folder: Path) -> Array:
 
 
 def quantise_weights(
-    proto: onnx.ModelProto, nodes: Mapping[str, int | None], folder: Path, *, bits: int = 8, half: bool = False
+    proto: onnx.ModelProto, nodes: Mapping[str, int | None], folder: Path, *, kind: str, half: bool = False
 ) -> dict[str, list[onnx.NodeProto]]:
-    """Turns weights, the second inputs of nodes, into small integers and a DequantizeLinear, in place.
+    """Turns weights, the second inputs of nodes, into small numbers and a DequantizeLinear, in place.
 
     Weights that several nodes read in the same way are quantised once; those that others read too stay beside.
 
@@ -71,7 +81,7 @@ def quantise_weights(
         proto: The model; the nodes read what is dequantised afterwards.
         nodes: Names of the nodes, each with the axis of its weights that has a scale a channel, or None.
         folder: Where the model's external data lies.
-        bits: 8 or 4.
+        kind: One of :data:`STORED`.
         half: Scales are numbers of fp16.
 
     Returns:
@@ -89,7 +99,7 @@ def quantise_weights(
         name, axis = node.input[1], nodes[node.name]
         if (name, axis) not in made:
             own = name if len(axes[name]) == 1 else f"{name}_{'all' if axis is None else axis}"
-            stored, scale = _quantised(values_in(tensors[name], folder), axis, bits, half=half)
+            stored, scale = _quantised(values_in(tensors[name], folder), axis, kind, half=half)
             if others[name] or len(axes[name]) > 1:
                 proto.graph.initializer.append(from_array(stored, own + QUANTISED))
             else:
@@ -105,16 +115,17 @@ def quantise_weights(
     return before
 
 
-def _quantised(weights: Array, axis: int | None, bits: int, *, half: bool) -> tuple[Array, Array]:
-    """Integers and scales of weights; the least integer has no partner above zero and is not used."""
-    levels = 2.0 ** (bits - 1) - 1
+def _quantised(weights: Array, axis: int | None, kind: str, *, half: bool) -> tuple[Array, Array]:
+    """Small numbers and scales of weights."""
+    dtype, most = STORED[kind]
     others = tuple(i for i in range(weights.ndim) if axis is not None and i != axis)
-    scale = scale_of(np.maximum(weights.max(axis=others or None), -weights.min(axis=others or None)), levels, half=half)
+    scale = scale_of(np.maximum(weights.max(axis=others or None), -weights.min(axis=others or None)), kind, half=half)
     shape = [-1 if i == axis else 1 for i in range(weights.ndim)]
     quantised = weights / (scale if axis is None else scale.reshape(shape))
-    np.rint(quantised, out=quantised)
-    np.clip(quantised, -levels, levels, out=quantised)
-    return quantised.astype(np.int8 if bits == 8 else ml_dtypes.int4), scale
+    if kind != "fp8":  # its cast rounds to the nearest, that of integers cuts off
+        np.rint(quantised, out=quantised)
+    np.clip(quantised, -most, most, out=quantised)
+    return quantised.astype(dtype), scale
 
 
 def _dequantise(own: str, axis: int | None) -> onnx.NodeProto:

@@ -25,6 +25,7 @@ PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 # int8 tensor cores take channels in vectors of 16 and more: narrower layers are padded to it, and pay for the pair.
 FEWEST_CHANNELS = 16
+_LARGEST_FP8 = 32  # values of a kernel
 # What a convolution that begins a residual block may stand behind, so that the whole becomes one kernel.
 _FUSED = ("BatchNormalization",)
 
@@ -34,8 +35,8 @@ class Placing:
     """What is quantised.
 
     Attributes:
-        nodes: Names of the convolutions and matrix products in int8, each with the axis of its weights that has a
-            scale a channel; None: one scale for all of them.
+        nodes: Names of the convolutions and matrix products that are quantised, each with the axis of its weights that
+            has a scale a channel; None: one scale for all of them.
         skips: Residual additions by name, each with the index of the input that is quantised.
         reasons: Why a compute node stays in float, by its name, in order.
     """
@@ -62,10 +63,11 @@ def place(
     in_float: Mapping[str, str],
     unfit: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
+    precision: str = "int8",
     *,
     per_channel: bool = True,
 ) -> Placing:
-    """Decides which nodes run in int8, and which branch of an addition is quantised.
+    """Decides which nodes run in int8 or fp8, and which branch of an addition is quantised.
 
     Args:
         proto: The float model, nodes in order and named.
@@ -73,6 +75,7 @@ def place(
         in_float: Nodes that stay in float, with the reason.
         unfit: Activations that int8 cannot hold, with the reason.
         shapes: Shapes of the activations of one sample; those that are no float32 are not in it.
+        precision: ``int8`` or ``fp8``.
         per_channel: One scale an output channel of the weights.
     """
     weights = {tensor.name: tensor for tensor in proto.graph.initializer}
@@ -82,6 +85,8 @@ def place(
         if node.op_type not in COMPUTE:
             continue
         reason = in_float.get(node.name) or _why_float(node, operators, weights, unfit, shapes)
+        if reason is None and precision == "fp8":
+            reason = _no_fp8(node, tuple(weights[node.input[1]].dims))
         if reason is None:
             nodes[node.name] = channel_axis(node, len(weights[node.input[1]].dims)) if per_channel else None
         else:
@@ -132,13 +137,27 @@ def _too_small(node: onnx.NodeProto, weights: tuple[int, ...], shape: tuple[int,
         channels = (weights[0], weights[1] * groups)
         if min(channels) < FEWEST_CHANNELS:
             read, given = channels if node.op_type == "ConvTranspose" else channels[::-1]
-            return f"{read} channels in and {given} out, under the {FEWEST_CHANNELS} that fill int8 tensor cores"
+            return f"{read} channels in and {given} out, under the {FEWEST_CHANNELS} that fill tensor cores"
         return None
     if node.op_type == "Gemm" and attribute(node, "transA", 0):
         return "its first factor is transposed"
     columns = weights[0] if node.op_type == "Gemm" and attribute(node, "transB", 0) else weights[-1]
     if math.prod(shape[:-1]) == 1 or columns == 1:
-        return "a product by a vector, which memory bounds: int8 tensor cores do not help it"
+        return "a product by a vector, which memory bounds: tensor cores do not help it"
+    return None
+
+
+def _no_fp8(node: onnx.NodeProto, weights: tuple[int, ...]) -> str | None:
+    """What has no kernel in fp8, by what NVIDIA's own tool leaves out (modelopt, ``onnx/quantization/fp8.py``)."""
+    if node.op_type == "ConvTranspose":
+        return "TensorRT computes Conv, Gemm and MatMul in fp8, and no ConvTranspose"
+    if node.op_type != "Conv":
+        return None
+    given, read, size = weights[0], weights[1], math.prod(weights[2:])
+    if read < FEWEST_CHANNELS or given % FEWEST_CHANNELS != read % FEWEST_CHANNELS:
+        return f"{read} channels a group in and {given} out: fp8 takes vectors of {FEWEST_CHANNELS} on both sides"
+    if size > _LARGEST_FP8:
+        return f"a kernel of {size} values a channel: fp8 takes {_LARGEST_FP8} at most"
     return None
 
 

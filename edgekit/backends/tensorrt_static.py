@@ -1,8 +1,8 @@
-"""Static int8 for TensorRT: symmetric Q/DQ pairs where TensorRT wants them, on ranges that other engines share.
+"""Static int8 and fp8 for TensorRT: symmetric Q/DQ pairs where TensorRT wants them, on ranges that other engines share.
 
-What a pair may be (NvInfer.h, ``IQuantizeLayer``; onnx-tensorrt, ``importerUtils``): int8 with a zero point that is
-written and zero, a positive scale, one a tensor for activations and one a channel for constant weights, and a float
-bias.
+What a pair may be (NvInfer.h, ``IQuantizeLayer``; onnx-tensorrt, ``importerUtils``): int8 or fp8 with a zero point
+that is written and zero, a positive scale, one a tensor for activations and one a channel for constant weights, and a
+float bias.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ NAME = "tensorrt"
 # QuantizeLinear takes fp16 from 19 on; TensorRT 10.0 reads up to 20, and 11 up to 25.
 LEAST_OPSET, MOST_OPSET = 19, 20
 _LEAST_IR = 9  # of opset 19
-_LEVELS = 127.0  # on each side of zero: -128 has no partner
 
 
 def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache: Path | None = None) -> Artifact:
@@ -54,7 +53,7 @@ def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache:
         An ONNX artifact with Q/DQ; its notes name the compute nodes that stayed in float, and why.
 
     Raises:
-        ModelError: The model's opset does not fit TensorRT, or nothing in it is worth int8.
+        ModelError: The model's opset does not fit TensorRT, or nothing in it is worth the precision.
     """
     silence_telemetry()
     scheme, batches = scheme_of(plan), calibration_batches(data, fp32)
@@ -72,7 +71,7 @@ def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path, cache:
         del proto, graph
         made, placing = _quantised(folder / OPTIMISED, scheme, plan, batches, cache)
         if not placing.nodes and not plan.float_groups:
-            raise _nothing(fp32, placing)
+            raise _nothing(fp32, placing, plan.precision)
         notes = _notes(placing)
         if scheme.float_type == "fp16":
             in_float = overflowing(folder / OPTIMISED, batches)
@@ -112,15 +111,17 @@ def _quantised(
     half = scheme.float_type == "fp16"
     unfit = unfit_of(statistics)
     shapes = {name: shape for name, shape in _shapes(model, names, batches).items() if dtypes.get(name) == "float32"}
-    placing = place(given, scheme.operators, in_float, unfit, shapes, per_channel=scheme.per_channel)
+    placing = place(given, scheme.operators, in_float, unfit, shapes, plan.precision, per_channel=scheme.per_channel)
     ranges = {name: range_of(symmetric(one), str(plan.method)) for name, one in statistics.items()}
-    scales = {name: scale_of(np.float32(max(-low, high)), _LEVELS, half=half) for name, (low, high) in ranges.items()}
+    scales = {
+        name: scale_of(np.float32(max(-low, high)), plan.precision, half=half) for name, (low, high) in ranges.items()
+    }
     if "bias-correction" in plan.corrections:
         trial = onnx.ModelProto()
         trial.CopyFrom(given)
-        with_pairs(trial, placing, scales, model.parent, half=half)
+        with_pairs(trial, placing, scales, model.parent, plan.precision, half=half)
         correct_biases(given, trial, batches, model.parent)
-    with_pairs(given, placing, scales, model.parent, half=half)
+    with_pairs(given, placing, scales, model.parent, plan.precision, half=half)
     return given, placing
 
 
@@ -133,7 +134,7 @@ def _shapes(model: Path, names: list[str], batches: CalibrationBatches) -> dict[
 
 
 def with_pairs(
-    proto: onnx.ModelProto, placing: Placing, scales: Mapping[str, Array], folder: Path, *, half: bool
+    proto: onnx.ModelProto, placing: Placing, scales: Mapping[str, Array], folder: Path, kind: str, *, half: bool
 ) -> None:
     """Puts Q/DQ pairs before the activations, and DQ before the weights, in place; nodes stay in order.
 
@@ -142,9 +143,10 @@ def with_pairs(
         placing: What is quantised.
         scales: Of activations.
         folder: Where the model's external data lies.
+        kind: ``int8`` or ``fp8``.
         half: Scales of weights are numbers of fp16.
     """
-    weights = quantise_weights(proto, placing.nodes, folder, half=half)
+    weights = quantise_weights(proto, placing.nodes, folder, kind=kind, half=half)
     pairs: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
     for node in proto.graph.node:
@@ -153,7 +155,7 @@ def with_pairs(
         if at is not None:
             name = node.input[at]
             if name not in pairs:
-                made = quantise_activation(proto, name, scales[name])
+                made = quantise_activation(proto, name, scales[name], kind)
                 pairs[name] = made[-1].output[0]
                 nodes += made
             node.input[at] = pairs[name]
@@ -197,9 +199,9 @@ def _notes(placing: Placing) -> tuple[str, ...]:
     return tuple(f"left in float: {', '.join(names)} ({reason})" for reason, names in by_reason.items())
 
 
-def _nothing(fp32: Artifact, placing: Placing) -> ModelError:
+def _nothing(fp32: Artifact, placing: Placing, precision: str) -> ModelError:
     return ModelError(
-        f"{fp32.model}: nothing in it is worth int8 on TensorRT",
+        f"{fp32.model}: nothing in it is worth {precision} on TensorRT",
         found="; ".join(_notes(placing)) or "no convolution and no matrix product",
         allowed="a convolution of 16 channels or more in and out, or a product of matrices by constant weights",
         fix="use --precision fp16 for this target",

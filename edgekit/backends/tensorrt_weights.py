@@ -78,7 +78,7 @@ def quantize(fp32: Artifact, data: Batches | None, plan: Plan, out: Path) -> Art
         if not axes:
             what = "w8 and w4 store weights of matrix products; convolutions stay as they are"
             raise no_products(fp32.model, what, kept=bool(plan.float_groups))
-        before = quantise_weights(proto, axes, model.parent, bits=bits, half=half)
+        before = quantise_weights(proto, axes, model.parent, kind=f"int{bits}", half=half)
         nodes = [one for node in proto.graph.node for one in (*before.get(node.name, ()), node)]
         del proto.graph.node[:]
         proto.graph.node.extend(nodes)

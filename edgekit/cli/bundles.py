@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from edgekit.cli._devices import check_wheels, device_option, wheels_option
 from edgekit.cli.catalogue import catalog_option
 
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
@@ -17,11 +18,23 @@ BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--profile", "name", metavar="NAME", help="A profile, or a .toml file; default: the one deployed with.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the result here too.")
 @catalog_option
-def profile(bundle: Path, name: str | None, json_file: Path | None, folders: tuple[Path, ...]) -> int:
-    """Measure BUNDLE on this machine and judge it against a profile.
+@device_option
+@wheels_option
+def profile(
+    bundle: Path,
+    name: str | None,
+    json_file: Path | None,
+    folders: tuple[Path, ...],
+    devices: tuple[str, ...],
+    wheels: bool,
+) -> int:
+    """Measure BUNDLE on this machine, or on a device, and judge it against a profile.
 
     A verdict is given only where this machine is the bundle's target; elsewhere the exit code is 4. Accuracy was
     judged when the bundle was made and is not judged again. An engine that crashes, hangs or gives NaN fails: 3.
+
+    With --device the same is done there; of several devices the exit code is the worst (1, 3, 4, 0), and --json writes
+    a list.
     """
     from edgekit.artifact import write_json
     from edgekit.cli._output import console, show_progress
@@ -30,8 +43,13 @@ def profile(bundle: Path, name: str | None, json_file: Path | None, folders: tup
     from edgekit.runtime.files import check_sink
     from edgekit.timing import profile_bundle
 
+    check_wheels(devices, wheels)
     if json_file is not None:
         check_sink(json_file)
+    if devices:
+        from edgekit.cli.on_devices import profile_there
+
+        return profile_there(bundle, name, folders, devices, wheels=wheels, json_file=json_file)
     with show_progress() as progress:
         found = profile_bundle(bundle, name, folders, progress)
     print_profile(found, console())
@@ -44,14 +62,23 @@ def profile(bundle: Path, name: str | None, json_file: Path | None, folders: tup
 @click.command()
 @BUNDLE
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify(bundle: Path, as_json: bool) -> int:
-    """Recheck the hashes of BUNDLE, and run its golden samples on this machine.
+@device_option
+@wheels_option
+def verify(bundle: Path, as_json: bool, devices: tuple[str, ...], wheels: bool) -> int:
+    """Recheck the hashes of BUNDLE, and run its golden samples on this machine, or on a device.
 
     Exits with 1 when a file was changed, with 3 when the bundle computes something else here.
+
+    With --device the bundle and what runs it are sent there, by hash: a second time nothing is. The JSON is a list.
     """
     from edgekit.cli._output import MISSED, print_json
     from edgekit.runtime import verify_bundle
 
+    check_wheels(devices, wheels)
+    if devices:
+        from edgekit.cli.on_devices import verify_there
+
+        return verify_there(bundle, devices, wheels=wheels, as_json=as_json)
     found = verify_bundle(bundle)
     if as_json:
         print_json(found)

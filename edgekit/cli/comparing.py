@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from edgekit.cli._devices import device_option, each_device, json_outcome, worst
+
+if TYPE_CHECKING:
+    from edgekit.comparing import Settings
+    from edgekit.devices.address import Address
+    from edgekit.progress import Progress
 
 
 def _share(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -60,6 +68,7 @@ def _share(ctx: click.Context, param: click.Parameter, value: str | None) -> flo
 @click.option("--batch", type=click.IntRange(1), metavar="N", help="Samples a query; default: the bundles', else 1.")
 @click.option("--input", "samples", type=click.Path(path_type=Path), metavar="X.npz", help="Samples to feed, stacked.")
 @click.option("--target", metavar="NAME", help="Which target of a report that has several.")
+@device_option
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the result here too.")
 def compare(
     paths: tuple[Path, ...],
@@ -67,6 +76,7 @@ def compare(
     json_file: Path | None,
     no_turns: bool,
     seconds: float | None,
+    devices: tuple[str, ...],
     **given: Any,
 ) -> int:
     """Compare the latency of B and more with A, or of all with a --baseline.
@@ -75,8 +85,12 @@ def compare(
     20 ms or 10 queries, 15 s a side by default: enough to find a 3% slowdown on a noisy machine. Reports are taken as
     they are, which is marked "not in turns". Intervals are of 99.5%; accuracy is not compared.
 
+    With --device they are measured there, after the golden samples of each bundle have run there: one that computes
+    something else is not timed. Several devices are measured at the same time, and --json writes a list.
+
     Exit codes: 0 compared, no regression shown; 1 an error, or nothing could be compared; 3 a regression;
-    4 inconclusive: other load spoiled a run, the sides drift apart, or one of several sides did not run.
+    4 inconclusive: other load spoiled a run, the sides drift apart, or one of several sides did not run. Of several
+    devices the worst counts.
     """
     from edgekit.artifact import write_json
     from edgekit.cli._output import console, show_progress
@@ -91,6 +105,8 @@ def compare(
     if json_file is not None:
         check_sink(json_file)
     settings = Settings(in_turns=not no_turns, seconds=seconds or DEFAULT_SECONDS, **given)
+    if devices:
+        return _compare_there(paths, baseline, settings, devices, json_file)
     with show_progress() as progress:
         found = run(paths, baseline=baseline, settings=settings, progress=progress)
     print_comparison(found, console())
@@ -98,3 +114,36 @@ def compare(
         with whole(json_file) as path:
             write_json(path, found)
     return int(found["exit_code"])
+
+
+def _compare_there(
+    paths: Sequence[Path],
+    baseline: Path | None,
+    settings: Settings,
+    devices: Sequence[str],
+    json_file: Path | None,
+) -> int:
+    """Compares on devices, says what was found on each, and returns the exit code."""
+    from edgekit.artifact import write_json
+    from edgekit.cli._output import ERROR, console
+    from edgekit.comparing import compare as run
+    from edgekit.devices.device import opened
+    from edgekit.devices.measuring import GRACE_S
+    from edgekit.devices.places import place_on
+    from edgekit.disk import whole
+    from edgekit.reporting.comparison import print_comparison
+
+    def compare_on(address: Address, progress: Progress) -> dict[str, Any]:
+        with opened(address, grace_s=GRACE_S, progress=progress) as device:
+            return run(paths, baseline=baseline, settings=settings, place=place_on(device), progress=progress)
+
+    outcomes = each_device(devices, compare_on)
+    for outcome in outcomes:
+        if outcome.result is not None:
+            console().print(f"{outcome.address.name}:", style="bold")
+            print_comparison(outcome.result, console())
+    if json_file is not None:
+        found = [json_outcome(outcome) if outcome.result is None else outcome.result for outcome in outcomes]
+        with whole(json_file) as path:
+            write_json(path, found)
+    return worst(ERROR if outcome.result is None else int(outcome.result["exit_code"]) for outcome in outcomes)

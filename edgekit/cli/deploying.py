@@ -10,13 +10,15 @@ from typing import Any
 
 import click
 
+from edgekit.cli._devices import check_wheels, device_option, wheels_option
+
 RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
 OUT = click.option(
     "--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run; default: runs/<recipe name>."
 )
 PRECISION = click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "fp16", "bf16", "int8", "w8", "w4"]),
+    type=click.Choice(["auto", "fp32", "fp16", "bf16", "fp8", "int8", "w8", "w4"]),
     help="auto: the fastest that meets every limit; w8, w4: weights alone.",
 )
 ENGINE = click.option("--engine", metavar="NAME", help="Try only this engine of the target.")
@@ -50,6 +52,8 @@ INPUT = click.option(
 @ENGINE
 @PROFILE
 @PRECISION
+@device_option
+@wheels_option
 @SET
 @OUT
 def deploy(
@@ -58,6 +62,8 @@ def deploy(
     engine: str | None,
     profile: str | None,
     precision: str | None,
+    devices: tuple[str, ...],
+    wheels: bool,
     overrides: tuple[str, ...],
     out: Path | None,
 ) -> int:
@@ -65,6 +71,9 @@ def deploy(
 
     Bundles go to DIR/<target>, the report to DIR/report.json and DIR/report.md. A run that was stopped goes on where
     it was, and what is unchanged since an earlier run in DIR is not done again.
+
+    With --device latencies are measured there, after the golden samples of each candidate have run there, and the
+    verdict is the device's: each target takes the first device that is what its file says.
     """
     from edgekit.cli._output import console, show_progress
     from edgekit.pipeline import Choices
@@ -74,9 +83,12 @@ def deploy(
 
     yield_cores()
     alone("deploy")
+    check_wheels(devices, wheels)
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
-    choices = Choices(targets=targets, engine=engine, profile=profile, precision=precision)
+    choices = Choices(
+        targets=targets, engine=engine, profile=profile, precision=precision, devices=devices, wheels=wheels
+    )
     with show_progress() as progress:
         report = run(
             loaded, recipe_file(recipe).resolve().parent, folder, choices, progress=progress, command=command_line()

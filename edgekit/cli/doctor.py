@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli._devices import device_option
 from edgekit.cli._output import ERROR, MET, console, print_json, print_table
 from edgekit.cli.catalogue import catalog_option, host_line, json_option, needs
 
@@ -29,19 +29,23 @@ PACKAGES = {
 
 # Long enough for the kernel's ticks of 10 ms to tell a busy machine from an idle one, and hardly felt.
 WATCH_SECONDS = 0.3
-# Read through the kernel and a device, instead of from a register of the CPU.
-SLOW_CLOCKS = ("acpi_pm", "hpet", "jiffies", "refined-jiffies")
 _INDENT = 10
 
 
 @click.command()
 @catalog_option
 @json_option
-def doctor(folders: tuple[Path, ...], as_json: bool) -> int:
+@device_option
+def doctor(folders: tuple[Path, ...], as_json: bool, devices: tuple[str, ...]) -> int:
     """Say what is installed, what each target lacks here, what disturbs timing, and what mends it.
 
-    Exits with 1 when no target could be prepared here, else with 0.
+    Exits with 1 when no target could be prepared here, else with 0. With --device: which engines run there, which
+    targets the device is, what disturbs timing; exits with 1 where no engine runs.
     """
+    if devices:
+        from edgekit.cli.on_devices import examine_there
+
+        return examine_there(devices, folders, as_json=as_json)
     from edgekit.artifact import to_json
     from edgekit.catalog import list_targets
     from edgekit.profiling.host import this_host
@@ -72,23 +76,10 @@ def _version(distribution: str) -> str | None:
 
 def _timing() -> dict[str, Any]:
     """What this host is like for timing at this moment, and what to do about it."""
-    from edgekit.profiling.conditions import caveats, spoiled
-    from edgekit.profiling.host_state import clock_source
-    from edgekit.profiling.load import LoadSpec
-    from edgekit.profiling.system import this_system
-    from edgekit.profiling.watching import conditions_between, observe
+    from edgekit.profiling import facts
+    from edgekit.runtime.system import this_system
 
-    system = this_system()
-    before = observe([], system=system)
-    time.sleep(WATCH_SECONDS)
-    found = conditions_between(before, observe([], system=system), shortest_s=WATCH_SECONDS)
-    clock = clock_source(system)
-    advice = caveats(found)
-    if clock in SLOW_CLOCKS:
-        advice.append(f"the clock source is {clock}: every reading takes a microsecond or more; allow tsc at boot")
-    if (why := spoiled(found, LoadSpec())) is not None:
-        advice.insert(0, f"a run now would be spoiled: {why}")
-    return {"clock_source": clock, "conditions": found, "advice": advice}
+    return facts.timing(this_system(), WATCH_SECONDS)
 
 
 def _examine(target: Target) -> dict[str, Any]:
@@ -108,15 +99,15 @@ def _examine(target: Target) -> dict[str, Any]:
 def _show(report: dict[str, Any]) -> None:
     out = console()
     host, timing = report["host"], report["timing"]
-    lines = [*_labelled("host", f"{_host_text()}, {host['os']}, Python {host['python']}")]
-    lines += _labelled("timing", ", ".join(_timing_facts(timing["conditions"], timing["clock_source"])))
+    lines = [*labelled("host", f"{_host_text()}, {host['os']}, Python {host['python']}")]
+    lines += labelled("timing", ", ".join(timing_facts(timing["conditions"], timing["clock_source"])))
     for line in timing["advice"]:
-        lines += _labelled("", f"- {line}", hanging="  ")
+        lines += labelled("", f"- {line}", hanging="  ")
     for group, packages in report["installed"].items():
         found = ", ".join(f"{name} {version}" for name, version in packages.items() if version)
         lacking = ", ".join(name for name, version in packages.items() if not version)
         note = f"; not installed: {lacking}" if lacking else ""
-        lines += _labelled(group, f"{found or '-'}{note}")
+        lines += labelled(group, f"{found or '-'}{note}")
     for line in lines:
         out.print(line, soft_wrap=True)
     print_table(("target", "engines here", "measure here"), [_row(target) for target in report["targets"]])
@@ -124,7 +115,7 @@ def _show(report: dict[str, Any]) -> None:
         out.print(line, soft_wrap=True)
 
 
-def _labelled(label: str, text: str, hanging: str = "") -> list[str]:
+def labelled(label: str, text: str, hanging: str = "") -> list[str]:
     """A label and a text beside it, within the console's width; what is in backticks stays on one line to be copied."""
     whole = re.sub(r"`[^`]*`", lambda command: command.group().replace(" ", "\0"), text)
     lines = textwrap.wrap(
@@ -138,7 +129,8 @@ def _labelled(label: str, text: str, hanging: str = "") -> list[str]:
     return [line.replace("\0", " ") for line in lines]
 
 
-def _timing_facts(found: Conditions, clock: str) -> list[str]:
+def timing_facts(found: Conditions, clock: str) -> list[str]:
+    """What disturbs timing, in a few words each."""
     state = found.after
     facts = [f"governor {state.governor}", f"clock source {clock}"]
     if state.min_frequency_mhz is not None and state.max_frequency_mhz is not None:

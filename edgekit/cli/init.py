@@ -187,8 +187,8 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #std = [1.0]                      # per channel after scaling, or one value for all
 #resize = [224, 224]              # height and width in pixels; default: the size stays
 
-# "auto" ships the fastest precision that passes, int8 only where it pays; or name one: "fp32", "bf16", "fp16", "int8",
-# "w8", "w4".
+# "auto" ships the fastest precision that passes, int8 only where it pays; or name one: "fp32", "bf16", "fp16", "fp8",
+# "int8", "w8", "w4".
 #[quantization]
 #precision = "auto"
 #method = "mse"                   # how ranges of int8 are found; default: the engine's usual, or what auto finds
@@ -196,6 +196,32 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #float_nodes = []                 # names of nodes left in float
 #scheme = { per_channel = true }  # fields of the engine's dialect set by hand; default: the engine's own
 #trials = 16                      # most plans that auto tries on one engine
+
+# What bundles carry for `edgekit watch`: what their calibration samples were like, and limits to keep on the device.
+#[watch]
+#statistics = true                # false: nothing is said of drift and saturation
+#samples = 64                     # of a window of drift and saturation
+#every = 8                        # values are looked at in one query of so many; of video, say one in some seconds
+#period_s = 10.0                  # from one line of the watch to the next
+#window_s = 300.0                 # over which latencies, failures and drops are judged
+
+# A limit that is false is none. Latencies are the profile's where not said otherwise.
+#[watch.limits]
+#p50_ms = 20.0
+#p90_ms = 25.0
+#p95_ms = 30.0
+#p99_ms = 40.0
+#p999_ms = 80.0
+#failed_share = 0.01
+#dropped_share = 0.1              # of a stream's frames
+#memory_mb = 500.0                # resident, of the process
+#temperature_c = 85.0
+#drift = 0.25                     # of an input; default: this, or more where the calibration samples differ by more
+#output_drift = 0.25              # likewise
+#saturated_share = 0.01           # values outside what calibration saw
+#not_finite_share = 0.0
+#restarts = 3.0                   # within window_s
+#silence_s = 30.0                 # default: three periods
 
 # Training in int8: the student goes on learning as it will compute, and is a candidate beside int8 of calibration.
 # Leave it out where int8 by calibration loses little.

@@ -27,6 +27,7 @@ COMMANDS = {
     "verify": ("edgekit.cli.bundles:verify", "Recheck a bundle's files and golden samples."),
     "run": ("edgekit.cli.bundles:run", "Run a bundle on samples from a file."),
     "inspect": ("edgekit.cli.bundles:inspect", "Say what a bundle or an ONNX file is made of."),
+    "watch": ("edgekit.cli.watching:watch", "Show how a bundle does where it runs, and judge its limits."),
     "targets": ("edgekit.cli.catalogue:targets", "List the targets, or show one."),
     "profiles": ("edgekit.cli.catalogue:profiles", "List the profiles, or show one."),
 }

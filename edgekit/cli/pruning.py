@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from edgekit.cli._devices import check_wheels, device_option, wheels_option
 from edgekit.cli.deploying import ENGINE, OUT, PROFILE, RECIPE, SET, alone, yield_cores
 
 
@@ -19,6 +20,8 @@ from edgekit.cli.deploying import ENGINE, OUT, PROFILE, RECIPE, SET, alone, yiel
 @click.option("--target", metavar="NAME", help="Prune for this target instead of the recipe's.")
 @ENGINE
 @PROFILE
+@device_option
+@wheels_option
 @click.option("--table-only", is_flag=True, help="Only measure what each block and width takes, as on a device.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @SET
@@ -30,6 +33,8 @@ def prune(
     target: str | None,
     engine: str | None,
     profile: str | None,
+    devices: tuple[str, ...],
+    wheels: bool,
     table_only: bool,
     as_json: bool,
     overrides: tuple[str, ...],
@@ -37,10 +42,11 @@ def prune(
 ) -> int:
     """Leave blocks and channels out of the student of RECIPE (a file, or its folder) until it meets a latency budget.
 
-    What each block and width takes is measured on the target's own engine; in steps the shape that keeps most within
-    the budget is compiled, measured, fine-tuned with distillation from the unpruned teacher, and measured again. It
-    ends at the budget, or at the limit of accuracy. Every step's weights go to DIR/pruned, accuracy against latency to
-    DIR/pruning.html. A later deploy into the same DIR does nothing of it again; one that was killed goes on.
+    What each block and width takes is measured on the target's own engine, with --device on that device; in steps the
+    shape that keeps most within the budget is compiled, measured, fine-tuned with distillation from the unpruned
+    teacher, and measured again. It ends at the budget, or at the limit of accuracy. Every step's weights go to
+    DIR/pruned, accuracy against latency to DIR/pruning.html. A later deploy into the same DIR does nothing of it again;
+    one that was killed goes on.
 
     Exit codes: 0 within the budget, 3 not, 4 where latencies were not measured because this host is not the target.
     """
@@ -53,11 +59,13 @@ def prune(
 
     yield_cores()
     alone("prune")
+    check_wheels(devices, wheels)
     if budget is not None and ratio is not None:
         raise click.UsageError("--budget or --ratio, not both")
     loaded = with_budget(load_recipe(recipe, overrides), budget, ratio)
     folder = out or Path("runs") / loaded.name
-    choices = Choices(targets=(target,) if target else (), engine=engine, profile=profile)
+    targets = (target,) if target else ()
+    choices = Choices(targets=targets, engine=engine, profile=profile, devices=devices, wheels=wheels)
     base = recipe_file(recipe).resolve().parent
     with show_progress() as progress:
         report, code = prune_recipe(loaded, base, folder, choices, table_only=table_only, progress=progress)
@@ -70,7 +78,8 @@ def prune(
         return code
     print_pruning(report, console())
     click.echo(f"every step: {folder / STEPS}\npicture: {folder / PRUNING_HTML}")
-    options = {"--target": target, "--engine": engine, "--profile": profile, "--out": out}
+    device = next(iter(devices), None)  # of one target there is one
+    options = {"--target": target, "--engine": engine, "--profile": profile, "--device": device, "--out": out}
     budgets = {"budget_ms": budget, "ratio": ratio}
     given = [f"pruning.{key}={value!r}" for key, value in budgets.items() if value is not None]
     click.echo(_next(recipe, options, (*overrides, *given)))

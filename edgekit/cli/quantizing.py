@@ -7,7 +7,17 @@ from typing import Any
 
 import click
 
-from edgekit.cli.deploying import ENGINE, INPUT, PRECISION, PROFILE, SET, command_line, ended, yield_cores
+from edgekit.cli._devices import check_wheels, device_option, wheels_option
+from edgekit.cli.deploying import (
+    ENGINE,
+    INPUT,
+    PRECISION,
+    PROFILE,
+    SET,
+    command_line,
+    ended,
+    yield_cores,
+)
 
 
 def _print_methods(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -35,6 +45,8 @@ def _print_methods(ctx: click.Context, param: click.Parameter, value: bool) -> N
 @click.option("--trials", metavar="N", type=click.IntRange(1), help="Most plans that auto tries on one engine.")
 @ENGINE
 @PROFILE
+@device_option
+@wheels_option
 @click.option("--weights", metavar="FILE", help=".safetensors, or .pt read with weights only; or `factory`: its own.")
 @INPUT
 @SET
@@ -61,13 +73,14 @@ def quantize(
     """Make a bundle from MODEL in the precision that pays on the target.
 
     MODEL is an .onnx file, package.module:factory (also of the working folder), or timm:NAME. `--precision auto`, the
-    default, tries what the target's engines have, measures in turns, and ships the fastest plan whose loss stays
-    within the profile's limit: int8 only where it is shown to be faster than fp32. A run that was stopped goes on
-    where it was.
+    default, tries what the target's engines have, measures in turns (with --device on that device), and ships the
+    fastest plan whose loss stays within the profile's limit: int8 only where it is shown to be faster than fp32. A run
+    that was stopped goes on where it was.
     """
     from edgekit.recipe import recipe_for_model
 
     yield_cores()
+    check_wheels(narrowed["devices"], narrowed["wheels"])
     settings = {
         "quantization.trials": narrowed.pop("trials"),
         "quantization.float_nodes": list(narrowed.pop("float_nodes")) or None,

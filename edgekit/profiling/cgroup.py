@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgekit.profiling.system import System, read_number, read_text
+from edgekit.runtime.system import System, read_number, read_text
 
 # Version 1 writes "no limit" as the largest whole number of pages.
 _NO_LIMIT_BYTES = 1 << 60

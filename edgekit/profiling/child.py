@@ -113,9 +113,9 @@ def expect(child: Child, answer: str, doing: str, silence_s: float | None = None
     return rest if word == answer else _unknown(child, got, doing)
 
 
-def ending(child: Child, doing: str) -> int | Failure:
+def ending(child: Child, doing: str, silence_s: float | None = None) -> int | Failure:
     """Waits for the process to end; its exit status, 0 or more, or what went wrong."""
-    got = _next_answer(child, doing)
+    got = _next_answer(child, doing, silence_s)
     if got is None:
         return _end(child, doing)
     return got if isinstance(got, Failure) else _unknown(child, got, doing)

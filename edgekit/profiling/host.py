@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from edgekit.profiling.cgroup import cpu_limit, memory_limit_mb
-from edgekit.profiling.system import System, read_text, this_system
 from edgekit.runtime.cpu import parse_cpu_model
+from edgekit.runtime.system import System, read_text, this_system
 
 _FLAGS = re.compile(r"^(?:flags|Features)\s*:\s*(.*)$", re.MULTILINE)
 

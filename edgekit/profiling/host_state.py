@@ -11,33 +11,29 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edgekit.profiling.conditions import HostState
-from edgekit.profiling.system import System, read_number, read_text
+from edgekit.runtime.system import System, memory_available_mb, read_number, read_text, temperature_c
 
 # Bits of the firmware's word: now; the same 16 bits higher: since boot.
 _FIRMWARE_BITS = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
 _SINCE_BOOT = 16
-# Zones that are switched off or have no sensor give values that no running machine has.
-_PLAUSIBLE_C = (-40.0, 150.0)
-_CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 
 
 def read_state(system: System) -> HostState:
     """The machine as it is now; what it does not tell is None or ``unknown``."""
     throttled, since_boot = _throttled(system)
     loads = read_text(system.proc / "loadavg").split()
-    available = re.search(r"^MemAvailable:\s*(\d+) kB", read_text(system.proc / "meminfo"), re.MULTILINE)
     return HostState(
         governor=_governor(system),
         frequency_mhz=_clock_mhz(system, "scaling_cur_freq"),
         min_frequency_mhz=_clock_mhz(system, "scaling_min_freq"),
         max_frequency_mhz=_clock_mhz(system, "scaling_max_freq"),
         hardware_max_mhz=_clock_mhz(system, "cpuinfo_max_freq"),
-        temperature_c=_temperature_c(system),
+        temperature_c=temperature_c(system),
         throttle_count=_throttle_count(system),
         throttled=throttled,
         throttled_since_boot=since_boot,
         load_average=float(loads[0]) if loads else None,
-        memory_available_mb=int(available.group(1)) * 1024 / 1e6 if available else None,
+        memory_available_mb=memory_available_mb(system),
     )
 
 
@@ -56,16 +52,6 @@ def _clock_mhz(system: System, name: str) -> float | None:
     found = [read_number(folder / "cpufreq" / name) for folder in system.cpu_folders()]
     clocks_khz = [khz for khz in found if khz is not None]
     return sum(clocks_khz) / len(clocks_khz) / 1000 if clocks_khz else None
-
-
-def _temperature_c(system: System) -> float | None:
-    files = list(system.sys.glob("class/thermal/thermal_zone*/temp"))
-    for folder in system.sys.glob("class/hwmon/hwmon*"):
-        if read_text(folder / "name").strip() in _CPU_SENSORS:
-            files += folder.glob("temp*_input")
-    low, high = _PLAUSIBLE_C
-    found = [milli / 1000 for milli in map(read_number, files) if milli is not None and low < milli / 1000 < high]
-    return max(found, default=None)
 
 
 def _throttle_count(system: System) -> int | None:

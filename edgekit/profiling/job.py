@@ -9,6 +9,7 @@
     JOB/latencies.npy    int64 nanoseconds [n, 2]: application clock, engine clock; every query of every turn
     JOB/turns.bin        int64 nanoseconds, application clock, as each turn ends: what a parent paces turns by
     JOB/load.json        how the one load of a short process went
+    JOB/verified.json    what a bundle's golden samples showed
     JOB/warm_up.npy      int64 nanoseconds [w]: application clock; queries after the first and before the turns
 """
 
@@ -47,6 +48,7 @@ FEEDS_FILE = "feeds.npz"
 RESULT_FILE = "result.json"
 TURNS_FILE = "turns.bin"
 LOAD_FILE = "load.json"
+VERIFIED_FILE = "verified.json"
 ARTIFACT_FOLDER = "artifact"
 
 LoadKind = Literal["cold", "cached"]
@@ -91,7 +93,7 @@ def write_job(job: Job, feeds: Mapping[str, Array]) -> None:
         shutil.copyfile(job.artifact.folder / name, inside / name)
     inside.mkdir(parents=True, exist_ok=True)
     save_artifact(dataclasses.replace(job.artifact, folder=inside))
-    _write_feeds(job.folder / FEEDS_FILE, feeds)
+    write_feeds(job.folder / FEEDS_FILE, feeds)
     content = {"load": job.load, "preprocessing": job.preprocessing, "driven": job.driven}
     write_json(job.folder / JOB_FILE, to_json(content))
 
@@ -223,9 +225,10 @@ def read_result(folder: Path) -> Measured:
         ) from exc
 
 
-def _write_feeds(path: Path, feeds: Mapping[str, Array]) -> None:
+def write_feeds(path: Path, feeds: Mapping[str, Array]) -> None:
+    """Writes samples as ``.npz``, uncompressed; the same samples are the same bytes."""
     # np.savez takes names as keyword arguments, so an input called "file" would collide with its own.
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in feeds.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)

@@ -76,27 +76,36 @@ def measure_in_turns(
     """
     for artifact in artifacts:
         check_feeds(artifact, feeds, preprocessing)
-    with contextlib.ExitStack() as cleaning:
-        root = cleaning.enter_context(temporary_folder(JOBS))
-        candidates = []
-        # One after another, so that no load disturbs another's load and first inference.
-        for index, artifact in enumerate(artifacts):
-            progress(LOAD_STEP, index, len(artifacts), f"{artifact.engine} {artifact.precision}")
-            job = Job(folder=root / str(index), artifact=artifact, load=load, preprocessing=preprocessing, driven=True)
+    with temporary_folder(JOBS) as root:
+        jobs = [
+            Job(folder=root / str(index), artifact=artifact, load=load, preprocessing=preprocessing, driven=True)
+            for index, artifact in enumerate(artifacts)
+        ]
+        for job in jobs:
             write_job(job, feeds)
-            candidate = _Candidate(child=cleaning.enter_context(started(job)))
-            _get_ready(candidate)
-            candidates.append(candidate)
-        progress(LOAD_STEP, len(artifacts), len(artifacts))
-        pids = [candidate.child.process.pid for candidate in candidates if candidate.runs]
-        before = observe(pids)
-        _take_turns(candidates, load, progress)
-        conditions = conditions_between(before, observe(pids))
-        zero = min((began for candidate in candidates for began in candidate.began), default=0.0)
-        results = [_complete(candidate, _finish(candidate), conditions, zero) for candidate in candidates]
+        results = measure_jobs(jobs, progress)
         if any(result.status in ("failed", "crashed") for result in results) and nearly_full(root):
             raise DiskFull(JOBS, root.parent, folder_bytes(root))  # a process that could not write cannot say so
         return results
+
+
+def measure_jobs(jobs: Sequence[Job], progress: Progress = silent) -> list[Measured]:
+    """Measures job folders that are written and share a load; see :func:`measure_in_turns`."""
+    with contextlib.ExitStack() as cleaning:
+        candidates = []
+        # One after another, so that no load disturbs another's load and first inference.
+        for index, job in enumerate(jobs):
+            progress(LOAD_STEP, index, len(jobs), f"{job.artifact.engine} {job.artifact.precision}")
+            candidate = _Candidate(child=cleaning.enter_context(started(job)))
+            _get_ready(candidate)
+            candidates.append(candidate)
+        progress(LOAD_STEP, len(jobs), len(jobs))
+        pids = [candidate.child.process.pid for candidate in candidates if candidate.runs]
+        before = observe(pids)
+        _take_turns(candidates, progress)
+        conditions = conditions_between(before, observe(pids))
+        zero = min((began for candidate in candidates for began in candidate.began), default=0.0)
+        return [_complete(candidate, _finish(candidate), conditions, zero) for candidate in candidates]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -150,9 +159,10 @@ def _get_ready(candidate: _Candidate) -> None:
     candidate.refused = refusal(child.job.load, int(query_ns) / 1e9)
 
 
-def _take_turns(candidates: Sequence[_Candidate], load: LoadSpec, progress: Progress) -> None:
+def _take_turns(candidates: Sequence[_Candidate], progress: Progress) -> None:
     offset = 0
     while live := [candidate for candidate in candidates if candidate.runs]:
+        load = live[0].child.job.load
         slowest = min(live, key=lambda candidate: candidate.pace.share(load))
         share = slowest.pace.share(load)
         progress(STEP, int(share * 100), 100, f"{slowest.pace.kept} queries in {slowest.pace.seconds:.1f} s")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from edgekit.profiling.system import System, read_text
+from edgekit.runtime.system import System, read_text
 
 # The first process-id namespace has this number in every kernel (PROC_PID_INIT_INO): from it every process is seen.
 _WHOLE_MACHINE = "pid:[4026531836]"

@@ -19,7 +19,7 @@ from edgekit.profiling.processes import (
     ticks_per_second,
     with_descendants,
 )
-from edgekit.profiling.system import System, this_system
+from edgekit.runtime.system import System, this_system
 
 # The kernel counts in ticks of 10 ms, one more or less a CPU and a process: a second of two CPUs is told to 2%.
 SHORTEST_SECONDS = 1.0

@@ -28,6 +28,7 @@ from edgekit.profiling.host import this_host
 from edgekit.profiling.job import (
     LOAD_FILE,
     TURNS_FILE,
+    VERIFIED_FILE,
     Job,
     LoadKind,
     read_feeds,
@@ -39,7 +40,15 @@ from edgekit.profiling.memory import peak_of
 from edgekit.profiling.time_limit import refusal, time_is_up
 from edgekit.profiling.turns import Pace
 from edgekit.profiling.warm_up import WarmUp, warm_up
-from edgekit.runtime import engine_version, from_cache, get_ready, open_artifact, with_cache, without_cache
+from edgekit.runtime import (
+    engine_version,
+    from_cache,
+    get_ready,
+    open_artifact,
+    verify_bundle,
+    with_cache,
+    without_cache,
+)
 from edgekit.runtime.preprocessing import preprocess
 from edgekit.runtime.session import Session
 
@@ -132,6 +141,26 @@ def load_once(folder: Path, kind: LoadKind) -> int:
             "from_cache": cached,
         },
     )
+    return 0 if reason is None else 1
+
+
+def verify_once(folder: Path, bundle: Path) -> int:
+    """Runs the golden samples of a job's bundle and writes ``verified.json``: driven by a parent, as :func:`load_once`.
+
+    Args:
+        folder: The job folder.
+        bundle: The bundle.
+
+    Returns:
+        The exit status: 0 when they are as close as the manifest asks, 1 when not (the file says why).
+    """
+    _listen()
+    try:
+        found = verify_bundle(bundle)
+        reason = None if found.passed else "golden samples: " + "; ".join(found.messages)
+    except EdgeKitError as exc:
+        reason = str(exc)
+    write_whole(folder / VERIFIED_FILE, {"reason": reason})
     return 0 if reason is None else 1
 
 

@@ -67,7 +67,7 @@ class Plan:
 
     Attributes:
         engine: The engine that runs it.
-        precision: ``fp32``, ``fp16``, ``bf16``, ``int8``, or ``w8`` and ``w4``: weights alone.
+        precision: ``fp32``, ``fp16``, ``bf16``, ``fp8``, ``int8``, or ``w8`` and ``w4``: weights alone.
         method: int8: range method of the calibration (``minmax``, ``average``, ``percentile``, ``entropy``, ``mse``) or
             ``dynamic``, or ``qat`` and ``qat-w4``: trained so, with weights of 8 and 4 bits; w8 and w4: ``round``, or
             ``codebook``: k-means, decoded when the model is opened; None in float.
@@ -112,4 +112,6 @@ def plan_of(engine: str, precision: str) -> Plan:
     if precision == "int8":
         usual = USUAL[engine]
         return Plan(engine=engine, precision=precision, method=usual.method, corrections=usual.corrections)
+    if precision == "fp8":
+        return Plan(engine=engine, precision=precision, method="minmax")
     return Plan(engine=engine, precision=precision, method="round" if precision in ("w8", "w4") else None)

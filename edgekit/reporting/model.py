@@ -260,6 +260,16 @@ class BundleLink(TypedDict):
 
 
 @record
+class Device(TypedDict):
+    """The device that measured."""
+
+    name: str
+    """As it was named: a name of devices.toml, or user@host[:port]."""
+    host: Host
+    """Its facts."""
+
+
+@record
 class Target(TypedDict):
     """One target of a run."""
 
@@ -284,6 +294,8 @@ class Target(TypedDict):
     """What each step gained and lost, in order."""
     trials: list[Trial]
     """Every plan that "auto" tried, in order; empty where a precision was named."""
+    device: NotRequired[Device]
+    """The device that measured; absent where the host of the run did."""
 
 
 @record
@@ -349,3 +361,5 @@ class Profile(TypedDict):
     limits: list[Limit]
     measured: Measured
     host: Host
+    device: NotRequired[Device]
+    """The device that measured; absent where this machine did."""

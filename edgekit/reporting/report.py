@@ -8,6 +8,7 @@ from typing import Any
 
 from edgekit.artifact import read_json, to_json
 from edgekit.candidate import Candidate
+from edgekit.places import Place
 from edgekit.profiling.load import LoadSpec
 from edgekit.reporting.measurement import measured_report
 from edgekit.reporting.model import Report
@@ -33,6 +34,7 @@ def target_report(
     why: str,
     steps: Sequence[Mapping[str, Any]],
     trials: Sequence[Trial] = (),
+    place: Place | None = None,
 ) -> dict[str, Any]:
     """One target of a report.
 
@@ -47,6 +49,7 @@ def target_report(
         why: Why this one ships, or why none does.
         steps: What each step gained and lost (:mod:`edgekit.gains`).
         trials: What ``auto`` tried on samples of its own.
+        place: The device that measured; None: the machine of the run did.
     """
     status = shipped.verdict.status if shipped and shipped.verdict else "fail"
     return {
@@ -63,6 +66,7 @@ def target_report(
         "candidates": [candidate_report(c, profile.load_spec(), shipped=c is shipped) for c in candidates],
         "steps": [dict(step) for step in steps],
         "trials": [trial_report(trial) for trial in trials],
+        **({} if place is None else {"device": {"name": place.name, "host": to_json(place.host)}}),
     }
 
 

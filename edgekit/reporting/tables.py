@@ -121,8 +121,10 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
     host = report["host"]
     engines = ", ".join(f"{name} {version}" for name, version in report["engines"].items())
     load = target["load"]
+    device = target.get("device")
     lines = [
-        ("host", f"{host['cpu_model']}, {host['cores']} cores, {host['isa']}, governor {host['governor']}"),
+        ("host", _host_line(host)),
+        *([("measured on", f"{device['name']}: {_host_line(device['host'])}")] if device else []),
         ("engines", engines),
         ("driven", f"{load['scenario']}, batch {load['batch']}, {target['threads'] or 'default'} threads"),
     ]
@@ -140,6 +142,10 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
     elif not report["data"]["held_out"]:
         lines.append(("data", "there is no test set: numbers are proven on training samples, accuracy is not"))
     return lines
+
+
+def _host_line(host: Mapping[str, Any]) -> str:
+    return f"{host['cpu_model']}, {host['cores']} cores, {host['isa']}, governor {host['governor']}"
 
 
 def qat_facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[str, str]]:

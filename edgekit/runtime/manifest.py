@@ -117,6 +117,7 @@ def _wrong_types(raw: dict[str, Any]) -> Iterator[str]:
     graph = raw.get("in_graph")
     if graph is not None:
         yield from _wrong_processing(graph, "in_graph.") if isinstance(graph, dict) else ("in_graph",)
+    yield from (name for name in ("statistics", "watch") if not isinstance(raw.get(name, {}), (dict, type(None))))
     for kind, allowed in (("files", (str,)), ("options", (str, int, float, bool))):
         values = raw.get(kind)
         if isinstance(values, dict) and not all(isinstance(value, allowed) for value in values.values()):

@@ -1,7 +1,7 @@
-"""JSON Schemas of what EdgeKit writes for machines: reports of runs, profiles, comparisons, sensitivities; manifests.
+"""JSON Schemas of what EdgeKit writes for machines: of runs, profiles, comparisons, sensitivities, watches and bundles.
 
-The files beside this one travel with the package. They are made of the types in :mod:`edgekit.reporting.model` and
-:mod:`edgekit.schemas.manifest` by ``python -m edgekit.schemas``; a test compares the two.
+The files beside this one travel with the package. They are made by ``python -m edgekit.schemas`` of the types in
+:mod:`edgekit.reporting.model`, :mod:`edgekit.schemas.manifest` and :mod:`edgekit.schemas.watch`; a test compares them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from edgekit.reporting.compared import COMPARISON_SCHEMA_VERSION, Comparison
 from edgekit.reporting.evidence import Figures
 from edgekit.reporting.model import REPORT_SCHEMA_VERSION, Profile, Report
 from edgekit.reporting.sensitivity_model import SENSITIVITY_SCHEMA_VERSION, SensitivityReport
+from edgekit.runtime.watch_reading import READING_VERSION
 from edgekit.schemas.manifest import Manifest
+from edgekit.schemas.watch import WatchReading
 
 # Name → its version, the type it is made of, and its title.
 SCHEMAS: dict[str, tuple[int, Any, str]] = {
@@ -32,6 +34,7 @@ SCHEMAS: dict[str, tuple[int, Any, str]] = {
         "EdgeKit: what `edgekit quantize --sensitivity` writes",
     ),
     "manifest": (SCHEMA_VERSION, Manifest, "EdgeKit: manifest.json of a bundle"),
+    "watch": (READING_VERSION, WatchReading, "EdgeKit: what `edgekit watch --json` prints"),
 }
 
 

@@ -158,6 +158,67 @@ class Timings(TypedDict):
 
 
 @record
+class ChannelStatistics(TypedDict):
+    """What the values of one channel were like."""
+
+    minimum: float
+    """The smallest."""
+    maximum: float
+    """The greatest."""
+    mean: float
+    """Their mean."""
+    std: float
+    """Their standard deviation."""
+    quantiles: list[float]
+    """At the statistics' levels."""
+    edges: list[float]
+    """Inner edges of the bins that drift is told by, ascending."""
+    shares: list[float]
+    """Share of the values in each bin, one more than edges."""
+
+
+@record
+class TensorStatistics(TypedDict):
+    """What one input or output was like."""
+
+    name: str
+    axis: int | None
+    """The axis of the channels; null: all values are one channel."""
+    drift_noise: float
+    """The drift that 99 of 100 windows of the same samples stay under."""
+    channels: list[ChannelStatistics]
+
+
+@record
+class Statistics(TypedDict):
+    """What inputs and outputs were like on the samples that calibrated the artifact."""
+
+    source: Literal["calibration", "test"]
+    samples: int
+    """How many of them were looked at."""
+    window: int
+    """Samples that drift and saturation are told of."""
+    levels: list[float]
+    """Of the quantiles, 0 to 1."""
+    inputs: list[TensorStatistics]
+    outputs: list[TensorStatistics]
+
+
+@record
+class Watch(TypedDict):
+    """How the bundle is watched on a device."""
+
+    every: int
+    """Values are looked at in one query of so many."""
+    period_s: float
+    """Seconds from one line to the next."""
+    window_s: float
+    """Seconds over which latencies, failures and drops are judged."""
+    limits: dict[str, float]
+    """What must be kept, by name."""
+
+
+@record
 class Manifest(TypedDict):
     """What a bundle says of itself."""
 
@@ -199,3 +260,7 @@ class Manifest(TypedDict):
     timings: Timings
     timings_sha256: str
     """Hash of `timings` as JSON with sorted keys and without spaces, which are not part of `id`."""
+    statistics: NotRequired[Statistics | None]
+    """Null where there were no real samples; bundles of earlier builds do not tell."""
+    watch: NotRequired[Watch | None]
+    """Bundles of earlier builds do not tell."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from edgekit._lookup import resolve
 from edgekit._paths import expand_path
 from edgekit.errors import SpecError
+from edgekit.places import host_of
 from edgekit.profiling.clock import clock_step_ns
-from edgekit.profiling.host import this_host
 from edgekit.recipe_pruning import Pruning
 from edgekit.shipping import Job
 from edgekit.specs import Profile, mismatch
@@ -48,7 +48,7 @@ def check_pruning(settings: Pruning, job: Job, base: Path) -> None:
     from edgekit.pruning.criteria import CRITERIA
 
     resolve(settings.criterion, CRITERIA, kind="criterion", base=base, where="pruning.criterion")
-    if settings.table is None or mismatch(job.target, this_host()) is None:
+    if settings.table is None or mismatch(job.target, host_of(job.place)) is None:
         return  # what can be measured here is
     path = expand_path(settings.table, base=base, where="pruning.table", error=SpecError)
     table = load_table(path)

@@ -146,6 +146,7 @@ def task_for(line: Line, model: TrainedModel, fp32: Artifact) -> Task:
         metric=line.data.metric,
         references=references,
         progress=line.progress,
+        place=line.job.place,
     )
 
 
@@ -157,7 +158,7 @@ def first_plan(line: Line) -> tuple[Candidate, Task]:
     """
     fp32 = _exported(line, line.student)
     task = task_for(line, line.student, fp32)
-    plans = plans_for(line.job.target, line.job.engines, line.job.quantization)
+    plans = plans_for(line.job.target, line.job.engines, line.job.quantization, line.job.place)
     candidates = try_plans(fp32, plans, task, line.steps)
     chosen = best(candidates)
     if chosen is None:

@@ -31,7 +31,7 @@ def test_what_is_usual_is_there(engine):
 
 def test_a_precision_that_an_engine_lacks_names_what_it_has():
     with pytest.raises(
-        EngineError, match=r"(?s)engine 'tensorrt' has no bf16.*allowed: fp32, fp16, int8, w8, w4.*openvino has it"
+        EngineError, match=r"(?s)engine 'tensorrt' has no bf16.*allowed: fp32, fp16, fp8, int8, w8, w4.*openvino has it"
     ):
         check_plan(Plan(engine="tensorrt", precision="bf16"), load_target("nvidia-l4"))
 

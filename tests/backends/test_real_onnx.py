@@ -11,6 +11,7 @@ from small_nets import quantise, samples_for
 
 from edgekit.backends import load_backend
 from edgekit.catalog import load_target
+from edgekit.checking import runnable
 from edgekit.conversion.clean import describe_onnx, load_onnx
 from edgekit.runtime import open_artifact
 from edgekit.runtime.numbers import run_batched, snr_db
@@ -83,3 +84,18 @@ def test_an_old_model_is_quantised(name, engine, real, outputs, tmp_path):
     assert min(decibels) > 10.0
     assert max(decibels) < 90.0
     assert all(np.isfinite(value).all() for value in found.values())
+
+
+@pytest.mark.parametrize(("precision", "least_db"), [("fp16", 35.0), ("int8", 10.0)])
+@pytest.mark.parametrize("name", ["dtln-2", "fastestdet", "version-RFB-320"])
+def test_an_old_model_in_the_dialect_of_tensorrt_breaks_none_of_its_rules(
+    name, precision, least_db, real, outputs, tmp_path
+):
+    fp32 = real(name)
+    backend, target = load_backend("tensorrt"), load_target("jetson-orin-nano")
+    changes = {} if precision == "int8" else {"precision": precision, "method": None, "scheme": None}
+    built = backend.compile(quantise("tensorrt", target.name, fp32, tmp_path / "made", **changes), target, 1, tmp_path)
+    session = open_artifact(runnable(built))  # compile refuses what breaks a rule; ONNX Runtime's CPU computes the rest
+    found = run_batched(session, samples_for(fp32.inputs, 4).tensors(range(4)))
+    session.close()
+    assert min(snr_db(value, found[key]) for key, value in outputs(name, "onnxruntime").items()) > least_db

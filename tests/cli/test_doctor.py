@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 import edgekit.backends
 import edgekit.cli.doctor
-import edgekit.profiling.system
 import edgekit.runtime
+import edgekit.runtime.system
 from edgekit.catalog import list_targets
 from edgekit.cli.catalogue import needs
 from edgekit.cli.main import cli
@@ -198,7 +198,7 @@ def on(tmp_path, monkeypatch):
 
     def run(files, *, cpus=4, columns=80):
         system = fake_machines.machine(tmp_path, files, cpus=cpus)
-        monkeypatch.setattr(edgekit.profiling.system, "this_system", lambda: system)
+        monkeypatch.setattr(edgekit.runtime.system, "this_system", lambda: system)
         monkeypatch.setenv("COLUMNS", str(columns))
         text = doctor().output.partition("timing:")[2].partition("base:")[0]
         assert max(map(len, text.splitlines())) <= columns

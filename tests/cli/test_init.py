@@ -17,6 +17,7 @@ from edgekit.recipe_pruning import Pruning
 from edgekit.recipe_qat import Qat
 from edgekit.recipe_student import StudentSpec
 from edgekit.recipe_training import Distillation, FeatureMatch, ModelSpec, OtherTeacher, TaskSpec, Teacher, Training
+from edgekit.recipe_watch import WatchLimits, WatchSpec
 from edgekit.specs import parse_toml
 
 TABLES = {
@@ -30,6 +31,8 @@ TABLES = {
     "input": InputSpec,
     "quantization": Quantization,
     "qat": Qat,
+    "watch": WatchSpec,
+    "watch.limits": WatchLimits,
 }
 
 

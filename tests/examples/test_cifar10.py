@@ -74,11 +74,12 @@ def test_the_recipes_and_their_profile_are_found_and_right(recipe):
     assert profile.load.min_count >= 700
 
 
-def test_the_whole_path_distils_prunes_and_trains_in_int8():
+def test_the_whole_path_prunes_the_teachers_copy_and_trains_it_in_int8():
     recipe, first = load_recipe(WHOLE), load_recipe(FOLDER)
     assert (recipe.input, recipe.teacher) == (first.input, first.teacher)
     assert recipe.data.model_copy(update={"validation": first.data.validation}) == first.data
-    assert recipe.student.depth is not None
+    begins, teacher = recipe.student, recipe.teacher
+    assert (begins.model, begins.args, begins.weights) == (teacher.model, teacher.args, teacher.weights)
     assert recipe.pruning.ratio is not None
     assert recipe.pruning.train.augmentation.views is not None, "or the teacher is asked anew in every epoch"
     assert recipe.qat is not None

@@ -9,7 +9,7 @@ from fake_machines import machine
 from edgekit.profiling.cgroup import cpu_limit, memory_limit_mb, throttled_periods
 from edgekit.profiling.conditions import HostState
 from edgekit.profiling.host_state import clock_source, read_state
-from edgekit.profiling.system import this_system
+from edgekit.runtime.system import this_system
 
 FIRMWARE = "sys/devices/platform/soc/soc:firmware/get_throttled"
 

@@ -78,7 +78,7 @@ def test_an_engine_that_refuses_is_told_in_the_result(
 def test_a_wrong_call_is_told(tmp_path: Path) -> None:
     done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 2
-    assert done.stderr == "usage: python -m edgekit.profiling [--load cold|cached] JOB/\n"
+    assert done.stderr.startswith("usage: python -m edgekit.profiling [--load cold|cached | --verify BUNDLE/] JOB/\n")
     done = subprocess.run([*COMMAND, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 1
     assert "job.json: no such file" in done.stderr

@@ -249,7 +249,7 @@ def test_the_engine_of_the_job_counts_that_the_command_line_may_have_named(line,
         asked = []
         patch.setattr(scores, "_exported", lambda line, model: None)
         patch.setattr(scores, "task_for", lambda *args: make_task())
-        patch.setattr(scores, "plans_for", lambda target, engines, settings: asked.append(engines) or [])
+        patch.setattr(scores, "plans_for", lambda target, engines, settings, place: asked.append(engines) or [])
         patch.setattr(scores, "try_plans", lambda *args: [candidate(0.0, "8")])
         patch.setattr(scores, "best", lambda candidates: candidates[0])
         patch.setattr(loop, "first_plan", scores.first_plan)

@@ -1,0 +1,161 @@
+"""Wheels of numpy and an engine for a device that has none, and perhaps neither pip nor a network.
+
+pip fetches them here for the device's platform, ``zipfile`` unpacks them there. They stay there, named by what is in
+them, and are on the path of what we run only: nothing is installed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekit.artifact import hash_file, hash_json
+from edgekit.devices.looking import Look
+from edgekit.devices.ssh import Connection
+from edgekit.errors import DeviceError
+from edgekit.progress import Progress, silent
+
+# As in pyproject.toml; a test compares.
+LEAST = {"numpy": "1.26", "onnxruntime": "1.23", "openvino": "2026.4"}
+OLDEST_GLIBC = 17  # 2.17: manylinux2014
+FETCH_STEP = "fetch wheels"
+UNPACK_STEP = "unpack wheels"
+_FETCH_S = 1800.0
+_UNPACK_S = 900.0
+_UNPACKED = 4.0  # times their size that wheels take once they are unpacked, at most
+
+# Nothing is run of what is unpacked, and zipfile lets nothing out of the folder.
+_UNPACK = """
+import os, pathlib, shutil, sys, zipfile
+sent, folder = sys.argv[1:]
+part = folder + ".part." + str(os.getpid())
+try:
+    for wheel in sorted(pathlib.Path(sent).glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(part)
+    os.sync()
+    if not os.path.isdir(folder):
+        os.rename(part, folder)
+finally:
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(sent, ignore_errors=True)
+"""
+
+
+def send_wheels(connection: Connection, found: Look, engine: str, progress: Progress = silent) -> tuple[str, Look]:
+    """Fetches the wheels that a device lacks, sends them and unpacks them there; what is there is not sent again.
+
+    Args:
+        connection: The way there.
+        found: What the device is.
+        engine: The engine.
+        progress: Told how far it is.
+
+    Returns:
+        The folder there to import from, and what the device has with it.
+
+    Raises:
+        DeviceError: There is no wheel for this device, none could be fetched, or the device has no room.
+        ConnectionLost: The connection went.
+    """
+    lacking = [package for package in ("numpy", engine) if package not in found.packages]
+    progress(FETCH_STEP, 0, 1, " ".join(lacking))
+    wheels = fetch_wheels(found, lacking)
+    progress(FETCH_STEP, 1, 1, " ".join(wheel.name for wheel in wheels))
+    names = {wheel.name: wheel for wheel in wheels}
+    folder = f"{found.root}/wheels/{hash_json({name: hash_file(wheel) for name, wheel in names.items()})}"
+    if connection.run(["test", "-d", folder]).status != 0:
+        needed_mb = sum(wheel.stat().st_size for wheel in wheels) / 1e6 * (1 + _UNPACKED)
+        if found.free_mb < needed_mb:
+            raise DeviceError(
+                f"{connection.address.name}: the disk is full: there is no room for {' and '.join(lacking)}",
+                found=f"{found.free_mb:.0f} MB free",
+                allowed=f"{needed_mb:.0f} MB or more",
+                fix="make room there, or name another folder: root = … in devices.toml",
+            )
+        sent = f"{folder}.whl"
+        connection.run(["rm", "-rf", sent])
+        connection.put(names, sent, progress)
+        progress(UNPACK_STEP, 0, 1)
+        ended = connection.run([found.python, "-I", "-c", _UNPACK, sent, folder], timeout_s=_UNPACK_S)
+        if ended.status != 0:
+            raise connection.refused("the wheels could not be unpacked", ended, folder)
+        progress(UNPACK_STEP, 1, 1)
+    versions = dict(wheel.name.split("-")[:2] for wheel in wheels)
+    return folder, found.with_packages(versions)
+
+
+def fetch_wheels(found: Look, packages: Sequence[str]) -> list[Path]:
+    """Has pip fetch wheels for a device's platform and Python, unless they were fetched before.
+
+    An engine is taken in the version that is installed here, so that both compute with one build; where that has no
+    wheel for the device, the newest that has one.
+
+    Raises:
+        DeviceError: There is none for it, or pip could not fetch it.
+    """
+    name, version = found.libc
+    unknown = [package for package in packages if package not in LEAST]
+    if unknown or name != "glibc":
+        raise DeviceError(
+            f"there are no wheels of {' and '.join(unknown or packages)} for this device",
+            found=f"{found.arch}, " + (f"{name} {version}".strip() or "a C library that is not glibc"),
+            allowed=f"{', '.join(LEAST)} on glibc",
+            fix="TensorRT comes with JetPack or NVIDIA's packages" if "tensorrt" in unknown else "install them there",
+        )
+    python = ".".join(found.version.split(".")[:2])
+    wanted = [[f"{package}=={_version_here(package)}", f"{package}>={LEAST[package]}"] for package in packages]
+    cache = _cache() / hash_json([found.arch, version, python, wanted])[:24]
+    if not cache.is_dir():
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache.parent, prefix=".part-") as folder:
+            for choices in wanted:
+                _fetch(choices, found.arch, version, python, Path(folder))
+            made = Path(folder) / "wheels"
+            made.mkdir()
+            for wheel in Path(folder).glob("*.whl"):
+                wheel.rename(made / wheel.name)
+            if not cache.is_dir():
+                os.replace(made, cache)
+    return sorted(cache.glob("*.whl"))
+
+
+def _fetch(choices: Sequence[str], arch: str, glibc: str, python: str, folder: Path) -> None:
+    """Fetches the first of several requirements that there is a wheel of."""
+    minor = int(glibc.split(".")[1])
+    platforms = [f"manylinux_2_{n}_{arch}" for n in range(minor, OLDEST_GLIBC - 1, -1)] + [f"manylinux2014_{arch}"]
+    said = ""
+    for requirement in choices:
+        argv = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps"]
+        argv += ["--only-binary=:all:", "--implementation", "cp", "--python-version", python, "--dest", str(folder)]
+        argv += [argument for platform in platforms for argument in ("--platform", platform)]
+        try:
+            done = subprocess.run([*argv, requirement], capture_output=True, text=True, check=False, timeout=_FETCH_S)
+        except subprocess.TimeoutExpired as exc:
+            raise DeviceError("pip fetched no wheel in time", found=requirement, fix="give the command again") from exc
+        if done.returncode == 0:
+            return
+        said = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), done.stderr.strip())
+    raise DeviceError(
+        f"no wheel of {choices[-1]} could be fetched for this device",
+        found=said.removeprefix("ERROR: "),
+        allowed=f"a wheel for Python {python} on {arch} with glibc {glibc}",
+        fix="install it on the device, or give the command where there is a network",
+    )
+
+
+def _version_here(package: str) -> str:
+    """The version that is installed here, else the oldest that will do."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return LEAST[package]
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit/wheels"

@@ -1,0 +1,226 @@
+"""The measuring jobs of one run as a process of its own: it outlives who asked for it, can be asked and stopped.
+
+::
+
+    FOLDER/jobs.json        what is measured: where the files of each artifact lie on this machine, and the feeds
+    FOLDER/<n>/job.json     as of :mod:`edgekit.profiling.job`; the files are linked to it here
+    FOLDER/<n>/artifact/artifact.json
+    FOLDER/running          locked while the process lives; which one it is, and of which start of the machine
+    FOLDER/progress.jsonl   a line now and then; the last one, ``{"ended": …, "reason": …}``, when all is written
+    FOLDER/results/<n>/     a measurement each, as `edgekit.profiling.measured.save_measured` writes it
+    FOLDER/log              what the process printed, which is what it died of
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from types import FrameType
+from typing import Any, NoReturn
+
+from edgekit.artifact import Artifact, Preprocessing, check_inside, read_json, save_artifact, to_json, write_json
+from edgekit.disk import DiskFull, folder_bytes, nearly_full
+from edgekit.errors import BundleError, EdgeKitError, MeasurementError
+from edgekit.profiling.child import Failure, ending, exited, started
+from edgekit.profiling.following import ENDED, PROGRESS_FILE, held
+from edgekit.profiling.host import this_host
+from edgekit.profiling.job import (
+    ARTIFACT_FOLDER,
+    FEEDS_FILE,
+    JOB_FILE,
+    VERIFIED_FILE,
+    Job,
+    check_feeds,
+    read_feeds,
+    read_job,
+)
+from edgekit.profiling.load import LoadSpec
+from edgekit.profiling.measure import JOBS, measure_jobs
+from edgekit.profiling.measured import Measured, save_measured
+from edgekit.runtime import first_silence_s
+
+JOBS_FILE = "jobs.json"
+RESULTS = "results"
+VERIFY_STEP = "verify"
+_PROGRESS_S = 0.5  # a line of progress at most so often: what writes disturbs what is measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """One artifact whose files lie on this machine already.
+
+    Attributes:
+        artifact: What is measured; its folder is where it lay before it was sent.
+        folder: Where its files lie here.
+        bundle: Whether that folder is a bundle, whose golden samples are run before anything is timed.
+    """
+
+    artifact: Artifact
+    folder: str
+    bundle: bool
+
+
+def write_jobs(
+    out: Path, sent: Sequence[Sent], feeds: str, load: LoadSpec, preprocessing: Preprocessing | None
+) -> list[str]:
+    """Writes what asks for measurements on another machine; nothing of it is large.
+
+    Args:
+        out: The folder to write into.
+        sent: The artifacts.
+        feeds: The folder there that holds ``feeds.npz``.
+        load: The load generator's settings.
+        preprocessing: From raw samples to model tensors, or None.
+
+    Returns:
+        The names of the files written, relative to ``out``.
+    """
+    content = {"load": load, "preprocessing": preprocessing, "driven": True}
+    names = [JOBS_FILE]
+    for index, one in enumerate(sent):
+        inside = out / str(index) / ARTIFACT_FOLDER
+        inside.mkdir(parents=True)
+        save_artifact(dataclasses.replace(one.artifact, folder=inside))
+        write_json(inside.parent / JOB_FILE, to_json(content))
+        names += [f"{index}/{JOB_FILE}", f"{index}/{ARTIFACT_FOLDER}/artifact.json"]
+    jobs = [{"folder": one.folder, "bundle": one.bundle} for one in sent]
+    write_json(out / JOBS_FILE, {"feeds": feeds, "jobs": jobs})
+    return names
+
+
+def run_jobs(folder: Path) -> int:
+    """Measures what a folder asks for, and writes progress and results beside; one process a folder, once.
+
+    A SIGTERM or a Ctrl-C stops it: its measuring processes are ended, and the last line of progress says ``stopped``.
+
+    Returns:
+        The exit status: 0 when it ended as it should (single artifacts may have failed), 1 when not.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    with held(folder) as first:
+        if not first:
+            return 0  # another process measures this, or has
+        told = _Told(folder / PROGRESS_FILE)
+        try:
+            _measure(folder, told)
+            ended, reason = "ok", None
+        except KeyboardInterrupt:
+            ended, reason = "stopped", "it was stopped"
+        except (EdgeKitError, DiskFull) as exc:
+            ended, reason = "failed", str(exc)
+        told.write({ENDED: ended, "reason": reason})
+    return 0 if ended == "ok" else 1
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@dataclass(slots=True)
+class _Told:
+    """Writes progress as JSON lines: the first and the last of a step, and between them one now and then."""
+
+    path: Path
+    step: str = ""
+    at_s: float = 0.0
+
+    def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
+        now = monotonic()
+        if step == self.step and done < total and now - self.at_s < _PROGRESS_S:
+            return
+        self.step, self.at_s = step, now
+        self.write({"step": step, "done": done, "total": total, "note": note})
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+
+def _measure(folder: Path, told: _Told) -> None:
+    jobs, bundles = _laid_out(folder)
+    broken: dict[int, Measured] = {}
+    for index, bundle in enumerate(bundles):
+        if bundle is not None:
+            told(VERIFY_STEP, index, len(jobs), jobs[index].artifact.engine)
+            failure = _verified(jobs[index], bundle)
+            if failure is not None:
+                broken[index] = _not_timed(jobs[index].artifact, failure)
+    if any(bundles):
+        told(VERIFY_STEP, len(jobs), len(jobs))
+    good = [index for index in range(len(jobs)) if index not in broken]
+    results = dict(zip(good, measure_jobs([jobs[index] for index in good], told), strict=True)) | broken
+    if any(result.status in ("failed", "crashed") for result in results.values()) and nearly_full(folder):
+        raise DiskFull(JOBS, folder, folder_bytes(folder))  # a process that could not write cannot say so
+    for index, result in results.items():
+        save_measured(result, folder / RESULTS / str(index))
+
+
+def _laid_out(folder: Path) -> tuple[list[Job], list[Path | None]]:
+    """The job folders with their files linked to them, and of each the bundle that is verified first, or None."""
+    where = folder / JOBS_FILE
+    raw = read_json(where)
+    jobs: list[Job] = []
+    bundles: list[Path | None] = []
+    try:
+        feeds = Path(raw["feeds"])
+        for index, one in enumerate(raw["jobs"]):
+            files = Path(one["folder"])
+            job = read_job(folder / str(index))
+            for name in job.artifact.files:
+                check_inside(name, where)
+                _link(files / name, job.artifact.folder / name)
+            _link(feeds / FEEDS_FILE, job.folder / FEEDS_FILE)
+            jobs.append(job)
+            bundles.append(files if one["bundle"] else None)
+    except (KeyError, TypeError) as exc:
+        raise MeasurementError(
+            f"{where}: not measuring jobs",
+            found=f"{type(exc).__name__}: {exc}",
+            allowed="feeds, and of every job its folder and whether it is a bundle",
+        ) from exc
+    for job in jobs:
+        check_feeds(job.artifact, read_feeds(job), job.preprocessing)
+    return jobs, bundles
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name, or a copy where the file system has no links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except FileNotFoundError as exc:
+        raise BundleError(f"{source}: no such file", fix="send it again") from exc
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _verified(job: Job, bundle: Path) -> Failure | None:
+    """Runs a bundle's golden samples in a process of its own; what is wrong with it, or None."""
+    doing = "running its golden samples"
+    with started(job, "--verify", str(bundle)) as child:
+        status = ending(child, doing, first_silence_s(job.artifact.engine, job.load.timeout_s))
+        if isinstance(status, Failure):
+            return status
+        try:
+            found: Mapping[str, Any] = read_json(job.folder / VERIFIED_FILE)
+        except BundleError:
+            return exited(child, status, doing)
+    return None if found["reason"] is None else Failure(status="failed", reason=found["reason"])
+
+
+def _not_timed(artifact: Artifact, failure: Failure) -> Measured:
+    return Measured(
+        status=failure.status,
+        reason=failure.reason,
+        artifact_sha256=artifact.sha256,
+        size_mb=artifact.size_bytes / 1e6,
+        host=this_host(),
+        started_at="",
+    )
