@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from embedded_builds import change, written
 from tiny_bundles import null_bundle
+from tiny_recipe import edgekit
 
 from edgekit.artifact import Preprocessing
 
@@ -130,6 +131,17 @@ def test_raw_golden_frames_are_preprocessed_as_the_bundle_says(tmp_path):
     assert code == 0
     assert "reference:" in errors
     assert json.loads(lines[-1])["done"] == 5
+
+
+def test_what_it_counted_is_there_for_edgekit_watch(tmp_path):
+    bundle = null_bundle(tmp_path / "bundle")
+    options = ("--count", 20, "--fps", 1000, "--when-full", "block", "--watch", tmp_path / "watch")
+    with Service(tmp_path, bundle, *options) as service:
+        code, _, errors = service.end()
+    assert (code, errors) == (0, "")
+    shown = edgekit("watch", tmp_path / "watch", "--once", "--json")
+    found = json.loads(shown.stdout)
+    assert (found["state"], found["recent"]["queries"], found["recent"]["dropped"]) == ("ended", 20, 0)
 
 
 def test_a_bundle_that_fails_here_ends_it_with_3_before_it_is_ready(tmp_path):
