@@ -10,6 +10,7 @@ answered: a camera that stands still, an engine that hangs or frames that all fa
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import signal
@@ -32,6 +33,7 @@ from edgekit.runtime.golden import INPUT, RAW, load_golden
 from edgekit.runtime.manifest import read_manifest
 from edgekit.runtime.results import Frame
 from edgekit.runtime.stream import Stream, open_stream
+from edgekit.runtime.watch import start_watch
 
 NOT_VERIFIED = 3
 EVERY_S = 1.0
@@ -56,6 +58,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--fps", type=float, default=30.0, help="frames a second that the camera gives")
     parser.add_argument("--count", type=int, metavar="N", help="stop after N frames")
     parser.add_argument("--when-full", choices=("newest", "block"), default="newest", help="what a busy engine means")
+    parser.add_argument("--watch", type=Path, metavar="FOLDER", help="keep counters and drift here, for edgekit watch")
     parser.add_argument(
         "--verify", action="store_true", help="check the golden samples first; exits with 3 where they fail"
     )
@@ -73,7 +76,12 @@ def _serve(options: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stopped.set())
     manifest = read_manifest(options.bundle)
     frames = recorded(options.bundle, manifest, options.frames)
-    with open_stream(options.bundle, when_full=options.when_full) as stream:
+    with contextlib.ExitStack() as open_now:
+        watch = None if options.watch is None else open_now.enter_context(start_watch(options.bundle, options.watch))
+        told = None if watch is None else watch.record
+        stream = open_now.enter_context(open_stream(options.bundle, when_full=options.when_full, on_result=told))
+        if watch is not None:
+            watch.follow(lambda: stream.counters)
         notify("READY=1", f"STATUS=runs {manifest.name!r}")
         run(stream, camera(frames, options.fps, options.count, stopped), manifest, Watchdog(watchdog_s()))
         notify("STOPPING=1")

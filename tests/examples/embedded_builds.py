@@ -23,10 +23,10 @@ from edgekit.artifact import (
     MANIFEST_FILE,
     Artifact,
     Golden,
-    bundle_id,
+    Preprocessing,
     hash_file,
     hash_files,
-    parse_manifest,
+    hash_json,
     read_json,
     write_json,
 )
@@ -105,7 +105,13 @@ def exported(folder: Path, engine: str, precision: str) -> Path:
     return out
 
 
-def written(folder: Path, model: str = "conv", engine: str = "onnxruntime", **options: Any) -> Path:
+def written(
+    folder: Path,
+    model: str = "conv",
+    engine: str = "onnxruntime",
+    preprocessing: Preprocessing | None = None,
+    **options: Any,
+) -> Path:
     """A bundle of a tiny model, or of ONNX text, with golden samples of random numbers."""
     proto = parse_model(HEAD.format(domain="") + MODELS.get(model, model))
     made = folder.with_name(f"{folder.name}-artifact")
@@ -137,11 +143,11 @@ def written(folder: Path, model: str = "conv", engine: str = "onnxruntime", **op
         engine_version=engine_version(engine),
         cpu_model=cpu_model(),
     )
-    write_bundle(artifact, GoldenSet(arrays=arrays, golden=golden), facts(engine), folder)
+    write_bundle(artifact, GoldenSet(arrays=arrays, golden=golden), facts(engine, preprocessing), folder)
     return folder
 
 
-def facts(engine: str) -> BundleFacts:
+def facts(engine: str, preprocessing: Preprocessing | None) -> BundleFacts:
     """What a manifest says beside the artifact; numbers and words that JSON writes in more than one way."""
     numbers = [0.1, -0.0, 1e16, 9999999999999998.0, 1e-4, 1e-5, 5e-324, 1.7976931348623157e308, 1 / 3, 123456.0]
     return BundleFacts(
@@ -149,7 +155,7 @@ def facts(engine: str) -> BundleFacts:
         target="local",
         plan=Plan(engine=engine, precision="fp32"),
         batch=1,
-        preprocessing=None,
+        preprocessing=preprocessing,
         labels=("größer", "b/c"),
         parents=(),
         accuracy={"numbers": numbers, "none": None, "flag": True, "Ünder": {}},
@@ -158,9 +164,11 @@ def facts(engine: str) -> BundleFacts:
 
 
 def change(bundle: Path, **changes: Any) -> None:
-    """Rewrites a manifest as if it had been made so: id and hashes fit."""
+    """Rewrites a manifest as if it had been made so: its id fits, whatever it holds."""
     raw = read_json(bundle / MANIFEST_FILE) | changes
-    write_json(bundle / MANIFEST_FILE, raw | {"id": bundle_id(parse_manifest(raw, bundle))})
+    ours = {key: value for key, value in raw.items() if key not in ("timings", "timings_sha256", "id")}
+    ours = {key: value for key, value in ours.items() if value is not None or key == "preprocessing"}
+    write_json(bundle / MANIFEST_FILE, raw | {"id": hash_json(ours)})
 
 
 def change_golden(bundle: Path, save: Any, **changed: Any) -> None:

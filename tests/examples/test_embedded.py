@@ -1,5 +1,6 @@
 """examples/embedded: the frame loop under a socket of systemd's kind, its unit, its Dockerfiles."""
 
+import hashlib
 import json
 import os
 import re
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from embedded_builds import written
+from embedded_builds import change, written
 from tiny_bundles import null_bundle
+from tiny_recipe import edgekit
 
 from edgekit.artifact import Preprocessing
 
@@ -131,11 +133,21 @@ def test_raw_golden_frames_are_preprocessed_as_the_bundle_says(tmp_path):
     assert json.loads(lines[-1])["done"] == 5
 
 
+def test_what_it_counted_is_there_for_edgekit_watch(tmp_path):
+    bundle = null_bundle(tmp_path / "bundle")
+    options = ("--count", 20, "--fps", 1000, "--when-full", "block", "--watch", tmp_path / "watch")
+    with Service(tmp_path, bundle, *options) as service:
+        code, _, errors = service.end()
+    assert (code, errors) == (0, "")
+    shown = edgekit("watch", tmp_path / "watch", "--once", "--json")
+    found = json.loads(shown.stdout)
+    assert (found["state"], found["recent"]["queries"], found["recent"]["dropped"]) == ("ended", 20, 0)
+
+
 def test_a_bundle_that_fails_here_ends_it_with_3_before_it_is_ready(tmp_path):
     bundle = null_bundle(tmp_path / "bundle")
-    raw = json.loads((bundle / "manifest.json").read_text())
-    raw |= {"id": "", "golden": {**raw["golden"], "floor_db": 301.0}}
-    (bundle / "manifest.json").write_text(json.dumps(raw))
+    golden = json.loads((bundle / "manifest.json").read_text())["golden"]
+    change(bundle, golden={**golden, "floor_db": 301.0})
     with Service(tmp_path, bundle, "--verify") as service:
         code, _, errors = service.end()
         assert code == 3
@@ -238,3 +250,38 @@ def test_what_a_dockerfile_copies_is_in_the_repository(name):
     assert Path(entry[1]).name == "frame_loop.py"
     wanted = re.search(r"^only-include = (.*)$", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
     assert set(json.loads(wanted)) <= sources
+
+
+CPP = ROOT / "examples" / "embedded_cpp"
+PAGES = [FOLDER / "README.md", FOLDER / "yocto-buildroot.md", CPP / "README.md", CPP / "third_party" / "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_what_a_page_names_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    rows = re.findall(r"^\| (`[^|]+`) \|", text, re.MULTILINE)
+    names = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    assert [name for name in links + names if not (page.parent / name).exists()] == []
+    paths = re.findall(r"(?:^|\s)(examples/[\w./-]*[\w/])", text)
+    assert [path for path in paths if not list(ROOT.glob(path))] == []
+
+
+def test_the_pages_call_the_program_with_words_that_it_has():
+    usage = (CPP / "src" / "main.cpp").read_text(encoding="utf-8")
+    lines = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
+    calls = [line for line in lines if re.match(r"(ssh |build/)?\S*.*edgekit_embedded (verify|run) ", line)]
+    assert len(calls) >= 4
+    for word in {word for call in calls for word in re.findall(r" (--[a-z-]+)", call)}:
+        assert f'"{word}"' in usage
+    options = {name for line in lines for name in re.findall(r"-D([A-Z_]*EDGEKIT[A-Z_]*)=", line)}
+    assert options == {"EDGEKIT_OPENVINO"}
+    assert "option(EDGEKIT_OPENVINO" in (CPP / "CMakeLists.txt").read_text(encoding="utf-8")
+
+
+def test_a_yocto_recipe_knows_the_licences_as_they_are():
+    text = (FOLDER / "yocto-buildroot.md").read_text(encoding="utf-8")
+    ours = hashlib.md5((ROOT / "LICENSE").read_bytes(), usedforsecurity=False).hexdigest()
+    theirs = (CPP / "third_party" / "onnxruntime" / "LICENSE").read_bytes()
+    found = set(re.findall(r"md5=([0-9a-f]{32})", text))
+    assert found == {ours, hashlib.md5(theirs, usedforsecurity=False).hexdigest()}

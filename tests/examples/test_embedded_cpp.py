@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from embedded_builds import ENGINES, SOURCE, change, change_golden, written
 
-from edgekit.artifact import read_json
+from edgekit.artifact import Preprocessing, read_json
 from edgekit.runtime import verify_bundle
 from edgekit.runtime.files import run_file
 
@@ -70,6 +70,40 @@ def test_columns_first_and_long_headers_are_read_as_numpy_reads_them(program, tm
         assert program("run", bundle, tmp_path / f"{name}.npz", tmp_path / f"{name}-out.npz").returncode == 0
     with np.load(tmp_path / "rows-out.npz") as rows, np.load(tmp_path / "columns-out.npz") as columns:
         assert np.array_equal(rows["output"], columns["output"])
+
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RAW = {
+    "picture": (Preprocessing(layout="NHWC", scale=1 / 255, mean=MEAN, std=STD), (3, 8, 8, 3), "u1"),
+    "smaller": (Preprocessing(layout="NHWC", scale=1 / 255, mean=MEAN, std=STD, resize=(8, 8)), (3, 4, 5, 3), "u1"),
+    "larger": (Preprocessing(layout="NCHW", resize=(8, 8)), (2, 3, 30, 21), "i2"),
+    "channels first": (Preprocessing(layout="NCHW", scale=2.0), (2, 3, 8, 8), "f8"),
+    "any axes": (Preprocessing(layout="any", scale=0.25, mean=(1.5,), std=(3.0,)), (2, 3, 8, 8), "i4"),
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_it_preprocesses_as_the_manifest_says(program, name, tmp_path):
+    """The model gives its input back, so that what is seen is what preprocessing made."""
+    settings, shape, dtype = RAW[name]
+    same = 'same (float["n", 3, 8, 8] input) => (float["n", 3, 8, 8] output) { output = Identity(input) }'
+    bundle = written(tmp_path / "bundle", same, preprocessing=settings)
+    raw = (np.random.default_rng(4).random(shape) * 255).astype(dtype)
+    np.savez(tmp_path / "x.npz", input=raw)
+    expected = run_file(bundle, tmp_path / "x.npz", tmp_path / "python.npz")["output"]
+    ended = program("run", bundle, tmp_path / "x.npz", tmp_path / "cpp.npz")
+    assert ended.returncode == 0, ended.stderr
+    with np.load(tmp_path / "cpp.npz") as found:
+        assert np.abs(found["output"] - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+def test_model_tensors_are_not_preprocessed_again(program, tmp_path):
+    bundle = written(tmp_path / "bundle", preprocessing=Preprocessing(layout="NCHW", scale=0.5))
+    np.savez(tmp_path / "x.npz", input=np.random.default_rng(5).normal(size=(2, 3, 8, 8)).astype(np.float32))
+    expected = run_file(bundle, tmp_path / "x.npz", tmp_path / "python.npz", raw=True)["output"]
+    assert program("run", bundle, tmp_path / "x.npz", tmp_path / "cpp.npz", "--raw").returncode == 0
+    with np.load(tmp_path / "cpp.npz") as found:
+        assert np.array_equal(found["output"], expected)
 
 
 def test_a_bundle_that_computes_something_else_here_is_told_by_3(program, tmp_path):

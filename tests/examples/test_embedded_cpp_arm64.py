@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -99,9 +100,14 @@ def test_the_cross_built_program_refuses_a_damaged_bundle(device, cross_built, e
     assert b"'golden.npz' is damaged or was changed" in ended.stderr
 
 
-def test_it_needs_no_libstdcxx_of_the_device(cross_built):
+def test_it_runs_on_systems_as_old_as_ubuntu_22(cross_built):
+    """JetPack 6 is Ubuntu 22.04: glibc 2.35, and libstdc++ up to GLIBCXX_3.4.30."""
     listed = subprocess.run(
-        ["aarch64-linux-gnu-readelf", "-d", str(cross_built)], capture_output=True, text=True, check=True
+        ["aarch64-linux-gnu-objdump", "-T", str(cross_built)], capture_output=True, text=True, check=True
     )
-    assert "libstdc++" not in listed.stdout
-    assert "libc.so.6" in listed.stdout
+    asked = {
+        (kind, tuple(map(int, v.split(".")))) for kind, v in re.findall(r"(GLIBCXX|GLIBC)_([0-9.]+)", listed.stdout)
+    }
+    newest = {kind: max(version for k, version in asked if k == kind) for kind in ("GLIBC", "GLIBCXX")}
+    assert newest["GLIBC"] <= (2, 34)
+    assert newest["GLIBCXX"] <= (3, 4, 29)

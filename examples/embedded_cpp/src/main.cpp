@@ -11,6 +11,7 @@
 #include "failure.h"
 #include "golden.h"
 #include "npz.h"
+#include "preprocess.h"
 
 namespace fs = std::filesystem;
 using namespace edgekit;
@@ -21,18 +22,20 @@ constexpr int kGood = 0, kError = 1, kUsage = 2, kMissed = 3;  // as EdgeKit's o
 
 constexpr const char* kHelp =
     "usage: edgekit_embedded verify BUNDLE [--json] [--onnxruntime FILE]\n"
-    "       edgekit_embedded run BUNDLE IN.npz OUT.npz [--onnxruntime FILE]\n"
+    "       edgekit_embedded run BUNDLE IN.npz OUT.npz [--raw] [--onnxruntime FILE]\n"
     "\n"
     "verify checks every file of BUNDLE by its sha256 and runs its golden samples here; it exits with 1 when a file was\n"
-    "changed, with 3 when the bundle computes something else here. run takes model tensors by input name, any number of\n"
-    "samples on axis 0, and writes the outputs by name.\n"
+    "changed, with 3 when the bundle computes something else here. run takes samples by input name, any number on axis 0,\n"
+    "preprocesses them as the bundle says, and writes the outputs by name.\n"
     "\n"
+    "--raw                IN.npz holds model tensors: skip the preprocessing\n"
     "--onnxruntime FILE   ONNX Runtime's shared library; default: $EDGEKIT_ONNXRUNTIME, else libonnxruntime.so.1\n";
 
 struct Arguments {
   std::vector<std::string> words;
   std::string onnxruntime = "libonnxruntime.so.1";
   bool json = false;
+  bool raw = false;
 };
 
 // What was read from files may hold anything: no bytes that a terminal obeys, and none that are not UTF-8.
@@ -59,6 +62,8 @@ std::optional<Arguments> parsed(int count, char** values) {
     const std::string word = values[i];
     if (word == "--json") {
       arguments.json = true;
+    } else if (word == "--raw") {
+      arguments.raw = true;
     } else if (word == "--onnxruntime" && i + 1 < count) {
       arguments.onnxruntime = values[++i];
     } else if (word.rfind("--", 0) == 0) {
@@ -94,6 +99,11 @@ int run_bundle(const fs::path& bundle, const fs::path& source, const fs::path& s
     Tensor only = std::move(feeds.begin()->second);
     feeds.clear();
     feeds.emplace(manifest.inputs[0].name, std::move(only));
+  }
+  if (manifest.preprocessing && !arguments.raw) {
+    const auto given = feeds.find(manifest.preprocessing->input);
+    if (given == feeds.end()) throw Failure("input '" + manifest.preprocessing->input + "' is missing", source.string());
+    given->second = preprocess(given->second, *manifest.preprocessing);
   }
   const auto session = open_session(bundle, manifest, arguments.onnxruntime);
   const Tensors outputs = run_batched(*session, feeds, manifest);

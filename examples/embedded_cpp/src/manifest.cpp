@@ -1,7 +1,9 @@
 #include "manifest.h"
 
+#include <algorithm>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "canonical.h"
 #include "failure.h"
@@ -41,7 +43,7 @@ void check_id(Json raw, const std::string& where) {
     field = absent ? raw.erase(field) : std::next(field);
   }
   const std::string hash = sha256_of(canonical(raw));
-  if (!id.empty() && hash != id) throw Failure(where + ": damaged or changed", "id " + hash, "id " + id, kAgain);
+  if (hash != id) throw Failure(where + ": damaged or changed", "id " + hash, "id " + id, kAgain);
   if (!timed.empty() && timings != timed) {
     throw Failure(where + ": damaged or changed", "timings_sha256 " + timings, "timings_sha256 " + timed, kAgain);
   }
@@ -80,6 +82,20 @@ std::map<std::string, Option> options(const Json& raw, const std::string& where)
   return found;
 }
 
+std::optional<Preprocessing> preprocessing(const Json& raw, const std::string& where) {
+  if (raw.is_null()) return std::nullopt;
+  Preprocessing found{raw.at("input"), raw.at("layout"), raw.at("model_layout"), raw.at("scale"), raw.at("mean"), raw.at("std"), {}};
+  const std::set<std::string> layouts{"NHWC", "NCHW", "NHW", "any"};
+  bool good = layouts.count(found.layout) != 0 && (found.model_layout == "NCHW" || found.model_layout == "NHWC");
+  good = good && !found.mean.empty() && !found.std.empty() && std::count(found.std.begin(), found.std.end(), 0.0) == 0;
+  if (!raw.at("resize").is_null()) {
+    found.resize = raw.at("resize").get<std::pair<std::int64_t, std::int64_t>>();
+    good = good && raw.at("resize").size() == 2 && std::min(found.resize->first, found.resize->second) > 0;
+  }
+  if (!good) throw Failure(where + ": the preprocessing is none that is known here", raw.dump(), "", kAgain);
+  return found;
+}
+
 Golden golden(const Json& raw) {
   return Golden{raw.at("samples"), raw.at("floor_db"), raw.at("engine_version"), raw.at("cpu_model")};
 }
@@ -98,6 +114,7 @@ Manifest parse_manifest(const std::string& text, const fs::path& path) {
                       specs(raw.at("inputs"), where),
                       specs(raw.at("outputs"), where),
                       options(raw.at("options"), where),
+                      preprocessing(raw.at("preprocessing"), where),
                       raw.at("files").get<std::map<std::string, std::string>>(),
                       golden(raw.at("golden"))};
     check_name(manifest.model, where);

@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -13,6 +15,16 @@
 namespace edgekit {
 
 using Option = std::variant<bool, std::int64_t, double, std::string>;
+
+// From a raw sample to a model tensor.
+struct Preprocessing {
+  std::string input;         // the model input it feeds
+  std::string layout;        // axes of a raw batch: NHWC, NCHW, NHW, or any (kept as it is)
+  std::string model_layout;  // NCHW or NHWC
+  double scale;
+  std::vector<double> mean, std;                             // per channel, after scaling; one value: all channels
+  std::optional<std::pair<std::int64_t, std::int64_t>> resize;  // height and width in pixels
+};
 
 struct Golden {
   std::int64_t samples;
@@ -28,6 +40,7 @@ struct Manifest {
   std::vector<Spec> inputs;
   std::vector<Spec> outputs;
   std::map<std::string, Option> options;
+  std::optional<Preprocessing> preprocessing;
   std::map<std::string, std::string> files;  // sha256 by name
   Golden golden;
 };
