@@ -15,7 +15,7 @@ import numpy as np
 from edgekit.errors import BundleError
 
 _MAKE_AGAIN = "the file is damaged; make it again"
-Array = np.ndarray[Any, np.dtype[Any]]  # numpy.typing's NDArray[Any], without its import
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]  # NDArray[Any] of numpy.typing, without its import
 Option = str | int | float | bool
 
 SCHEMA_VERSION = 1
