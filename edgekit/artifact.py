@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-import numpy.typing as npt
+import numpy as np
 
 from edgekit.errors import BundleError
 
 _MAKE_AGAIN = "the file is damaged; make it again"
-Array = npt.NDArray[Any]
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]  # NDArray[Any] of numpy.typing, without its import
 Option = str | int | float | bool
 
 SCHEMA_VERSION = 1

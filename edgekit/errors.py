@@ -27,7 +27,6 @@ The command line prints it without a traceback and exits with ``exit_code``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -147,5 +146,7 @@ class BundleError(EdgeKitError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """Returns ``did you mean 'x'?`` for the nearest known name, or None if none is near."""
+    import difflib
+
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else None

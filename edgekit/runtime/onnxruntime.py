@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from edgekit.artifact import Array, Option, TensorSpec
 from edgekit.errors import EngineError, EngineMissing
 from edgekit.runtime.boundary import Boundary, closed, match_specs
 from edgekit.runtime.external_data import check_external_data
-from edgekit.runtime.onnxruntime_record import is_blocked, placed_nodes
 from edgekit.runtime.options import check_options
 from edgekit.runtime.quiet import silence_telemetry
 from edgekit.runtime.session import Placement, feed_checker, recorded_runs, zeros
@@ -61,6 +58,8 @@ def missing() -> str | None:
 
 def version() -> str:
     """The installed build; read without importing it, unless its package goes by another name."""
+    import importlib.metadata  # brings the e-mail package with it, for which a first inference need not wait
+
     try:
         return importlib.metadata.version(NAME)
     except importlib.metadata.PackageNotFoundError:  # builds of other vendors and from archives
@@ -148,6 +147,8 @@ class OrtSession:
         """Profiles a few runs in a second session and reads the profile; further ones tell the shapes of weights."""
         if self._session is None:
             raise closed(NAME)
+        from edgekit.runtime.onnxruntime_record import is_blocked, placed_nodes
+
         provider = self._session.get_providers()[0]
         feeds = zeros(self.inputs) if feeds is None else feeds
         self._check(feeds)
@@ -162,6 +163,8 @@ class OrtSession:
         """Events of a few runs, or of one where it serves for the shapes alone."""
         options = {**self._options, **_UNPACKED} if unpacked else self._options
         without = ["NchwcTransformer"] if unblocked else []
+        import tempfile
+
         with tempfile.TemporaryDirectory() as folder:
             session = _create(self._model, options, provider, profile_to=Path(folder), without=without)
             with self._boundary:

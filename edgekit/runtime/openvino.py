@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -14,7 +13,6 @@ from edgekit.artifact import Array, Option, TensorSpec, check_inside
 from edgekit.errors import BundleError, EngineError
 from edgekit.runtime.boundary import Boundary, closed, match_specs
 from edgekit.runtime.external_data import check_external_data, check_file_inside
-from edgekit.runtime.openvino_record import attention_parts, has_subgraphs, placed_nodes
 from edgekit.runtime.options import check_options
 from edgekit.runtime.quiet import silence_telemetry
 from edgekit.runtime.session import Placement, feed_checker, recorded_runs, zeros
@@ -59,6 +57,8 @@ def missing() -> str | None:
 
 def version() -> str:
     """The installed build; read without importing it, unless its package goes by another name."""
+    import importlib.metadata  # brings the e-mail package with it, for which a first inference need not wait
+
     try:
         return importlib.metadata.version(NAME)
     except importlib.metadata.PackageNotFoundError:  # builds of other vendors and from archives
@@ -162,6 +162,8 @@ class OpenVinoSession:
         if self._request is None:
             raise closed(NAME)
         import openvino
+
+        from edgekit.runtime.openvino_record import attention_parts, has_subgraphs, placed_nodes
 
         feeds = zeros(self.inputs) if feeds is None else feeds
         self._check(feeds)

@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, perf_counter
 from types import TracebackType
@@ -79,7 +79,7 @@ class Stream:
         self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._room_wanted: list[Callable[[], object]] = []
-        self._counts = Counters()
+        self._counts: dict[str, Any] = {name: 0 for name in Counters.__slots__ if name != "waiting"}
         self._closed = False
         names = (f"edgekit-stream-{i}" for i in range(len(bundles)))
         self._workers = [
@@ -155,7 +155,7 @@ class Stream:
     def counters(self) -> Counters:
         """The figures of this moment."""
         with self._changed:
-            return replace(self._counts, waiting=len(self._queue))
+            return Counters(**self._counts, waiting=len(self._queue))
 
     def close(self, *, finish: bool = False) -> None:
         """Ends the workers and closes the bundles; what runs is waited for.
@@ -271,15 +271,16 @@ class Stream:
 
     def _count(self, **more: float) -> None:
         """Adds to the figures; the lock is held."""
-        self._counts = replace(self._counts, **{name: getattr(self._counts, name) + by for name, by in more.items()})
+        for name, by in more.items():
+            self._counts[name] += by
 
     def _count_results(self, results: Sequence[Result]) -> None:
         good = [result.seconds for result in results if result.error is None]
         self._count(running=-len(results), done=len(good), failed=len(results) - len(good))
         if good:
-            longest = max(self._counts.longest_s, *good)
             self._count(queries=1, total_s=sum(good))
-            self._counts = replace(self._counts, last_s=good[-1], longest_s=longest)
+            self._counts["last_s"] = good[-1]
+            self._counts["longest_s"] = max(self._counts["longest_s"], *good)
 
     def _count_unread(self) -> None:
         with self._changed:
