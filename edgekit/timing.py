@@ -16,7 +16,7 @@ from edgekit.devices.measuring import GRACE_S, measure_on
 from edgekit.devices.verifying import needed_mb
 from edgekit.errors import EngineMissing, MeasurementError, SpecError
 from edgekit.places import Place, host_of, lacks
-from edgekit.profiling.measure import measure_in_turns
+from edgekit.profiling.measure import measure
 from edgekit.progress import Progress, silent
 from edgekit.reporting.measurement import measured_report
 from edgekit.reporting.model import REPORT_SCHEMA_VERSION
@@ -104,13 +104,27 @@ def profile_bundle(
     _check_ready(manifest, profile, place)
     artifact = artifact_of(path, manifest)
     load, feeds = profile.load_spec(), golden_feeds(path, manifest)
-    measure = measure_in_turns if place is None else place.measure
-    measured = measure([artifact], load, feeds, preprocessing=manifest.preprocessing, progress=progress)[0]
+    if place is None:
+        measured = measure(artifact, load, feeds, preprocessing=manifest.preprocessing, progress=progress)
+    else:
+        measured = place.measure([artifact], load, feeds, preprocessing=manifest.preprocessing, progress=progress)[0]
     if measured.status == "refused":
         raise MeasurementError(f"profile {profile.name!r} asks for more than its time allows", found=measured.reason)
     verdict = judge(
         parse_proof(manifest.accuracy), measured, profile, size_mb=artifact.size_bytes / 1e6, not_measured=elsewhere
     )
+    found = {
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "exit_code": EXIT_BY_STATUS[verdict.status],
+        "limits": limits_report(verdict),
+        "measured": measured_report(measured, load),
+    }
+    return _described(manifest, profile, place) | found
+
+
+def _described(manifest: Manifest, profile: Profile, place: Place | None) -> dict[str, Any]:
+    """What was measured, what for, and where."""
     return {
         "kind": "profile",
         "schema_version": REPORT_SCHEMA_VERSION,
@@ -122,11 +136,6 @@ def profile_bundle(
         },
         "target": manifest.target,
         "profile": profile.name,
-        "status": verdict.status,
-        "reason": verdict.reason,
-        "exit_code": EXIT_BY_STATUS[verdict.status],
-        "limits": limits_report(verdict),
-        "measured": measured_report(measured, load),
         "host": to_json(host_of(place)),
         **({} if place is None else {"device": {"name": place.name, "host": to_json(place.host)}}),
     }

@@ -198,7 +198,7 @@ def test_a_percentile_that_takes_too_long_is_refused(bundle, tmp_path):
 
 def test_a_missing_engine_and_a_damaged_bundle_are_told(bundle, tmp_path, monkeypatch):
     path = bundle()
-    monkeypatch.setattr("edgekit.timing.missing", lambda engine: "pip install null")
+    monkeypatch.setattr("edgekit.places.missing", lambda engine: "pip install null")
     with pytest.raises(EngineMissing, match="engine 'null' cannot run here"):
         profile_bundle(path)
     (path / "artifact" / "model.null").write_bytes(b"1")

@@ -118,16 +118,8 @@ def opened(
     with connect(address) as connection:
         found = look(connection, make_kit().sha256)
         check(address.name, found, target, engine, wheels=wheels, memory_mb=memory_mb)
-        kit = f"{found.root}/kit/{make_kit().sha256}"
-        if not found.kit:
-            progress("kit", 0, 1)
-            send_kit(connection, found.python, found.root)
-            progress("kit", 1, 1)
-        site = None
-        if wheels and engine is not None and not found.has("numpy", engine):
-            site, found = send_wheels(connection, found, engine, progress)
+        there, found = _prepared(connection, found, engine if wheels else None, progress)
         session = uuid.uuid4().hex
-        there = _There(connection=connection, python=found.python, root=found.root, kit=kit, site=site)
         keeper, told = _held(there, session, grace_s)
         for left in told["cleared"]:
             progress(f"cleared {left}, which somebody left there", 1, 1)
@@ -135,10 +127,10 @@ def opened(
             name=address.name,
             connection=connection,
             host=parse_host(told["host"]),
-            python=found.python,
-            root=found.root,
-            kit=kit,
-            site=site,
+            python=there.python,
+            root=there.root,
+            kit=there.kit,
+            site=there.site,
             session=session,
             look=found,
             hold=Hold(keeper=keeper, boot=told["boot"], grace_s=grace_s),
@@ -147,6 +139,18 @@ def opened(
             yield device
         finally:
             _leave(device)
+
+
+def _prepared(connection: Connection, found: Look, engine: str | None, progress: Progress) -> tuple[_There, Look]:
+    """Sends the kit, and wheels of numpy and the engine where they are wanted and lacking."""
+    kit, site = f"{found.root}/kit/{make_kit().sha256}", None
+    if not found.kit:
+        progress("kit", 0, 1)
+        send_kit(connection, found.python, found.root)
+        progress("kit", 1, 1)
+    if engine is not None and not found.has("numpy", engine):
+        site, found = send_wheels(connection, found, engine, progress)
+    return _There(connection=connection, python=found.python, root=found.root, kit=kit, site=site), found
 
 
 def call(
