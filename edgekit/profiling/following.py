@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +28,22 @@ _STOP_S = 15.0
 _TAIL_CHARS = 2000
 
 
-@contextlib.contextmanager
-def held(folder: Path) -> Iterator[bool]:
-    """Marks a folder as one whose jobs are being done, by a lock that ends with the process.
+def hold(folder: Path) -> bool:
+    """Marks a folder as one whose jobs are being done, by a lock that the kernel frees when this process ends.
 
-    Yields:
+    Returns:
         Whether this process is the first to do them; another one leaves them alone.
     """
-    with (folder / RUNNING_FILE).open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        first = os.fstat(lock.fileno()).st_size == 0
-        if first:
-            lock.write(json.dumps({"pid": os.getpid(), "boot": _boot()}) + "\n")
-            lock.flush()
-        yield first
+    # Never closed: whoever finds it free shall find nothing of the process any more.
+    lock = os.open(folder / RUNNING_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    first = os.fstat(lock).st_size == 0
+    if first:
+        os.write(lock, json.dumps({"pid": os.getpid(), "boot": _boot()}).encode() + b"\n")
+    return first
 
 
 def follow(folder: Path, seen: int) -> int:
