@@ -27,7 +27,7 @@ import numpy as np
 from edgekit import errors
 from edgekit.artifact import Array, Artifact, tensor_specs, to_json
 from edgekit.errors import EdgeKitError, EngineError
-from edgekit.profiling.child import child_environment
+from edgekit.profiling.environment import child_environment
 from edgekit.runtime import first_silence_s, open_artifact
 from edgekit.runtime.numbers import run_batched
 from edgekit.runtime.session import PlacedNode, Placement, Session, one_query

@@ -23,6 +23,7 @@ from edgekit.profiling.host import this_host
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import measure_in_turns
 from edgekit.profiling.measured import Measured, load_measured, save_measured
+from edgekit.progress import Progress
 from edgekit.quantization.forecast import forecast
 from edgekit.quantization.schemes import Plan
 from edgekit.runtime import engine_version, missing
@@ -178,7 +179,7 @@ def measure_step(artifacts: Sequence[Artifact], task: Task, out: Path, load: Loa
 
     def make(folder: Path) -> None:
         measure = measure_in_turns if task.place is None else task.place.measure
-        results = measure(artifacts, load, feeds, preprocessing=preprocessing, progress=task.progress)
+        results = measure(artifacts, load, feeds, preprocessing=preprocessing, progress=_progress_of(task))
         for i, result in enumerate(results):
             save_measured(result, folder / str(i))
 
@@ -190,6 +191,18 @@ def measure_step(artifacts: Sequence[Artifact], task: Task, out: Path, load: Loa
     if any(result.status != "ok" for result in results):
         shutil.rmtree(folder)  # what crashed for want of memory may do well next time
     return results
+
+
+def _progress_of(task: Task) -> Progress:
+    """The task's progress; of a device with its name before each step."""
+    place = task.place
+    if place is None:
+        return task.progress
+
+    def named(step: str, done: int, total: int, note: str = "") -> None:
+        task.progress(f"{place.name}: {step}", done, total, note)
+
+    return named
 
 
 def _lost(artifact: Artifact, task: Task, reason: str) -> Measured:

@@ -21,7 +21,7 @@ TABLE_FILE = "latency_table.json"
 SCHEMA_VERSION = 1
 MEASURED = "measured"
 ESTIMATE = "estimate: roofline"
-MAKE_ONE = f"run `edgekit prune RECIPE --table-only` on the device and copy OUT/{TABLE_FILE}"
+MAKE_ONE = f"give --device, or run `edgekit prune RECIPE --table-only` on the device and copy OUT/{TABLE_FILE}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,6 +111,14 @@ def test_what_goes_to_a_device_needs_numpy_and_one_engine(path):
     assert len({ENGINES[root] for root in roots}) <= 1
 
 
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if unit(p) in ON_DEVICE], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_what_goes_to_a_device_imports_nothing_that_does_not(path):
+    ours = {[*name.split("."), "__init__"][1] for name in imports(path) if name.split(".")[0] == "edgekit"}
+    assert ours <= {"__init__", "progress", *ON_DEVICE}
+
+
 def test_the_layers_test_sees_a_wrong_import(tmp_path):
     wrong = tmp_path / "wrong.py"
     wrong.write_text("def f():\n    from edgekit.cli.main import main\n    from edgekit import load_recipe\n")

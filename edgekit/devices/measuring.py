@@ -176,7 +176,8 @@ def _follow(device: Device, folder: str, progress: Progress) -> None:
     def listen() -> None:
         ended = call(device, ["profiling", "--follow", folder, str(heard.lines)], timeout_s=LONGEST_S, on_line=heard)
         if ENDED not in heard.last:
-            raise device.connection.refused("nobody could say how the measuring goes", ended)
+            said = " ".join(ended.stderr.removeprefix("error: ").split())
+            raise DeviceError(f"{device.name}: nobody there says how the measuring goes", found=said or ended.signal)
 
     lasting(device, listen, further=lambda: heard.lines)
     if heard.last[ENDED] != "ok":

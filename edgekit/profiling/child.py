@@ -6,7 +6,6 @@ import contextlib
 import os
 import queue
 import signal
-import site
 import subprocess
 import sys
 import tempfile
@@ -14,9 +13,9 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import IO
 
+from edgekit.profiling.environment import child_environment
 from edgekit.profiling.job import Job
 from edgekit.profiling.measured import Status
 
@@ -73,16 +72,6 @@ def started(job: Job, *options: str) -> Iterator[Child]:
             stdout.close()
             with contextlib.suppress(OSError):  # a command the dead process never read may still be in the pipe
                 commands.close()
-
-
-def child_environment() -> dict[str, str]:
-    """This process's environment for a child, without telemetry, and with this very edgekit importable."""
-    environment = dict(os.environ) | {"ORT_DISABLE_TELEMETRY": "1"}
-    root = str(Path(__file__).resolve().parents[2])
-    if root not in [*site.getsitepackages(), site.getusersitepackages()]:
-        known = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = root + (os.pathsep + known if known else "")
-    return environment
 
 
 def tell(child: Child, command: str) -> None:

@@ -16,13 +16,14 @@ from typing import Any
 
 from edgekit.disk import nearly_full
 from edgekit.errors import MeasurementError
-from edgekit.profiling.child import child_environment
+from edgekit.profiling.environment import child_environment
 
 RUNNING_FILE = "running"
 PROGRESS_FILE = "progress.jsonl"
 LOG_FILE = "log"
 ENDED = "ended"
 _LOOK_S = 0.1
+_ALIVE_S = 1.0  # so often it is asked whether the process that measures lives
 _SILENCE_S = 5.0  # after so long an empty line says that this process lives
 _STOP_S = 15.0
 _TAIL_CHARS = 2000
@@ -66,21 +67,26 @@ def follow(folder: Path, seen: int) -> int:
         MeasurementError: The process could not be begun.
     """
     _begin(folder)
-    spoken = time.monotonic()
+    spoken = looked = time.monotonic()
+    size = -1
     while True:
-        alive = is_running(folder)
-        lines = _lines(folder)
+        # On a board of one core what we do is taken from what is measured: mostly a stat(2), and nothing else.
+        grown, now = _size(folder / PROGRESS_FILE), time.monotonic()
+        if grown == size and now - looked < _ALIVE_S:
+            time.sleep(_LOOK_S)
+            continue
+        size, looked = grown, now
+        alive, lines = is_running(folder), _lines(folder)  # in this order: a process that is gone writes no more
         if not alive and not (lines and is_last(lines[-1])):
             lines.append(json.dumps({ENDED: "died", "reason": _why_it_died(folder)}))
         over = bool(lines) and is_last(lines[-1])
         new = lines[seen:] or (lines[-1:] if over else [])
         seen += len(new)
-        if new or time.monotonic() - spoken >= _SILENCE_S:
-            spoken = time.monotonic()
+        if new or now - spoken >= _SILENCE_S:
+            spoken = now
             print("\n".join(new), flush=True)
         if over:
             return 0
-        time.sleep(_LOOK_S)
 
 
 def is_last(line: str) -> bool:
@@ -141,7 +147,7 @@ def _begin(folder: Path) -> None:
         if process.poll() is not None and not _begun(folder):
             raise MeasurementError(
                 "the process that measures could not begin",
-                found=_tail(folder) or f"exit status {process.returncode}",
+                found="the disk is full" if nearly_full(folder) else _tail(folder) or f"status {process.returncode}",
             )
         time.sleep(_LOOK_S)
 
@@ -149,6 +155,10 @@ def _begin(folder: Path) -> None:
 def _begun(folder: Path) -> bool:
     path = folder / RUNNING_FILE
     return path.is_file() and path.stat().st_size > 0
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _lines(folder: Path) -> list[str]:

@@ -40,7 +40,7 @@ from edgekit.reporting.pictures_latency import (
 from edgekit.reporting.pictures_pareto import SHAPES, Pareto, crowded, draw_key, draw_pareto, pareto_of
 from edgekit.reporting.pictures_steps import changed, draw_gauge, draw_scores, draw_steps, megabytes
 from edgekit.reporting.placing import placement_facts
-from edgekit.reporting.tables import count, milliseconds, percent, qat_facts, shipped_of
+from edgekit.reporting.tables import count, host_text, milliseconds, percent, qat_facts, shipped_of
 from edgekit.reporting.tried import failures as trial_failures
 from edgekit.reporting.tried import trials_line
 
@@ -282,7 +282,12 @@ def _host(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     names = {"arch": "architecture", "isa": "instruction set", "cpu_model": "CPU", "memory_mb": "memory, MB",
              "os": "system", "python": "Python", "gpus": "GPUs"}  # fmt: skip
     host = report.get("host") or {}
-    return [(names.get(key, key), plain(value)) for key, value in host.items() if value not in (None, [], "")]
+    lines = [(names.get(key, key), plain(value)) for key, value in host.items() if value not in (None, [], "")]
+    for target in report.get("targets") or []:
+        device = target.get("device")
+        if device:
+            lines.append((f"{target['target']} measured on", f"{device['name']}: {host_text(device['host'])}"))
+    return lines
 
 
 def _models(report: Mapping[str, Any], identity: str) -> Grid:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.artifact import Artifact, to_json
 from edgekit.candidate import Task
-from edgekit.profiling.host import this_host
+from edgekit.places import host_of
 from edgekit.quantization.schemes import Plan
 from edgekit.reporting.comparison import TIMES, times, times_text
 from edgekit.reporting.group_names import short_names
@@ -56,7 +56,7 @@ def sensitivity_report(
         "engine": plan.engine,
         "plan": str(plan),
         "threads": task.target.threads,
-        "host": to_json(this_host()),
+        "host": to_json(host_of(task.place)),
         "not_measured": task.not_measured,
         "samples": len(task.test),
         "metric": task.references.metric_name,

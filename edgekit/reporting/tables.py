@@ -123,8 +123,8 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
     load = target["load"]
     device = target.get("device")
     lines = [
-        ("host", _host_line(host)),
-        *([("measured on", f"{device['name']}: {_host_line(device['host'])}")] if device else []),
+        ("host", host_text(host)),
+        *([("measured on", f"{device['name']}: {host_text(device['host'])}")] if device else []),
         ("engines", engines),
         ("driven", f"{load['scenario']}, batch {load['batch']}, {target['threads'] or 'default'} threads"),
     ]
@@ -144,7 +144,8 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
     return lines
 
 
-def _host_line(host: Mapping[str, Any]) -> str:
+def host_text(host: Mapping[str, Any]) -> str:
+    """A machine in one line."""
     return f"{host['cpu_model']}, {host['cores']} cores, {host['isa']}, governor {host['governor']}"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_line import write_model
 from loopback_sshd import SSHD, LoopbackDevice, loopback_device
 from sshd_sessions import cut
 from tiny_recipe import DATA, NETS, PROFILE, edgekit, stripes
@@ -89,9 +90,20 @@ def test_the_verdict_is_of_the_device(board: LoopbackDevice, recipe: Path) -> No
     assert {"manifest.json", "golden.npz", "feeds.npz"} <= sent, "a candidate is a bundle there, and was verified"
     again = deploy(recipe, "--device", "bench")
     assert again.exit_code == 0
+    assert "bench: measure: " in done.output
     assert "measure: " not in again.output, "what was measured on this device is not measured again"
     missed = deploy(recipe, "--device", "bench", "--profile", recipe / "impossible.toml")
     assert missed.exit_code == 3
+
+
+def test_quantize_takes_a_device_too(board: LoopbackDevice, recipe: Path) -> None:
+    model = write_model(recipe / "zeros.onnx")
+    target = ("--target", recipe / "board.toml", "--profile", recipe / "quick.toml", "--precision", "fp32")
+    done = edgekit("quantize", model, *target, "--device", "bench", "--out", recipe / "bundle")
+    assert done.exit_code == 4, f"of its accuracy nothing is known: {done.output}"
+    (target,) = read_json(recipe / "bundle.report.json")["targets"]
+    assert (target["not_measured"], target["device"]["name"]) == (None, "bench")
+    assert board.left() == []
 
 
 def test_numbers_that_differ_there_are_told_and_nothing_is_timed(
@@ -136,7 +148,7 @@ def test_each_target_takes_its_device_and_one_that_is_lost_takes_no_other_with_i
         told: list[str] = []
 
         def progress(step: str, done: int, total: int, note: str = "") -> None:
-            if step == "measure" and step not in told:
+            if step == "weak: measure" and step not in told:
                 cut(weak)
                 weak.process.terminate()
             told.append(step)

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from loopback_sshd import LoopbackDevice, loopback_device
-from sshd_sessions import at_work, cut
+from sshd_sessions import at_work, cut, sessions
 from tiny_bundles import null_bundle
 
 from edgekit.artifact import Artifact, TensorSpec, hash_files
-from edgekit.devices import measuring
-from edgekit.devices.device import Device, opened
+from edgekit.devices import dialling, measuring
+from edgekit.devices.device import opened
 from edgekit.devices.measuring import measure_at, measure_on
 from edgekit.errors import DeviceError, FeedError
 from edgekit.profiling.host import this_host
@@ -120,23 +120,54 @@ def test_a_cut_connection_is_taken_up_again(loopback: LoopbackDevice, tmp_path: 
     assert loopback.left() == []
 
 
-def test_a_connection_cut_while_results_are_fetched_is_taken_up_again(loopback: LoopbackDevice, tmp_path: Path) -> None:
-    class Cut:
-        """The connection, cut once right before it fetches."""
+def test_a_connection_that_falls_silent_is_noticed_and_taken_up_again(
+    loopback: LoopbackDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a cable is pulled: nobody closes it, and nothing comes any more."""
+    monkeypatch.setattr(dialling, "ALIVE_S", 0.5)
+    stopped: list[int] = []
 
-        def __init__(self, device: Device) -> None:
-            self.get, self.cuts = device.connection.get, 0
+    def fall_silent() -> None:
+        stopped.extend(sessions(loopback))
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
 
-        def __call__(self, folder: str, names: list[str], out: Path) -> None:
-            if not self.cuts:
-                self.cuts += 1
+    heard = Heard("measure", fall_silent)
+    try:
+        (measured,) = measure_at(loopback.address, [null_artifact(tmp_path / "a")], LONG, FEEDS, progress=heard)
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGKILL)
+    assert stopped
+    assert measured.status == "ok"
+
+
+def test_a_connection_cut_before_any_of_its_commands_is_taken_up_again(
+    loopback: LoopbackDevice, tmp_path: Path
+) -> None:
+    """Seven times over, from the first question what is there to the fetching of the results."""
+    with opened(loopback.address, grace_s=30.0) as device:
+        started, commands, cuts = device.connection._started, 0, 0
+
+        async def sabotaged(argv: list[str]) -> object:
+            nonlocal commands, cuts
+            commands += 1
+            if commands == at:
+                cuts += 1
                 cut(loopback)
-            self.get(folder, names, out)
+            return await started(argv)
 
-    with opened(loopback.address) as device:
-        device.connection.get = sabotaged = Cut(device)  # type: ignore[method-assign]
-        (measured,) = measure_on(device, [null_artifact(tmp_path / "a")], BRIEF, FEEDS)
-    assert (measured.status, sabotaged.cuts) == ("ok", 1)
+        device.connection._started = sabotaged  # type: ignore[method-assign]
+        for at in range(1, 20):
+            commands, before = 0, cuts
+            artifact = null_artifact(tmp_path / str(at))
+            feeds = {"x": FEEDS["x"] + at}
+            (measured,) = measure_on(device, [artifact], BRIEF, feeds)
+            assert (measured.status, measured.artifact_sha256) == ("ok", artifact.sha256)
+            if cuts == before:
+                break
+        assert cuts >= 7, "asked, sent and asked, sent the feeds, sent the jobs, followed, fetched"
+    assert loopback.left() == []
 
 
 def test_a_connection_that_goes_time_and_again_is_told(loopback: LoopbackDevice, tmp_path: Path) -> None:

@@ -118,8 +118,8 @@ def test_jobs_give_what_measuring_in_turns_gives(
     assert fine.conditions is not None
     assert "SIGABRT" in str(crashed.reason)
     assert [m.artifact_sha256 for m in (fine, crashed, nan)] == [a.sha256 for a in artifacts]
+    wait_for(lambda: workers(folder) == [], "the process ends once all is written")
     assert not is_running(folder)
-    assert workers(folder) == []
 
 
 def test_who_asks_may_be_killed_and_another_one_learns_the_rest(
@@ -219,6 +219,37 @@ def test_files_are_linked_and_stay_as_they_were(null_artifact: MakeArtifact, lai
     assert told(folder)[-1]["ended"] == "ok"
     assert (folder / "0/artifact/model.null").samefile(artifact.path), "no copy where a link will do"
     assert sorted(artifact.folder.iterdir()) == before
+
+
+IN_A_SMALL_DISK = (
+    'mount -t tmpfs -o size=1m tmpfs "$1" && cp -r "$2"/. "$1" && {{ head -c {left} /dev/zero > "$1/later"; '
+    'cat /dev/zero > "$1/filler" 2>/dev/null; rm "$1/later"; shift 2; exec "$@"; }}'
+)
+CAN_MOUNT = (
+    subprocess.run(["unshare", "-Urm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False)
+).returncode == 0
+
+
+@pytest.mark.skipif(not CAN_MOUNT, reason="needs a host that lets a user mount a tmpfs")
+@pytest.mark.parametrize("left", [0, 8192, 65536])
+def test_a_full_disk_is_told_whenever_it_is_full(
+    null_artifact: MakeArtifact, laid_out: LayOut, brief: LoadSpec, tmp_path: Path, left: int
+) -> None:
+    """From one that has no room at all to one that takes the jobs but not all that is measured."""
+    folder = laid_out([null_artifact()], replace(brief, min_seconds=1.0, max_seconds=2.0))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    inside = [*COMMAND, "--follow", str(disk), "0"]
+    done = subprocess.run(
+        ["unshare", "-Urm", "bash", "-c", IN_A_SMALL_DISK.format(left=left), "bash", str(disk), str(folder), *inside],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert "the disk is full" in done.stdout + done.stderr, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    wait_for(lambda: workers(disk) == [], "no process is left")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from sample_report import HOSTILE, SHAPES, hostile_report, sample_report
 
 from edgekit.reporting.html import to_html, to_html_many
-from edgekit.reporting.tables import milliseconds
+from edgekit.reporting.tables import facts, host_text, milliseconds
 from edgekit.reporting.validation import validate_report
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -125,6 +125,17 @@ def test_figures_are_the_reports():
     given = report["reproduce"]
     for value in (given["command"], given["recipe_sha256"], *given["versions"].values(), *given["hashes"].values()):
         assert value in page.text
+
+
+def test_the_device_that_measured_is_named():
+    report = sample_report(2)
+    device = {"name": "bench <board>", "host": report["host"] | {"cpu_model": "A CPU over there", "cores": 3}}
+    report["targets"][0]["device"] = device
+    assert "bench <board>: A CPU over there, 3 cores" in Page(to_html(report)).text
+    name = report["targets"][0]["target"]
+    validate_report(report, "with a device")
+    assert ("measured on", f"bench <board>: {host_text(device['host'])}") in facts(report, report["targets"][0])
+    assert f"{name} measured on" in Page(to_html(report)).text
 
 
 def test_no_figure_is_made_up():
