@@ -40,11 +40,19 @@ def verify_on(device: Device, path: Path, progress: Progress = silent) -> Verifi
     manifest = read_manifest(path)
     there = send_bundle(device, path, manifest, progress)
     progress(VERIFY_STEP, 0, 1)
-    timeout_s = first_silence_s(manifest.engine, VERIFY_S)
-    ended = call(device, ["runtime.verifying", there], timeout_s=timeout_s)
-    found = answer(device, ended, manifest.engine)
+    try:
+        found = _verified(device, there, manifest.engine)
+    except BundleError:  # it is whole here: what lies there was damaged since
+        device.connection.run(["rm", "-rf", there])
+        send_bundle(device, path, manifest, progress)
+        found = _verified(device, there, manifest.engine)
     progress(VERIFY_STEP, 1, 1)
     return Verification(**{**found, "messages": tuple(found["messages"])})
+
+
+def _verified(device: Device, there: str, engine: str) -> dict[str, Any]:
+    ended = call(device, ["runtime.verifying", there], timeout_s=first_silence_s(engine, VERIFY_S))
+    return answer(device, ended, engine)
 
 
 def send_bundle(device: Device, path: Path, manifest: Manifest, progress: Progress = silent) -> str:
@@ -92,7 +100,6 @@ def answer(device: Device, ended: Ended, engine: str) -> dict[str, Any]:
     raise DeviceError(
         f"{device.name}: {engine} crashed there",
         found=f"{how}: {said[-1]}" if said else how,
-        fix=f"see `{device.python}` run it there",
     )
 
 

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +22,28 @@ PROGRESS_FILE = "progress.jsonl"
 LOG_FILE = "log"
 ENDED = "ended"
 _LOOK_S = 0.1
+_ALIVE_S = 1.0  # so often it is asked whether the process that measures lives
 _SILENCE_S = 5.0  # after so long an empty line says that this process lives
 _STOP_S = 15.0
 _TAIL_CHARS = 2000
 
 
-@contextlib.contextmanager
-def held(folder: Path) -> Iterator[bool]:
-    """Marks a folder as one whose jobs are being done, by a lock that ends with the process.
+def hold(folder: Path) -> bool:
+    """Marks a folder as one whose jobs are being done, by a lock that the kernel frees when this process ends.
 
-    Yields:
+    Returns:
         Whether this process is the first to do them; another one leaves them alone.
     """
-    with (folder / RUNNING_FILE).open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        first = os.fstat(lock.fileno()).st_size == 0
-        if first:
-            lock.write(json.dumps({"pid": os.getpid(), "boot": _boot()}) + "\n")
-            lock.flush()
-        yield first
+    # Never closed: whoever finds it free shall find nothing of the process any more.
+    lock = os.open(folder / RUNNING_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    first = os.fstat(lock).st_size == 0
+    if first:
+        os.write(lock, json.dumps({"pid": os.getpid(), "boot": _boot()}).encode() + b"\n")
+    return first
 
 
 def follow(folder: Path, seen: int) -> int:
@@ -66,21 +64,26 @@ def follow(folder: Path, seen: int) -> int:
         MeasurementError: The process could not be begun.
     """
     _begin(folder)
-    spoken = time.monotonic()
+    spoken = looked = time.monotonic()
+    size = -1
     while True:
-        alive = is_running(folder)
-        lines = _lines(folder)
+        # On a board of one core what we do is taken from what is measured: mostly a stat(2), and nothing else.
+        grown, now = _size(folder / PROGRESS_FILE), time.monotonic()
+        if grown == size and now - looked < _ALIVE_S:
+            time.sleep(_LOOK_S)
+            continue
+        size, looked = grown, now
+        alive, lines = is_running(folder), _lines(folder)  # in this order: a process that is gone writes no more
         if not alive and not (lines and is_last(lines[-1])):
             lines.append(json.dumps({ENDED: "died", "reason": _why_it_died(folder)}))
         over = bool(lines) and is_last(lines[-1])
         new = lines[seen:] or (lines[-1:] if over else [])
         seen += len(new)
-        if new or time.monotonic() - spoken >= _SILENCE_S:
-            spoken = time.monotonic()
+        if new or now - spoken >= _SILENCE_S:
+            spoken = now
             print("\n".join(new), flush=True)
         if over:
             return 0
-        time.sleep(_LOOK_S)
 
 
 def is_last(line: str) -> bool:
@@ -149,6 +152,10 @@ def _begin(folder: Path) -> None:
 def _begun(folder: Path) -> bool:
     path = folder / RUNNING_FILE
     return path.is_file() and path.stat().st_size > 0
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _lines(folder: Path) -> list[str]:

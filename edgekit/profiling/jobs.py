@@ -29,7 +29,7 @@ from edgekit.artifact import Artifact, Preprocessing, check_inside, read_json, s
 from edgekit.disk import DiskFull, folder_bytes, nearly_full
 from edgekit.errors import BundleError, EdgeKitError, MeasurementError
 from edgekit.profiling.child import Failure, ending, exited, started
-from edgekit.profiling.following import ENDED, PROGRESS_FILE, held
+from edgekit.profiling.following import ENDED, PROGRESS_FILE, hold
 from edgekit.profiling.host import this_host
 from edgekit.profiling.job import (
     ARTIFACT_FOLDER,
@@ -104,18 +104,17 @@ def run_jobs(folder: Path) -> int:
         The exit status: 0 when it ended as it should (single artifacts may have failed), 1 when not.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    with held(folder) as first:
-        if not first:
-            return 0  # another process measures this, or has
-        told = _Told(folder / PROGRESS_FILE)
-        try:
-            _measure(folder, told)
-            ended, reason = "ok", None
-        except KeyboardInterrupt:
-            ended, reason = "stopped", "it was stopped"
-        except (EdgeKitError, DiskFull) as exc:
-            ended, reason = "failed", str(exc)
-        told.write({ENDED: ended, "reason": reason})
+    if not hold(folder):
+        return 0  # another process measures this, or has
+    told = _Told(folder / PROGRESS_FILE)
+    try:
+        _measure(folder, told)
+        ended, reason = "ok", None
+    except KeyboardInterrupt:
+        ended, reason = "stopped", "it was stopped"
+    except (EdgeKitError, DiskFull) as exc:
+        ended, reason = "failed", str(exc)
+    told.write({ENDED: ended, "reason": reason})
     return 0 if ended == "ok" else 1
 
 

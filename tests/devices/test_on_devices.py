@@ -9,7 +9,7 @@ import pytest
 from loopback_sshd import loopback_device
 from tiny_recipe import edgekit
 
-from edgekit.artifact import read_json
+from edgekit.artifact import hash_file, read_json
 from edgekit.profiling.host import this_host
 
 
@@ -32,6 +32,16 @@ def test_verify_a_second_time_sends_nothing(deployed):
     assert done.stderr.splitlines() == ["board: verify: 0/1", "board: verify: 1/1"]
     (found,) = json.loads(done.stdout)
     assert (found["device"], found["passed"], found["host"]["cpu_model"]) == ("board", True, this_host().cpu_model)
+
+
+def test_a_bundle_that_was_damaged_there_is_sent_again(linear, loopback):
+    assert edgekit("verify", linear, "--device", "board").exit_code == 0
+    there = loopback.root / "bundles" / hash_file(linear / "manifest.json") / "artifact/model.onnx"
+    sound = there.read_bytes()
+    there.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    done = edgekit("verify", linear, "--device", "board")
+    assert (done.exit_code, "board: send: 1/1 MB" in done.stderr.splitlines()) == (0, True), done.stderr
+    assert there.read_bytes() == sound
 
 
 def test_profile_judges_what_was_measured_there(deployed, tmp_path, loopback):

@@ -118,7 +118,7 @@ def test_jobs_give_what_measuring_in_turns_gives(
     assert fine.conditions is not None
     assert "SIGABRT" in str(crashed.reason)
     assert [m.artifact_sha256 for m in (fine, crashed, nan)] == [a.sha256 for a in artifacts]
-    assert not is_running(folder)
+    wait_for(lambda: not is_running(folder), "the process ends once all is written")
     assert workers(folder) == []
 
 
