@@ -14,7 +14,7 @@ from edgekit.data import RANDOM, Samples
 from edgekit.recipe_watch import WatchSpec
 from edgekit.runtime import open_artifact
 from edgekit.runtime.numbers import run_batched
-from edgekit.runtime.watch_settings import PERCENTILES
+from edgekit.runtime.watch_settings import LIMITS, PERCENTILES
 from edgekit.runtime.watch_tensors import binned, padded, picked, psi
 from edgekit.runtime.watch_windows import VALUES
 from edgekit.specs import Profile
@@ -108,7 +108,7 @@ def watch_settings(spec: WatchSpec, profile: Profile, statistics: Mapping[str, A
         limits.setdefault("saturated_share", round(min(max(USUAL_SATURATED, _CHANCE_MARGIN * chance), 0.5), 4))
     else:
         limits.pop("saturated_share", None)
-    kept = {name: value for name, value in limits.items() if value is not False}
+    kept = {name: limits[name] for name in LIMITS if limits.get(name, False) is not False}
     return {"every": spec.every, "period_s": spec.period_s, "window_s": spec.window_s, "limits": kept}
 
 

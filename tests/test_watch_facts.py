@@ -15,6 +15,7 @@ from edgekit.data import RANDOM, Samples
 from edgekit.errors import SpecError
 from edgekit.recipe import load_recipe
 from edgekit.recipe_watch import WatchLimits, WatchSpec
+from edgekit.runtime.watch_settings import LIMITS
 from edgekit.runtime.watch_tensors import parse_statistics
 from edgekit.runtime.watch_windows import TensorWindow
 from edgekit.watch_facts import LEVELS, reference_statistics, watch_settings
@@ -158,6 +159,10 @@ def test_limits_are_numbers_with_every_default_decided():
     assert watch_settings(SPEC, quick_profile(), noisy(0.1, values=299))["limits"]["saturated_share"] == 0.02
     without = watch_settings(SPEC, quick_profile(), None)["limits"]
     assert not {"drift", "output_drift", "saturated_share"} & set(without)
+
+
+def test_every_limit_of_a_recipe_is_one_that_a_watch_knows():
+    assert set(WatchLimits.model_fields) == set(LIMITS)
 
 
 def test_a_recipe_s_limits_go_before_and_false_takes_one_away():
