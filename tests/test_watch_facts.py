@@ -12,7 +12,7 @@ from fake_line import make_samples, null_artifact, quick_profile
 
 from edgekit.artifact import Preprocessing, TensorSpec, to_json
 from edgekit.data import RANDOM, Samples
-from edgekit.errors import SpecError
+from edgekit.errors import EngineError, SpecError
 from edgekit.recipe import load_recipe
 from edgekit.recipe_watch import WatchLimits, WatchSpec
 from edgekit.runtime.watch_settings import LIMITS
@@ -126,6 +126,12 @@ def test_random_inputs_are_no_statistics(tmp_path):
 def test_without_calibration_it_is_the_test_samples(tmp_path):
     artifact = null_artifact(tmp_path / "a")
     assert reference_statistics(artifact, None, make_samples(), SPEC)["source"] == "test"
+
+
+def test_outputs_that_are_not_finite_are_refused(tmp_path):
+    artifact = null_artifact(tmp_path / "a", nan_at=3)
+    with pytest.raises(EngineError, match="'logits' is not finite on every calibration sample"):
+        reference_statistics(artifact, make_samples(), make_samples(), SPEC)
 
 
 def test_a_recipe_may_want_none(tmp_path):
