@@ -11,10 +11,11 @@ import numpy as np
 from edgekit.artifact import Array, Artifact, Preprocessing, TensorSpec
 from edgekit.checking import runnable
 from edgekit.data import RANDOM, Samples
+from edgekit.errors import EngineError
 from edgekit.recipe_watch import WatchSpec
 from edgekit.runtime import open_artifact
 from edgekit.runtime.numbers import run_batched
-from edgekit.runtime.watch_settings import PERCENTILES
+from edgekit.runtime.watch_settings import LIMITS, PERCENTILES
 from edgekit.runtime.watch_tensors import binned, padded, picked, psi
 from edgekit.runtime.watch_windows import VALUES
 from edgekit.specs import Profile
@@ -49,7 +50,7 @@ def reference_statistics(
         are no real samples.
 
     Raises:
-        EngineError: The engine fails on a sample.
+        EngineError: The engine fails on a sample, or a tensor is not finite.
     """
     samples = test if calibration is None else calibration
     if not spec.statistics or samples.name == RANDOM:
@@ -72,6 +73,7 @@ def reference_statistics(
             found = run_batched(session, feeds)
             for tallies, tensors in ((inputs, feeds), (outputs, found)):
                 for name, tally in tallies.items():
+                    _check_finite(name, tensors[name], artifact.engine)
                     tally.add(tensors[name])
     finally:
         session.close()
@@ -108,7 +110,7 @@ def watch_settings(spec: WatchSpec, profile: Profile, statistics: Mapping[str, A
         limits.setdefault("saturated_share", round(min(max(USUAL_SATURATED, _CHANCE_MARGIN * chance), 0.5), 4))
     else:
         limits.pop("saturated_share", None)
-    kept = {name: value for name, value in limits.items() if value is not False}
+    kept = {name: limits[name] for name in LIMITS if limits.get(name, False) is not False}
     return {"every": spec.every, "period_s": spec.period_s, "window_s": spec.window_s, "limits": kept}
 
 
@@ -205,6 +207,16 @@ def _noise(counts: Array, shares: Array, window: int) -> float:
     drawn = np.random.default_rng(0).multinomial(window, np.full(n, 1 / n), size=_WINDOWS)
     sums = (drawn @ counts.reshape(n, -1)).reshape(_WINDOWS, *counts.shape[1:])
     return float(np.quantile(psi(sums, shares).max(axis=1), 0.99) * (1 + window / n))
+
+
+def _check_finite(name: str, array: Array, engine: str) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise EngineError(
+            f"{engine}: {name!r} is not finite on every calibration sample",
+            found=f"{array[~np.isfinite(array)][0]} in {np.count_nonzero(~np.isfinite(array))} values",
+            allowed="finite numbers, with which the device's are compared",
+            fix="leave such samples out, or set [watch] statistics = false",
+        )
 
 
 def _counts(spec: TensorSpec) -> bool:

@@ -12,9 +12,10 @@ from fake_line import make_samples, null_artifact, quick_profile
 
 from edgekit.artifact import Preprocessing, TensorSpec, to_json
 from edgekit.data import RANDOM, Samples
-from edgekit.errors import SpecError
+from edgekit.errors import EngineError, SpecError
 from edgekit.recipe import load_recipe
 from edgekit.recipe_watch import WatchLimits, WatchSpec
+from edgekit.runtime.watch_settings import LIMITS
 from edgekit.runtime.watch_tensors import parse_statistics
 from edgekit.runtime.watch_windows import TensorWindow
 from edgekit.watch_facts import LEVELS, reference_statistics, watch_settings
@@ -127,6 +128,12 @@ def test_without_calibration_it_is_the_test_samples(tmp_path):
     assert reference_statistics(artifact, None, make_samples(), SPEC)["source"] == "test"
 
 
+def test_outputs_that_are_not_finite_are_refused(tmp_path):
+    artifact = null_artifact(tmp_path / "a", nan_at=3)
+    with pytest.raises(EngineError, match="'logits' is not finite on every calibration sample"):
+        reference_statistics(artifact, make_samples(), make_samples(), SPEC)
+
+
 def test_a_recipe_may_want_none(tmp_path):
     assert made(tmp_path, spec=WatchSpec(statistics=False)) is None
 
@@ -158,6 +165,10 @@ def test_limits_are_numbers_with_every_default_decided():
     assert watch_settings(SPEC, quick_profile(), noisy(0.1, values=299))["limits"]["saturated_share"] == 0.02
     without = watch_settings(SPEC, quick_profile(), None)["limits"]
     assert not {"drift", "output_drift", "saturated_share"} & set(without)
+
+
+def test_every_limit_of_a_recipe_is_one_that_a_watch_knows():
+    assert set(WatchLimits.model_fields) == set(LIMITS)
 
 
 def test_a_recipe_s_limits_go_before_and_false_takes_one_away():

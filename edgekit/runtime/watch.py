@@ -43,7 +43,7 @@ from edgekit.runtime.system import (
     this_system,
 )
 from edgekit.runtime.watch_counters import Counters, Taken
-from edgekit.runtime.watch_files import PROMETHEUS, append_line, default_folder, take_folder
+from edgekit.runtime.watch_files import PROMETHEUS, SCHEMA_VERSION, append_line, default_folder, take_folder
 from edgekit.runtime.watch_judging import judge, recent
 from edgekit.runtime.watch_latency import edges_with
 from edgekit.runtime.watch_prometheus import prometheus_text
@@ -53,7 +53,6 @@ from edgekit.runtime.watch_tensors import Statistics, parse_statistics
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
 
-SCHEMA_VERSION = 1
 _KEPT_STATES = 64  # of the last window, however short the period
 
 

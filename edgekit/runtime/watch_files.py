@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -13,10 +14,18 @@ from typing import IO, Any
 from edgekit.disk import DiskFull
 from edgekit.errors import EdgeKitError
 
+SCHEMA_VERSION = 1  # of the lines
 LINES, OLDER, LOCK, PROMETHEUS = "watch.jsonl", "watch.jsonl.1", "watch.lock", "watch.prom"
 KEPT_BYTES = 2_000_000  # of lines, in two files
+_CHECKSUM = b',"crc32":'  # of what stands before it: a worn flash card changes bytes without a word
 _EVERY: dict[str, Any] = {"run": str, "seq": int, "kind": str}
-_START = _EVERY | {"edges": list, "limits": dict, "window_s": (int, float), "period_s": (int, float)}
+_START = _EVERY | {
+    "schema_version": int,
+    "edges": list,
+    "limits": dict,
+    "window_s": (int, float),
+    "period_s": (int, float),
+}
 _STATE = _EVERY | {
     **dict.fromkeys(("queries", "failed", "taken", "dropped"), int),
     **dict.fromkeys(("inputs", "outputs", "latency"), dict),
@@ -104,7 +113,8 @@ def _ends(path: Path) -> bool:
 
 
 def _text(line: Mapping[str, Any]) -> bytes:
-    return (json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n").encode()
+    body = json.dumps(line, separators=(",", ":"), allow_nan=False)[:-1].encode()
+    return b"%s%s%d}\n" % (body, _CHECKSUM, zlib.crc32(body))
 
 
 def read_lines(folder: Path) -> tuple[list[dict[str, Any]], int]:
@@ -134,8 +144,11 @@ def read_lines(folder: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _parsed(row: bytes) -> dict[str, Any] | None:
+    body, _, checksum = row.rpartition(_CHECKSUM)
     try:
-        line = json.loads(row)
+        if int(checksum.rstrip(b"}")) != zlib.crc32(body):
+            return None
+        line = json.loads(body + b"}")
         wanted = _START if line["kind"] == "start" else _STATE
         return line if all(isinstance(line[key], kind) for key, kind in wanted.items()) else None
     except (ValueError, KeyError, TypeError, RecursionError):

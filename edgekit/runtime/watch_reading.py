@@ -16,7 +16,7 @@ from typing import Any
 from edgekit.artifact import MANIFEST_FILE, to_json
 from edgekit.errors import EdgeKitError
 from edgekit.runtime.system import boot_id, this_system
-from edgekit.runtime.watch_files import LINES, OLDER, default_folder, read_lines
+from edgekit.runtime.watch_files import LINES, OLDER, SCHEMA_VERSION, default_folder, read_lines
 from edgekit.runtime.watch_judging import JudgedLimit, Recent, judge, recent
 from edgekit.runtime.watch_latency import quantile
 from edgekit.runtime.watch_settings import PERCENTILES
@@ -90,6 +90,13 @@ def read_watch(folder: Path) -> Reading:
         )
     last = states[-1]
     start = starts[last["run"]]
+    if start["schema_version"] > SCHEMA_VERSION:
+        raise EdgeKitError(
+            f"{folder / LINES}: written by a newer EdgeKit",
+            found=f"schema {start['schema_version']}",
+            allowed=f"schema {SCHEMA_VERSION} or older",
+            fix="upgrade edgekit where you look",
+        )
     seen = recent(states, start["window_s"])
     age_s = _age_s(last)
     ended = last["kind"] == "end"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from edgekit.runtime.watch_files import LINES, OLDER, append_line, read_lines
 from edgekit.runtime.watch_reading import main, read_watch
 
 HEAD = {"kind": "start", "run": "a", "seq": 0, "edges": [], "limits": {}, "period_s": 1.0, "window_s": 300.0}
-HEAD |= {"bundle": {}, "statistics": None}
+HEAD |= {"bundle": {}, "statistics": None, "schema_version": 1}
 
 
 def state(seq, run="a", **fields):
@@ -83,13 +84,39 @@ def test_a_file_that_is_rotated_while_it_is_read_gives_its_lines_once(tmp_path, 
     ("texts", "found"),
     [
         ([], "0 broken lines"),
-        (["{}"], "1 broken"),
-        ([json.dumps(state(3, run="b")), json.dumps(HEAD)], "with what limits"),
+        ([{}], "1 broken"),
+        ([HEAD, state(3, run="b")], "with what limits"),
     ],
 )
 def test_a_file_without_what_is_needed_is_an_error(tmp_path, texts, found):
-    (tmp_path / LINES).write_text("\n".join(texts))
+    (tmp_path / LINES).touch()
+    for line in texts:
+        append_line(tmp_path, line, line)
     with pytest.raises(EdgeKitError, match=found):
+        read_watch(tmp_path)
+
+
+def test_a_byte_that_changed_costs_its_line_only(tmp_path):
+    append_line(tmp_path, HEAD, HEAD)
+    for seq in range(1, 6):
+        append_line(tmp_path, state(seq), HEAD)
+    whole = (tmp_path / LINES).read_bytes()
+    rng = random.Random(0)
+    for _ in range(300):
+        text = bytearray(whole)
+        place = rng.randrange(len(text))
+        text[place] ^= 1 << rng.randrange(8)
+        (tmp_path / LINES).write_bytes(text)
+        lost = set(range(6)) - set(numbers(tmp_path))
+        assert len(lost) <= (2 if whole[place : place + 1] == b"\n" else 1)
+        if 0 not in lost:
+            assert read_watch(tmp_path).last["seq"] == max(set(range(6)) - lost)
+
+
+def test_lines_of_a_newer_edgekit_are_told(tmp_path):
+    append_line(tmp_path, HEAD | {"schema_version": 2}, HEAD)
+    append_line(tmp_path, state(1), HEAD)
+    with pytest.raises(EdgeKitError, match="written by a newer EdgeKit"):
         read_watch(tmp_path)
 
 
@@ -115,7 +142,7 @@ def test_only_the_last_seconds_of_the_last_process_are_judged(tmp_path):
         append_line(tmp_path, state(seq, run=run, at_s=now - ago, failed=failed, queries=100 * seq), HEAD)
     seen = read_watch(tmp_path).recent
     assert (seen.failed, seen.queries, seen.restarts) == (1, 100, 0)
-    (tmp_path / LINES).write_text((tmp_path / LINES).read_text().replace('"window_s":15.0', '"window_s":100.0'))
+    append_line(tmp_path, HEAD | {"window_s": 100.0}, HEAD)
     assert read_watch(tmp_path).recent.restarts == 1
 
 
