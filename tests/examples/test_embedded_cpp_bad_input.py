@@ -334,6 +334,7 @@ def spoiled(data, rng):
     return bytes(data)
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.slow  # builds the program once more, and runs it some hundred times
 @pytest.mark.parametrize("name", [MANIFEST_FILE, "golden.npz", "artifact/model.onnx"])
 def test_no_damage_makes_it_crash_or_touch_memory_that_is_not_its_own(sanitized, name, tmp_path):
