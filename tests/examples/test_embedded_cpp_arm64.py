@@ -25,6 +25,8 @@ found = verify_bundle(Path(sys.argv[1]))
 print(json.dumps([found.reference_db, found.floor_db, found.passed, found.own_db, list(found.messages)]))
 """
 
+pytestmark = pytest.mark.timeout(900)  # a compiler and an emulated machine, on a host that may be busy
+
 
 @dataclass(frozen=True)
 class Device:

@@ -230,7 +230,16 @@ def test_options_that_are_known_are_taken(program, tmp_path):
     assert program("verify", bundle).returncode == 0
 
 
-@pytest.mark.parametrize(("options", "sentence"), [({"FOO": 1}, "FOO"), ({"CACHE_DIR": "../x"}, "outside its folder")])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"FOO": 1}, "FOO"),
+        ({"CACHE_DIR": "../x"}, "outside its folder"),
+        ({"device": 5}, "device that is no text"),
+        ({"device": "GPU.7"}, "could not open"),
+        ({"NUM_STREAMS": "many"}, "could not open"),
+    ],
+)
 def test_an_option_of_openvino_that_is_not_taken_is_named(program, options, sentence, tmp_path):
     bundle = written(tmp_path / "bundle", engine="openvino")
     change(bundle, options=options)
@@ -325,6 +334,7 @@ def spoiled(data, rng):
     return bytes(data)
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.slow  # builds the program once more, and runs it some hundred times
 @pytest.mark.parametrize("name", [MANIFEST_FILE, "golden.npz", "artifact/model.onnx"])
 def test_no_damage_makes_it_crash_or_touch_memory_that_is_not_its_own(sanitized, name, tmp_path):

@@ -64,24 +64,36 @@ ov::AnyMap properties_of(const std::map<std::string, Option>& options, const fs:
   return properties;
 }
 
+std::string device_of(const std::map<std::string, Option>& options) {
+  const auto found = options.find("device");
+  if (found == options.end()) return "CPU";
+  if (const auto* const name = std::get_if<std::string>(&found->second)) return *name;
+  throw Failure("the bundle has an option that is not taken here", "device that is no text", "CPU, or another device's name");
+}
+
+// Whether a number that the engine took is smaller because this machine has no more cores.
+bool limited(const std::string& key, const std::string& asked, const std::string& found) {
+  const bool counted = key == "INFERENCE_NUM_THREADS" || key == "NUM_STREAMS";
+  const auto whole = [](const std::string& text) {
+    return !text.empty() && text.size() < 10 && text.find_first_not_of("0123456789") == std::string::npos;
+  };
+  if (!counted || !whole(asked) || !whole(found)) return key == "ENABLE_HYPER_THREADING" && found == "NO";
+  return std::stoi(found) < std::stoi(asked) && std::stoi(found) <= static_cast<int>(std::thread::hardware_concurrency());
+}
+
 // Refuses what the engine silently changed, except what this machine has too few cores for.
 void check_taken(ov::CompiledModel& compiled, const ov::AnyMap& properties) {
   for (const auto& [key, value] : properties) {
     if (key == "CACHE_DIR") continue;
     const std::string asked = value.as<std::string>(), found = compiled.get_property(key).as<std::string>();
-    const bool counted = key == "INFERENCE_NUM_THREADS" || key == "NUM_STREAMS";
-    const bool limited = (counted && std::stoi(found) < std::stoi(asked) &&
-                          std::stoi(found) <= static_cast<int>(std::thread::hardware_concurrency())) ||
-                         (key == "ENABLE_HYPER_THREADING" && found == "NO");
-    if (asked != found && !limited) throw Failure("openvino did not take " + key + " = " + asked, key + " = " + found);
+    if (asked != found && !limited(key, asked, found)) throw Failure("openvino did not take " + key + " = " + asked, key + " = " + found);
   }
 }
 
 class OpenVinoSession final : public Session {
  public:
   OpenVinoSession(const fs::path& model, const Manifest& manifest) : manifest_(manifest), model_(model.filename().string()) {
-    const auto device = manifest.options.find("device");
-    const std::string where = device == manifest.options.end() ? "CPU" : std::get<std::string>(device->second);
+    const std::string where = device_of(manifest.options);
     const ov::AnyMap properties = properties_of(manifest.options, model);
     translated("open " + model_, [&] {
       compiled_ = core_.compile_model(model.string(), where, properties);
