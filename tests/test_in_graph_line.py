@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 from tiny_models import HEAD
 from tiny_recipe import PROFILE, edgekit, stripes
 
-from edgekit.artifact import Postprocessing, Preprocessing, TensorSpec
+from edgekit.artifact import Postprocessing, Preprocessing, TensorSpec, read_json
 from edgekit.errors import EdgeKitError, SpecError
 from edgekit.pipeline import Choices, make_jobs
 from edgekit.processing import check_processing, postprocessing_of
@@ -16,6 +17,7 @@ from edgekit.recipe import load_recipe
 from edgekit.runtime import open_bundle, open_stream
 from edgekit.runtime.golden import load_golden
 from edgekit.runtime.manifest import read_manifest
+from edgekit.schemas import published
 
 # Looks for rows and for columns: two Sobel filters and a blur, squared and averaged.
 SOBEL = [1, 2, 1, 0, 0, 0, -1, -2, -1, 1, 0, -1, 2, 0, -2, 1, 0, -1, *[0.1] * 9]
@@ -107,6 +109,8 @@ def test_the_manifest_says_what_the_graph_does_and_what_is_left_to_numpy(bundles
     assert graph.accuracy["artifact"] == plain.accuracy["artifact"]
     assert graph.golden.reference_db > 90
     assert graph.id != plain.id
+    for name in ("numpy", "graph"):
+        Draft202012Validator(published("manifest")).validate(read_json(bundle(bundles, name) / "manifest.json"))
 
 
 def test_both_give_the_same_answers_from_raw_frames(bundles):
