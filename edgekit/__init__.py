@@ -35,6 +35,7 @@ _PUBLIC = {
     "measure_all": "edgekit.candidate:measure_all",
     "measure_sensitivity": "edgekit.sensitivity:measure_sensitivity",
     "open_bundle": "edgekit.runtime:open_bundle",
+    "open_stream": "edgekit.runtime.stream:open_stream",
     "plans_for": "edgekit.planning:plans_for",
     "prepare": "edgekit.candidate:prepare",
     "profile_bundle": "edgekit.timing:profile_bundle",

@@ -152,7 +152,8 @@ def make_run(
         )
         student = pruned.best.model
     fp32 = _cross(recipe, student, seen_by(data, student.inputs), steps, progress)
-    postprocessing_of(recipe, fp32.outputs)  # a name that is none is told here, before references are scored
+    in_graph_of(recipe, data.test, fp32.outputs)  # what cannot be is told before references are scored
+    postprocessing_of(recipe, fp32.outputs)
     return Run(
         recipe=recipe,
         data=data,

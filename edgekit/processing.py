@@ -21,13 +21,8 @@ def check_processing(recipe: Recipe) -> None:
         SpecError: There is no step to put in, or scores would be judged by a metric that may want the model's outputs.
     """
     output = recipe.output
-    if recipe.input is not None and recipe.input.in_graph and (recipe.data is None or ":" in recipe.data.train):
-        raise SpecError(
-            "[input] in_graph = true, and there are no raw samples",
-            found="no [data]" if recipe.data is None else f"data.train = {recipe.data.train!r}: model tensors already",
-            allowed="an .npz file, or a folder or tar of images by class",
-            fix="remove in_graph",
-        )
+    if recipe.input is not None and recipe.input.in_graph and recipe.data is None:
+        raise _no_raw_samples("no [data]")
     if output is None or not output.in_graph:
         return
     if output.activation == "none":
@@ -80,11 +75,22 @@ def in_graph_of(recipe: Recipe, test: Samples, outputs: Sequence[TensorSpec]) ->
     """What the graph that ships does by itself; None: nothing.
 
     Raises:
-        As :func:`postprocessing_of`.
+        SpecError: The samples are model tensors already; or as of :func:`postprocessing_of`.
     """
     pre = test.preprocessing if recipe.input is not None and recipe.input.in_graph else None
+    if recipe.input is not None and recipe.input.in_graph and pre is None:
+        raise _no_raw_samples(f"{test.name}: model tensors already")
     post = postprocessing_of(recipe, outputs) if recipe.output is not None and recipe.output.in_graph else None
     return None if pre is None and post is None else InGraph(preprocessing=pre, postprocessing=_activation(post))
+
+
+def _no_raw_samples(found: str) -> SpecError:
+    return SpecError(
+        "[input] in_graph = true, and there are no raw samples",
+        found=found,
+        allowed="an .npz file, or a folder or tar of images by class",
+        fix="remove in_graph",
+    )
 
 
 def _activation(post: Postprocessing | None) -> Postprocessing | None:

@@ -61,7 +61,8 @@ class Target(Strict):
         threads: Threads an engine uses; None: one a CPU of ``cpus``, else the engine's choice.
         cpus: CPUs that the engine and who calls it run on, by number; None: any.
         keep_memory: Whether an engine keeps memory that a query freed for the next one, which is faster; False: it
-            gives it back.
+            gives it back (a 32-channel network on 512 x 512 pixels, ONNX Runtime: 90 MB between queries in the place
+            of 222, and 1.4 times the CPU time).
         memory_mb: Least memory a host must have, in MB (10^6 bytes).
         precisions: What the device runs; ``w8`` and ``w4`` are weights of matrix products in 8 and 4 bits.
         channel_multiple: Widths that fill its vector or matrix units.

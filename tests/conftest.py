@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from fake_line import catalogue  # noqa: F401  # a fixture
-from made_bundles import make_bundle  # noqa: F401  # a fixture
+from made_bundles import make_bundle, slow  # noqa: F401  # fixtures
 from tiny_models import HEAD, MODELS, onnx_specs
 from tiny_recipe import deployed, project  # noqa: F401  # fixtures
 

@@ -1,5 +1,6 @@
 """Whole bundles of tiny models, golden samples included, for any engine."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from edgekit import runtime
 from edgekit.artifact import GOLDEN_FILE, Golden, Manifest, bundle_id, hash_files, write_json
+from edgekit.runtime.bundle import open_bundle
 from edgekit.runtime.cpu import cpu_model
 from edgekit.runtime.numbers import run_batched
 
@@ -64,3 +66,45 @@ def make_bundle(tiny_artifact, tmp_path):
 
 def write(folder, manifest):
     write_json(folder / "manifest.json", replace(manifest, id=bundle_id(manifest)))
+
+
+def tensors(count):
+    """Model tensors of one frame each."""
+    return list(np.random.default_rng(0).normal(size=(count, 3, 8, 8)).astype(np.float32))
+
+
+def one_by_one(folder, frames, batch=1, raw=False):
+    """What the bundle itself gives for every frame, each in a batch of copies of it."""
+    with open_bundle(folder) as bundle:
+        queries = (np.stack([frame] * batch) for frame in frames)
+        return [bundle.run(bundle.preprocess(q) if raw else {"input": q})["output"][0] for q in queries]
+
+
+class Slowly:
+    """A session that waits for leave to run: how a slow engine looks to a stream."""
+
+    def __init__(self, session):
+        self.inputs, self.outputs, self._session = session.inputs, session.outputs, session
+        self.may_run, self.runs, self.closed = threading.Semaphore(0), threading.Event(), 0
+        self.threads = set()
+
+    def run(self, feeds):
+        self.threads.add(threading.get_ident())
+        self.runs.set()
+        self.may_run.acquire()
+        return self._session.run(feeds)
+
+    def close(self):
+        self.closed += 1
+        self._session.close()
+
+
+@pytest.fixture
+def slow(make_bundle):
+    """An opened bundle whose queries wait for leave."""
+
+    def make(**changes):
+        bundle = open_bundle(make_bundle(model="conv_one", batch=1, **changes))
+        return replace(bundle, session=Slowly(bundle.session))
+
+    return make

@@ -5,17 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_line import make_samples
+from jsonschema import Draft202012Validator
 from tiny_models import HEAD
 from tiny_recipe import PROFILE, edgekit, stripes
 
-from edgekit.artifact import Postprocessing, Preprocessing, TensorSpec
+from edgekit.artifact import Postprocessing, Preprocessing, TensorSpec, read_json
 from edgekit.errors import EdgeKitError, SpecError
 from edgekit.pipeline import Choices, make_jobs
-from edgekit.processing import check_processing, postprocessing_of
+from edgekit.processing import check_processing, in_graph_of, postprocessing_of
 from edgekit.recipe import load_recipe
 from edgekit.runtime import open_bundle, open_stream
 from edgekit.runtime.golden import load_golden
 from edgekit.runtime.manifest import read_manifest
+from edgekit.schemas import published
 
 # Looks for rows and for columns: two Sobel filters and a blur, squared and averaged.
 SOBEL = [1, 2, 1, 0, 0, 0, -1, -2, -1, 1, 0, -1, 2, 0, -2, 1, 0, -1, *[0.1] * 9]
@@ -107,6 +110,8 @@ def test_the_manifest_says_what_the_graph_does_and_what_is_left_to_numpy(bundles
     assert graph.accuracy["artifact"] == plain.accuracy["artifact"]
     assert graph.golden.reference_db > 90
     assert graph.id != plain.id
+    for name in ("numpy", "graph"):
+        Draft202012Validator(published("manifest")).validate(read_json(bundle(bundles, name) / "manifest.json"))
 
 
 def test_both_give_the_same_answers_from_raw_frames(bundles):
@@ -185,12 +190,20 @@ def test_what_a_graph_cannot_do_is_told_before_any_work(tmp_path):
     for override, message in (
         ("output.activation=none", "nothing to put into the graph"),
         ("metric=own:metric", "a metric of your own"),
-        ("data.train=own:attr", "there are no raw samples"),
     ):
         with pytest.raises(SpecError, match=message):
             check_processing(load_recipe(folder, [override]))
     with pytest.raises(SpecError, match="nothing to put into the graph"):
         make_jobs(load_recipe(folder, ["output.activation=none"]), folder, Choices())
+
+
+def test_samples_that_are_model_tensors_already_are_told(tmp_path):
+    recipe = load_recipe(write(tmp_path / "bad", in_graph=True))
+    with pytest.raises(SpecError, match="there are no raw samples"):
+        check_processing(recipe.model_copy(update={"data": None}))
+    logits = TensorSpec(name="logits", dtype="float32", shape=("batch", 3))
+    with pytest.raises(SpecError, match="there are no raw samples"):
+        in_graph_of(recipe, make_samples(), [logits])
 
 
 @pytest.mark.parametrize(

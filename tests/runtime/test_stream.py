@@ -1,12 +1,11 @@
-import asyncio
 import gc
 import threading
 import time
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_bundles import Slowly, one_by_one, tensors
 
 from edgekit.artifact import Preprocessing, TensorSpec
 from edgekit.errors import BundleError, EngineError, FeedError, StreamError
@@ -19,39 +18,8 @@ RNG = np.random.default_rng(0)
 PIXELS = Preprocessing(input="input", layout="NHWC", scale=1 / 255, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 
 
-def tensors(count):
-    """Model tensors of one frame each."""
-    return list(RNG.normal(size=(count, 3, 8, 8)).astype(np.float32))
-
-
 def pictures(count):
     return list(RNG.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8))
-
-
-def one_by_one(folder, frames, batch=1, raw=False):
-    """What the bundle itself gives for every frame, each in a batch of copies of it."""
-    with open_bundle(folder) as bundle:
-        queries = (np.stack([frame] * batch) for frame in frames)
-        return [bundle.run(bundle.preprocess(q) if raw else {"input": q})["output"][0] for q in queries]
-
-
-class Slowly:
-    """A session that waits for leave to run: how a slow engine looks to a stream."""
-
-    def __init__(self, session):
-        self.inputs, self.outputs, self._session = session.inputs, session.outputs, session
-        self.may_run, self.runs, self.closed = threading.Semaphore(0), threading.Event(), 0
-        self.threads = set()
-
-    def run(self, feeds):
-        self.threads.add(threading.get_ident())
-        self.runs.set()
-        self.may_run.acquire()
-        return self._session.run(feeds)
-
-    def close(self):
-        self.closed += 1
-        self._session.close()
 
 
 class Summing:
@@ -62,17 +30,6 @@ class Summing:
 
     def run(self, feeds):
         return {"total": np.ones(4, np.float32)}
-
-
-@pytest.fixture
-def slow(make_bundle):
-    """An opened bundle whose queries wait for leave."""
-
-    def make(**changes):
-        bundle = open_bundle(make_bundle(model="conv_one", batch=1, **changes))
-        return replace(bundle, session=Slowly(bundle.session))
-
-    return make
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -325,54 +282,6 @@ def test_a_caller_that_stops_to_ask_ends_the_reader(make_bundle):
     while set(threading.enumerate()) - before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert set(threading.enumerate()) <= before
-
-
-@pytest.mark.parametrize("when_full", ["block", "newest"])
-@pytest.mark.parametrize("engine", ENGINES)
-def test_awaiting_many_frames_at_once_gives_each_its_own_outputs(make_bundle, engine, when_full):
-    folder, frames = make_bundle(engine, "conv_one", batch=1), tensors(30)
-    expected = one_by_one(folder, frames)
-
-    async def all_at_once(stream):
-        return await asyncio.gather(*(stream.run(frame) for frame in frames))
-
-    with open_stream(folder, workers=2, when_full=when_full, capacity=2 if when_full == "block" else 30) as stream:
-        found = asyncio.run(all_at_once(stream))
-    np.testing.assert_array_equal([outputs["output"] for outputs in found], expected)
-
-
-def test_awaiting_does_not_hold_up_the_event_loop(slow):
-    bundle = slow()
-
-    async def main():
-        calls = [asyncio.ensure_future(stream.run(frame)) for frame in tensors(4)]
-        for _ in range(10):
-            await asyncio.sleep(0.01)  # the loop lives although the queue is full and nothing may run
-        assert not any(call.done() for call in calls)
-        calls[3].cancel()
-        bundle.session.may_run.release(4)
-        found = await asyncio.gather(*calls, return_exceptions=True)
-        return [type(each).__name__ for each in found]
-
-    with Stream([bundle], when_full="block", capacity=1) as stream:
-        assert asyncio.run(main()) == ["dict", "dict", "dict", "CancelledError"]
-
-
-def test_a_dropped_frame_is_an_error_to_who_awaits_it(slow):
-    bundle = slow()
-
-    async def main():
-        calls = [asyncio.ensure_future(stream.run(frame)) for frame in tensors(3)]
-        while stream.counters.taken < 3:
-            await asyncio.sleep(0.01)
-        bundle.session.may_run.release(3)
-        return Counter(type(each).__name__ for each in await asyncio.gather(*calls, return_exceptions=True))
-
-    with Stream([bundle], when_full="newest", capacity=1) as stream:
-        found = asyncio.run(main())
-    assert found["StreamError"] >= 1
-    assert found["dict"] >= 1
-    assert found["StreamError"] + found["dict"] == 3
 
 
 def test_several_workers_run_at_the_same_time_each_on_its_own_session(slow):
