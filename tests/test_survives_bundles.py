@@ -64,7 +64,9 @@ def rewrite(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
     raw = read_json(bundle / MANIFEST_FILE)
     change(raw)
     beside = ("timings", "timings_sha256", "id")
-    raw["id"] = hash_json({key: value for key, value in raw.items() if key not in beside})
+    later = ("postprocessing", "in_graph", "statistics", "watch")  # not part of the id where there are none
+    told = {key: value for key, value in raw.items() if not (key in later and value is None)}
+    raw["id"] = hash_json({key: value for key, value in told.items() if key not in beside})
     write_json(bundle / MANIFEST_FILE, raw)
 
 
