@@ -186,6 +186,15 @@ model = "model:teacher"           # "package.module:factory", "timm:NAME" or a p
 #mean = [0.0]                     # per channel after scaling, or one value for all
 #std = [1.0]                      # per channel after scaling, or one value for all
 #resize = [224, 224]              # height and width in pixels; default: the size stays
+#in_graph = false                 # true: the model that ships does it itself and takes raw samples
+
+# From a model's output to an answer, for who runs the bundle; scores are judged without it.
+#[output]
+#name = "logits"                  # default: the only one
+#activation = "none"              # or "softmax" or "sigmoid"
+#axis = 1                         # of classes; 0 is the batch
+#top = 5                          # of the best scores, with their classes and labels; default: all
+#in_graph = false                 # true: the model that ships computes the activation itself
 
 # "auto" ships the fastest precision that passes, int8 only where it pays; or name one: "fp32", "bf16", "fp16", "fp8",
 # "int8", "w8", "w4".

@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from edgekit.cli.init import TEMPLATE
 from edgekit.cli.main import cli
-from edgekit.recipe import DataSpec, InputSpec, Quantization, Recipe
+from edgekit.recipe import DataSpec, InputSpec, OutputSpec, Quantization, Recipe
 from edgekit.recipe import load_recipe as load
 from edgekit.recipe_pruning import Pruning
 from edgekit.recipe_qat import Qat
@@ -29,6 +29,7 @@ TABLES = {
     "pruning": Pruning,
     "data": DataSpec,
     "input": InputSpec,
+    "output": OutputSpec,
     "quantization": Quantization,
     "qat": Qat,
     "watch": WatchSpec,
