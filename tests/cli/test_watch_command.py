@@ -92,7 +92,14 @@ def test_without_once_it_goes_on_until_it_is_interrupted(folder):
     watched(folder, 40)
     command = [sys.executable, "-m", "edgekit", "watch", str(folder), "--json"]
     environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests run in the background ignore it
+    )
     assert running.stdout is not None
     first = json.loads(running.stdout.readline())
     time.sleep(0.05)
