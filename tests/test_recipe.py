@@ -87,7 +87,7 @@ def test_a_file_and_its_folder_are_the_same_recipe(recipe, tmp_path):
             GOOD + '[quantization]\nprecision = "int9"',
             "wrong value for key 'quantization.precision'",
             "'int9'",
-            "'auto', 'fp32', 'fp16', 'bf16', 'int8', 'w8' or 'w4'",
+            "'auto', 'fp32', 'fp16', 'bf16', 'fp8', 'int8', 'w8' or 'w4'",
             "did you mean 'int8'?",
         ),
         ('targets = "local"\n' + GOOD, "wrong value for key 'targets'", "'local'", "a list: [ … ]", None),

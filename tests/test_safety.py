@@ -6,16 +6,16 @@ import os
 import pickle
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny_bundles import rewrite
 from tiny_recipe import RECIPE, edgekit, stripes
 
-from edgekit.artifact import GOLDEN_FILE, MANIFEST_FILE, hash_file, hash_json, read_json, write_json
+from edgekit.artifact import GOLDEN_FILE, MANIFEST_FILE, hash_file, read_json, write_json
 from edgekit.runtime.bundle import open_bundle
 
 COMMANDS = ("verify", "inspect", "profile", "run")
@@ -60,15 +60,6 @@ def run_every_command(bundle: Path) -> list[str]:
         messages.append(done.stderr)
     assert not (bundle.parent / "y.npz").exists()
     return messages
-
-
-def rewrite(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Changes a manifest as an attacker would: its id and the hashes of its files are right again."""
-    raw = read_json(bundle / MANIFEST_FILE)
-    change(raw)
-    beside = ("timings", "timings_sha256", "id")
-    raw["id"] = hash_json({key: value for key, value in raw.items() if key not in beside})
-    write_json(bundle / MANIFEST_FILE, raw)
 
 
 # --- weights --------------------------------------------------------------------------------------------------------

@@ -7,17 +7,16 @@ import os
 import shutil
 import struct
 import zipfile
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from fake_line import make_samples, null_artifact, references_of
+from tiny_bundles import rewrite
 from tiny_recipe import edgekit, stripes
 
-from edgekit.artifact import GOLDEN_FILE, MANIFEST_FILE, Parent, hash_file, hash_json, read_json, write_json
+from edgekit.artifact import GOLDEN_FILE, MANIFEST_FILE, Parent, hash_file, read_json, write_json
 from edgekit.bundle import BundleFacts, make_golden, write_bundle
 from edgekit.errors import BundleError
 from edgekit.quantization.schemes import Plan
@@ -57,17 +56,6 @@ def refusals(bundle: Path) -> list[str]:
 
 def files_of(bundle: Path) -> list[str]:
     return [MANIFEST_FILE, *read_json(bundle / MANIFEST_FILE)["files"]]
-
-
-def rewrite(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Changes a manifest, and makes its id right again."""
-    raw = read_json(bundle / MANIFEST_FILE)
-    change(raw)
-    beside = ("timings", "timings_sha256", "id")
-    later = ("postprocessing", "in_graph", "statistics", "watch")  # not part of the id where there are none
-    told = {key: value for key, value in raw.items() if not (key in later and value is None)}
-    raw["id"] = hash_json({key: value for key, value in told.items() if key not in beside})
-    write_json(bundle / MANIFEST_FILE, raw)
 
 
 # ---- every file, every harm ----

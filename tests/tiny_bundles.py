@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fake_line import fake_target, make_samples, null_artifact, quick_profile, references_of, write_model
 
-from edgekit.artifact import Artifact, Preprocessing, hash_files, to_json
+from edgekit.artifact import (
+    MANIFEST_FILE,
+    Artifact,
+    Preprocessing,
+    hash_files,
+    hash_json,
+    read_json,
+    to_json,
+    write_json,
+)
 from edgekit.bundle import BundleFacts, make_golden, write_bundle
 from edgekit.candidate import Plan
 from edgekit.checking import check
@@ -88,3 +97,14 @@ class ScriptedMeasure:
             measured_of(artifact, median, seed=i, **self.fields)
             for i, (artifact, median) in enumerate(zip(artifacts, self.medians_ms, strict=True))
         ]
+
+
+def rewrite(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes a manifest as an attacker would: its id is right again."""
+    raw = read_json(bundle / MANIFEST_FILE)
+    change(raw)
+    beside = ("timings", "timings_sha256", "id")
+    later = ("postprocessing", "in_graph", "statistics", "watch")  # not part of the id where there are none
+    told = {key: value for key, value in raw.items() if not (key in later and value is None)}
+    raw["id"] = hash_json({key: value for key, value in told.items() if key not in beside})
+    write_json(bundle / MANIFEST_FILE, raw)

@@ -45,14 +45,16 @@ def test_bundles_are_compared_there(board: LoopbackDevice, named: None, tmp_path
     quick, slow = null_bundle(tmp_path / "a", latency_us=500.0), null_bundle(tmp_path / "b", latency_us=9000.0)
     file = tmp_path / "c.json"
     done = run(quick, slow, "--device", "board", "--seconds", 0.5, "--max-regression", "5%", "--json", file)
-    assert done.exit_code == 3, done.output
+    assert done.exit_code in (3, 4), done.output  # 4: other load made successive rounds alike
     assert "board:" in done.output
     (found,) = json.loads(file.read_text())
-    assert (found["kind"], found["status"]) == ("comparison", "fail")
+    assert found["kind"] == "comparison"
+    assert (found["status"] == "fail") == (done.exit_code == 3)
     assert found["notes"] == ["measured on the device board"]
     (pair,) = found["pairs"]
     assert pair["in_turns"]
-    assert pair["finding"] == "slower"
+    assert pair["finding"] == ("slower" if done.exit_code == 3 else "unsettled")
+    assert pair["ratios"][0]["low"] > 5
     assert board.left() == []
 
 

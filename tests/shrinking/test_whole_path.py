@@ -25,7 +25,9 @@ def out(tmp_path_factory):
     ran = edgekit_process("deploy", project, "--engine", "onnxruntime", "--out", project / "out")
     assert ran.returncode in (MET, MISSED, UNDECIDED), ran.stderr
     trained = re.findall(r"^train (\S+): 1/", ran.stderr, re.M)
-    assert trained == ["teacher", "student", "pruned-1", "qat"]
+    assert trained[:3] == ["teacher", "student", "pruned-1"]
+    assert trained[-1] == "qat"
+    assert all(name.startswith("pruned-") for name in trained[3:-1]), "a step more where noise hid that one is enough"
     return project / "out"
 
 
@@ -46,7 +48,7 @@ def test_each_step_has_its_gain_in_the_report(report):
 
 
 def test_how_it_was_pruned_and_trained_is_told(report):
-    assert report["pruning"]["best"] == 1
+    assert report["pruning"]["best"] >= 1
     assert report["qat"][0]["targets"] == ["local"]
     assert report["models"]["teacher"]["parameters"] > report["models"]["student"]["parameters"]
 
