@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -10,6 +11,8 @@ import click
 from edgekit.cli._output import ERROR, MET, MISSED, UNDECIDED
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from edgekit.devices.address import Address
     from edgekit.devices.several import Outcome
     from edgekit.progress import Progress
@@ -68,3 +71,24 @@ def json_outcome(outcome: Outcome[Any]) -> dict[str, Any]:
     error = told(outcome)
     found = outcome.result if error is None else {"error": error}
     return {"device": outcome.address.name, **(found or {})}
+
+
+def show_each(
+    outcomes: Sequence[Outcome[dict[str, Any]]],
+    show: Callable[[dict[str, Any], Console], None],
+    json_file: Path | None,
+) -> int:
+    """Shows what came of each device, writes it as a list, and gives the worst of their exit codes."""
+    from edgekit.artifact import write_json
+    from edgekit.cli._output import console
+    from edgekit.disk import whole
+
+    for outcome in outcomes:
+        if outcome.result is not None:
+            console().print(f"{outcome.address.name}:", style="bold")
+            show(outcome.result, console())
+    if json_file is not None:
+        found = [json_outcome(outcome) if outcome.result is None else outcome.result for outcome in outcomes]
+        with whole(json_file) as path:
+            write_json(path, found)
+    return worst(ERROR if outcome.result is None else int(outcome.result["exit_code"]) for outcome in outcomes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli._devices import device_option, each_device, json_outcome, worst
+from edgekit.cli._devices import device_option, each_device, show_each
 
 if TYPE_CHECKING:
     from edgekit.comparing import Settings
@@ -124,26 +124,14 @@ def _compare_there(
     json_file: Path | None,
 ) -> int:
     """Compares on devices, says what was found on each, and returns the exit code."""
-    from edgekit.artifact import write_json
-    from edgekit.cli._output import ERROR, console
     from edgekit.comparing import compare as run
     from edgekit.devices.device import opened
     from edgekit.devices.measuring import GRACE_S
     from edgekit.devices.places import place_on
-    from edgekit.disk import whole
     from edgekit.reporting.comparison import print_comparison
 
     def compare_on(address: Address, progress: Progress) -> dict[str, Any]:
         with opened(address, grace_s=GRACE_S, progress=progress) as device:
             return run(paths, baseline=baseline, settings=settings, place=place_on(device), progress=progress)
 
-    outcomes = each_device(devices, compare_on)
-    for outcome in outcomes:
-        if outcome.result is not None:
-            console().print(f"{outcome.address.name}:", style="bold")
-            print_comparison(outcome.result, console())
-    if json_file is not None:
-        found = [json_outcome(outcome) if outcome.result is None else outcome.result for outcome in outcomes]
-        with whole(json_file) as path:
-            write_json(path, found)
-    return worst(ERROR if outcome.result is None else int(outcome.result["exit_code"]) for outcome in outcomes)
+    return show_each(each_device(devices, compare_on), print_comparison, json_file)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli._devices import each_device, json_outcome, worst
+from edgekit.cli._devices import each_device, json_outcome, show_each, worst
 from edgekit.cli._output import ERROR, MET, MISSED, console, print_json
 from edgekit.cli.catalogue import host_line
 
@@ -59,8 +59,6 @@ def profile_there(
     json_file: Path | None,
 ) -> int:
     """Measures a bundle on devices, shows what came of each, and returns the exit code."""
-    from edgekit.artifact import write_json
-    from edgekit.disk import whole
     from edgekit.reporting.terminal import print_profile
     from edgekit.runtime.manifest import read_manifest
     from edgekit.timing import profile_bundle_on
@@ -70,16 +68,7 @@ def profile_there(
     def measure(address: Address, progress: Progress) -> dict[str, Any]:
         return profile_bundle_on(address, bundle, name, folders, wheels=wheels, progress=progress)
 
-    outcomes = each_device(devices, measure)
-    for outcome in outcomes:
-        if outcome.result is not None:
-            console().print(f"{outcome.address.name}:", style="bold")
-            print_profile(outcome.result, console())
-    if json_file is not None:
-        found = [json_outcome(outcome) if outcome.result is None else outcome.result for outcome in outcomes]
-        with whole(json_file) as path:
-            write_json(path, found)
-    return worst(ERROR if outcome.result is None else int(outcome.result["exit_code"]) for outcome in outcomes)
+    return show_each(each_device(devices, measure), print_profile, json_file)
 
 
 def examine_there(devices: Sequence[str], folders: Sequence[Path], *, as_json: bool) -> int:

@@ -101,4 +101,7 @@ def test_a_host_with_fewer_cores_than_the_target_has_cpus_is_not_the_target():
 def test_a_core_type_is_read_back_as_it_was_asked(tmp_path):
     net = save(conv_net(), tmp_path / "float")
     box = target(options={"openvino": {"SCHEDULING_CORE_TYPE": "ANY_CORE"}})
-    open_artifact(load_backend("openvino").compile(net, box, 1, tmp_path / "built")).close()
+    session = open_artifact(load_backend("openvino").compile(net, box, 1, tmp_path / "built"))
+    read_back = vars(session)["_compiled"].get_property("SCHEDULING_CORE_TYPE")
+    assert read_back.name == "ANY_CORE"
+    session.close()

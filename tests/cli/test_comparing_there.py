@@ -42,19 +42,17 @@ def run(*args: object) -> Result:
 
 
 def test_bundles_are_compared_there(board: LoopbackDevice, named: None, tmp_path: Path) -> None:
-    quick, slow = null_bundle(tmp_path / "a", latency_us=500.0), null_bundle(tmp_path / "b", latency_us=9000.0)
+    quick, slow = null_bundle(tmp_path / "a", latency_us=500.0), null_bundle(tmp_path / "b", latency_us=2000.0)
     file = tmp_path / "c.json"
-    done = run(quick, slow, "--device", "board", "--seconds", 0.5, "--max-regression", "5%", "--json", file)
-    assert done.exit_code in (3, 4), done.output  # 4: other load made successive rounds alike
+    done = run(quick, slow, "--device", "board", "--seconds", 3, "--max-regression", "5%", "--json", file)
+    assert done.exit_code == 3, done.output
     assert "board:" in done.output
     (found,) = json.loads(file.read_text())
-    assert found["kind"] == "comparison"
-    assert (found["status"] == "fail") == (done.exit_code == 3)
+    assert (found["kind"], found["status"]) == ("comparison", "fail")
     assert found["notes"] == ["measured on the device board"]
     (pair,) = found["pairs"]
     assert pair["in_turns"]
-    assert pair["finding"] == ("slower" if done.exit_code == 3 else "unsettled")
-    assert pair["ratios"][0]["low"] > 5
+    assert pair["finding"] == "slower"
     assert board.left() == []
 
 
@@ -73,11 +71,11 @@ def test_a_bundle_that_computes_something_else_there_is_not_timed(
 def test_a_device_that_is_off_is_told_and_the_other_goes_on(board: LoopbackDevice, named: None, tmp_path: Path) -> None:
     both = null_bundle(tmp_path / "a", latency_us=1000.0), null_bundle(tmp_path / "b", latency_us=1000.0)
     file = tmp_path / "c.json"
-    done = run(*both, "--device", "off", "--device", "board", "--seconds", 0.2, "--json", file)
+    done = run(*both, "--device", "off", "--device", "board", "--seconds", 3, "--json", file)
     assert done.exit_code == 1, "the worst counts"
     off, board_found = json.loads(file.read_text())
     assert (off["device"], set(off)) == ("off", {"device", "error"})
-    assert board_found["status"] in ("compared", "inconclusive"), "other load may leave it open"
+    assert board_found["status"] == "compared"
     assert "error: off:" in done.output
 
 

@@ -175,10 +175,8 @@ def test_a_connection_that_goes_time_and_again_is_told(loopback: LoopbackDevice,
         if step == "send":
             cut(loopback)
 
-    began = time.monotonic()
     with pytest.raises(DeviceError, match="connection"):
         measure_at(loopback.address, [null_artifact(tmp_path / "a")], BRIEF, FEEDS, progress=always)
-    assert time.monotonic() - began < PATIENCE_S
     assert loopback.left() == []
 
 

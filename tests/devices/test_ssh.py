@@ -56,10 +56,8 @@ def test_a_command_that_takes_too_long_is_given_up(connection):
 def test_a_connection_that_is_cut_is_told_as_lost_and_comes_back(loopback):
     with connect(loopback.address) as connection:
         parent = int(connection.run(["sh", "-c", "cut -d' ' -f4 /proc/$PPID/stat"]).stdout)
-        start = time.monotonic()
         with pytest.raises(ConnectionLost, match="loopback: the connection was lost while running a command"):
             connection.run(["sh", "-c", f"kill -9 {parent}; sleep 1"])
-        assert time.monotonic() - start < 10
         with pytest.raises(ConnectionLost):
             connection.run(["true"])
         connection.reconnect()
