@@ -25,9 +25,10 @@ from time import monotonic
 from types import FrameType
 from typing import Any, NoReturn
 
-from edgekit.artifact import Artifact, Preprocessing, check_inside, read_json, save_artifact, to_json, write_json
+from edgekit.artifact import Artifact, check_inside, read_json, save_artifact, to_json, write_json
 from edgekit.disk import DiskFull, folder_bytes, nearly_full
 from edgekit.errors import BundleError, EdgeKitError, MeasurementError
+from edgekit.processing_specs import Preprocessing
 from edgekit.profiling.child import Failure, ending, exited, started
 from edgekit.profiling.following import ENDED, PROGRESS_FILE, hold
 from edgekit.profiling.host import this_host

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.artifact import GOLDEN_FILE, Array, Manifest
+from edgekit.artifact import GOLDEN_FILE, Array, Manifest, StrPath
 from edgekit.errors import BundleError, FeedError
 from edgekit.runtime import ENGINES, engine_version
 from edgekit.runtime.bundle import Bundle, open_bundle
@@ -42,7 +42,7 @@ class Verification:
     messages: tuple[str, ...]
 
 
-def verify_bundle(path: Path) -> Verification:
+def verify_bundle(path: StrPath) -> Verification:
     """Checks a bundle's hashes, runs its golden samples and compares.
 
     Against the reference no output may be under the manifest's floor, or, where another engine recorded that, under
