@@ -1,6 +1,6 @@
-"""Reads what a watch wrote and judges it; ``python -m edgekit.runtime.watch_reading FOLDER`` prints it as JSON.
+"""Reads what a watch wrote and judges it; ``python -m edgekit.runtime.watch.reading FOLDER`` prints it as JSON.
 
-It needs the standard library alone, so that a device can be asked without opening its bundle.
+It needs no engine and does not import what writes, so that a device can be asked without opening its bundle.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 from edgekit.artifact import MANIFEST_FILE, to_json
 from edgekit.errors import EdgeKitError
 from edgekit.runtime.system import boot_id, this_system
-from edgekit.runtime.watch_files import LINES, OLDER, SCHEMA_VERSION, default_folder, read_lines
-from edgekit.runtime.watch_judging import JudgedLimit, Recent, judge, recent
-from edgekit.runtime.watch_latency import quantile
-from edgekit.runtime.watch_settings import PERCENTILES
+from edgekit.runtime.watch.files import LINES, OLDER, SCHEMA_VERSION, default_folder, read_lines
+from edgekit.runtime.watch.judging import JudgedLimit, Recent, judge, recent
+from edgekit.runtime.watch.latency import quantile
+from edgekit.runtime.watch.settings import PERCENTILES
 
 READING_VERSION = 1
 _OLD_LINES = "lines of this watch are there, and none says with what limits"

@@ -42,13 +42,13 @@ from edgekit.runtime.system import (
     temperature_c,
     this_system,
 )
-from edgekit.runtime.watch_counters import Counters, Taken
-from edgekit.runtime.watch_files import PROMETHEUS, SCHEMA_VERSION, append_line, default_folder, take_folder
-from edgekit.runtime.watch_judging import judge, recent
-from edgekit.runtime.watch_latency import edges_with
-from edgekit.runtime.watch_prometheus import prometheus_text
-from edgekit.runtime.watch_settings import PERCENTILES, WatchSettings, parse_settings
-from edgekit.runtime.watch_tensors import Statistics, parse_statistics
+from edgekit.runtime.watch.counters import Counters, Taken
+from edgekit.runtime.watch.files import PROMETHEUS, SCHEMA_VERSION, append_line, default_folder, take_folder
+from edgekit.runtime.watch.judging import judge, recent
+from edgekit.runtime.watch.latency import edges_with
+from edgekit.runtime.watch.prometheus import prometheus_text
+from edgekit.runtime.watch.settings import PERCENTILES, WatchSettings, parse_settings
+from edgekit.runtime.watch.tensors import Statistics, parse_statistics
 
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
@@ -166,7 +166,7 @@ class Watch:
     def begin(self, http: str | None) -> None:
         """Writes the first lines and starts the threads; :func:`start_watch` does it."""
         if http is not None:
-            from edgekit.runtime.watch_http import serve  # 30 ms of imports that are rarely wanted
+            from edgekit.runtime.watch.http import serve  # 30 ms of imports that are rarely wanted
 
             self._server = serve(self.page, http)
             self.address = f"{http.rpartition(':')[0]}:{self._server.server_address[1]}"

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgekit.runtime.watch_latency import over, quantile, surely_over
-from edgekit.runtime.watch_settings import PERCENTILES
+from edgekit.runtime.watch.latency import over, quantile, surely_over
+from edgekit.runtime.watch.settings import PERCENTILES
 
 Status = Literal["met", "beyond", "unknown"]
 _LEAST_OVER = 1  # of the queries that a percentile leaves over its limit: fewer prove nothing
@@ -18,7 +18,7 @@ class JudgedLimit:
     """One limit and what was found.
 
     Attributes:
-        name: As in :data:`edgekit.runtime.watch_settings.LIMITS`.
+        name: As in :data:`edgekit.runtime.watch.settings.LIMITS`.
         limit: What is allowed.
         found: What was found; None where it is not known.
         status: ``unknown``: not told by the machine, or too few queries yet.
