@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.artifact import Array, Artifact, InGraph
+from edgekit.artifact import Array, Artifact, InGraph, Postprocessing
 from edgekit.backends import load_backend
 from edgekit.backends.methods import check_plan
 from edgekit.checking import Proof, References, prove
@@ -19,6 +19,7 @@ from edgekit.metrics import Metric
 from edgekit.places import Place, host_of
 from edgekit.processing import as_tensors
 from edgekit.profiling.host import this_host
+from edgekit.profiling.in_numpy import InNumpy
 from edgekit.profiling.load import COMPARED_TURN_S, LoadSpec
 from edgekit.profiling.measured import Measured
 from edgekit.progress import Progress, silent
@@ -46,6 +47,8 @@ class Task:
         progress: Where long steps tell how far they are.
         place: The device that measures; None: this machine does.
         in_graph: What compiled artifacts do in their graphs; None: nothing.
+        postprocessing: What is done in numpy to their outputs; None: nothing.
+        labels: Class names.
     """
 
     target: Target
@@ -57,11 +60,18 @@ class Task:
     progress: Progress = silent
     place: Place | None = None
     in_graph: InGraph | None = None
+    postprocessing: Postprocessing | None = None
+    labels: tuple[str, ...] = ()
 
     @property
     def examples(self) -> Samples:
         """The test samples as a model takes them that was not compiled yet."""
         return as_tensors(self.test, self.in_graph)
+
+    @property
+    def in_numpy(self) -> InNumpy:
+        """What is done in numpy around a run of a compiled artifact, and timed."""
+        return InNumpy(preprocessing=self.test.preprocessing, postprocessing=self.postprocessing, labels=self.labels)
 
     @property
     def not_measured(self) -> str | None:

@@ -55,6 +55,7 @@ LAYERS = [
         "ruling",
         "drift",
         "sides",
+        "side_inputs",
         "comparing",
     ],
     ["cli", "__main__"],
