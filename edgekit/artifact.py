@@ -160,7 +160,7 @@ class Manifest:
 
     ``timings`` (the verdict and the latencies behind it), their hash and ``id`` are not part of the id. A manifest
     without that hash is of an earlier build, or of a test. ``statistics`` (what inputs and outputs were like, see
-    :mod:`edgekit.runtime.watch_tensors`), ``watch`` (how it is watched, see :mod:`edgekit.runtime.watch_settings`),
+    :mod:`edgekit.runtime.watch.tensors`), ``watch`` (how it is watched, see :mod:`edgekit.runtime.watch.settings`),
     ``postprocessing`` and ``in_graph`` are None in bundles of earlier builds, whose ids are what they were.
     """
 

@@ -18,8 +18,9 @@ from edgekit.making import compile_step, export, golden_step, measure_step, quan
 from edgekit.metrics import Metric
 from edgekit.places import Place, host_of
 from edgekit.processing import as_tensors
-from edgekit.processing_specs import InGraph
+from edgekit.processing_specs import InGraph, Postprocessing
 from edgekit.profiling.host import this_host
+from edgekit.profiling.in_numpy import InNumpy
 from edgekit.profiling.load import COMPARED_TURN_S, LoadSpec
 from edgekit.profiling.measured import Measured
 from edgekit.progress import Progress, silent
@@ -47,6 +48,8 @@ class Task:
         progress: Where long steps tell how far they are.
         place: The device that measures; None: this machine does.
         in_graph: What compiled artifacts do in their graphs; None: nothing.
+        postprocessing: What is done in numpy to their outputs; None: nothing.
+        labels: Class names.
     """
 
     target: Target
@@ -58,11 +61,18 @@ class Task:
     progress: Progress = silent
     place: Place | None = None
     in_graph: InGraph | None = None
+    postprocessing: Postprocessing | None = None
+    labels: tuple[str, ...] = ()
 
     @property
     def examples(self) -> Samples:
         """The test samples as a model takes them that was not compiled yet."""
         return as_tensors(self.test, self.in_graph)
+
+    @property
+    def in_numpy(self) -> InNumpy:
+        """What is done in numpy around a run of a compiled artifact, and timed."""
+        return InNumpy(preprocessing=self.test.preprocessing, postprocessing=self.postprocessing, labels=self.labels)
 
     @property
     def not_measured(self) -> str | None:

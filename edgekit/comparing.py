@@ -24,15 +24,13 @@ from edgekit.profiling.statistics import percentile, summarise
 from edgekit.progress import Progress, silent
 from edgekit.reporting.compared import COMPARISON_SCHEMA_VERSION
 from edgekit.reporting.comparison import TIMES
+from edgekit.side_inputs import Inputs, check_same_inputs, inputs_of
 from edgekit.sides import (
     DEFAULT_ENGINE,
-    Inputs,
     Side,
     batch_of,
     bundle_beside,
-    check_same_inputs,
     check_same_kind,
-    inputs_of,
     open_side,
     ready,
 )
@@ -190,7 +188,7 @@ def _measure(
         inputs = inputs_of(live, chosen.samples, load.batch)
         artifacts = [side.artifact for side in live if side.artifact is not None]
         measure = measure_in_turns if place is None else place.measure
-        measurements = measure(artifacts, load, inputs.feeds, preprocessing=inputs.preprocessing, progress=progress)
+        measurements = measure(artifacts, load, inputs.feeds, in_numpy=inputs.in_numpy, progress=progress)
     results = iter(measurements)
     tried = []
     for index, side in enumerate(sides):

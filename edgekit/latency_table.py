@@ -348,7 +348,7 @@ def _key(module: Module, groups: Sequence[MoveGroup], plan: Plan, task: Task, lo
             "host": this_host() if task.place is None else task.place.host,
             "load": load,
             "feeds": {name: hash_array(array) for name, array in feeds.items()},
-            "preprocessing": task.test.preprocessing,
+            "in_numpy": task.in_numpy,
             "calibration": task.calibration.fingerprint() if task.calibration and plan.needs_samples else None,
         }
     )

@@ -177,7 +177,7 @@ def measure_step(artifacts: Sequence[Artifact], task: Task, out: Path, load: Loa
     Returns:
         One result an artifact, in order. Where the device that measures is lost, all say so.
     """
-    load, preprocessing = load or task.profile.load_spec(), task.test.preprocessing
+    load = load or task.profile.load_spec()
     feeds = measuring_feeds(task.test, load.batch)
     key = {
         "artifacts": [a.sha256 for a in artifacts],
@@ -185,14 +185,15 @@ def measure_step(artifacts: Sequence[Artifact], task: Task, out: Path, load: Loa
         "feeds": {name: hash_array(array) for name, array in feeds.items()},
         "host": this_host() if task.place is None else task.place.host,
         "engines": sorted({f"{a.engine} {build_of(task.place, a.engine)}" for a in artifacts}),
-        "preprocessing": preprocessing,
+        "in_numpy": task.in_numpy,
         "edgekit": __version__,
         **({} if task.place is None else {"device": task.place.name}),  # of two boards of a kind each is its own
     }
 
     def make(folder: Path) -> None:
         measure = measure_in_turns if task.place is None else task.place.measure
-        results = measure(artifacts, load, feeds, preprocessing=preprocessing, progress=_progress_of(task))
+        around = [task.in_numpy] * len(artifacts)
+        results = measure(artifacts, load, feeds, in_numpy=around, progress=_progress_of(task))
         for i, result in enumerate(results):
             save_measured(result, folder / str(i))
 

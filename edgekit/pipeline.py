@@ -24,7 +24,7 @@ from edgekit.ingredients import Ingredients, seen_by, specs_of
 from edgekit.keeping import kept_of
 from edgekit.making import CALIBRATION_FIX, export, tool_versions
 from edgekit.planning import check_names, check_precision, plans_for
-from edgekit.processing import as_asked, as_fed, check_processing, in_graph_of, postprocessing_of
+from edgekit.processing import as_asked, as_fed, check_processing, in_graph_of, in_numpy, postprocessing_of
 from edgekit.profiling.host import this_host
 from edgekit.progress import Progress, silent
 from edgekit.recipe import Quantization, Recipe
@@ -198,6 +198,8 @@ def make_task(job: Job, run: Run) -> Task:
         progress=run.progress,
         place=job.place,
         in_graph=graph,
+        postprocessing=in_numpy(postprocessing_of(run.recipe, run.fp32.outputs), graph),
+        labels=run.data.labels,
     )
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edgekit.artifact import Array, Artifact
-from edgekit.processing_specs import Preprocessing
 from edgekit.profiling.host import Host, this_host
+from edgekit.profiling.in_numpy import InNumpy
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measured import Measured
 from edgekit.progress import Progress, silent
@@ -24,7 +24,7 @@ class Measure(Protocol):
         load: LoadSpec,
         feeds: Mapping[str, Array],
         *,
-        preprocessing: Preprocessing | None = None,
+        in_numpy: Sequence[InNumpy] = (),
         progress: Progress = silent,
     ) -> list[Measured]:
         """Measures artifacts side by side."""

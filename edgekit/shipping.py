@@ -14,7 +14,6 @@ from edgekit.checking import References, without_times
 from edgekit.choosing import Settled, collapsed, eligible, p50_bound_ms, p50_ms, ratio_in_turns
 from edgekit.ingredients import Ingredients
 from edgekit.places import Place, host_of
-from edgekit.processing import in_numpy, postprocessing_of
 from edgekit.progress import Progress
 from edgekit.recipe import Quantization, Recipe
 from edgekit.reporting.measurement import measured_report, without_pictures
@@ -70,9 +69,9 @@ def ship(job: Job, run: Run, task: Task, shipped: Candidate, out: Path) -> Manif
         plan=shipped.plan,
         batch=job.profile.load.batch,
         preprocessing=task.test.preprocessing,
-        postprocessing=in_numpy(postprocessing_of(run.recipe, shipped.artifact.outputs), task.in_graph),
+        postprocessing=task.postprocessing,
         in_graph=task.in_graph,
-        labels=run.data.labels,
+        labels=task.labels,
         parents=_parents(run, shipped.plan, shipped.artifact),
         accuracy=to_json(without_times(shipped.proof) if shipped.proof else None),
         timings={

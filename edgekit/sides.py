@@ -7,22 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgekit.artifact import MANIFEST_FILE, Array, Artifact, Manifest, TensorSpec, read_json
-from edgekit.errors import BundleError, EngineError, EngineMissing, FeedError, MeasurementError
+from edgekit.artifact import MANIFEST_FILE, Artifact, Manifest, read_json
+from edgekit.errors import BundleError, EngineError, EngineMissing, MeasurementError
 from edgekit.places import Place, host_of, lacks
-from edgekit.processing_specs import Preprocessing
 from edgekit.reporting.report import REPORT_JSON
 from edgekit.reporting.tables import shipped_of
 from edgekit.reporting.validation import validate
 from edgekit.runtime.bundle import artifact_of
-from edgekit.runtime.files import read_npz
 from edgekit.runtime.manifest import read_manifest
 from edgekit.specs import Target
-from edgekit.timing import golden_feeds
 
-RANDOM_SAMPLES = 16
 DEFAULT_ENGINE = "onnxruntime"
 MEASURED = ("run", "profile")  # kinds of report that hold latencies of one model
 
@@ -62,21 +56,6 @@ class Side:
     recorded: Mapping[str, Any] | None = None
     failure: str | None = None
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Inputs:
-    """What every side is fed with.
-
-    Attributes:
-        feeds: Samples stacked, by input; raw where ``preprocessing`` is not None.
-        preprocessing: From raw samples to model tensors, or None.
-        source: Where the samples come from, in words.
-    """
-
-    feeds: Mapping[str, Array]
-    preprocessing: Preprocessing | None
-    source: str
 
 
 def open_side(path: Path, *, target: str | None = None, place: Place | None = None) -> Side:
@@ -236,113 +215,13 @@ def batch_of(sides: Sequence[Side], asked: int | None) -> int:
     return next(iter(known.values()), None) or 1
 
 
-def check_same_inputs(sides: Sequence[Side]) -> None:
-    """Refuses sides that do not take the same samples.
-
-    Raises:
-        FeedError: Names, element types or shapes of inputs differ; names both.
-    """
-    live = [side for side in sides if side.artifact is not None]
-    for side in live[1:]:
-        first, second = _specs(live[0]), _specs(side)
-        if first.keys() != second.keys() or not all(_alike(first[name], second[name]) for name in first):
-            raise FeedError(
-                f"{side.path} and {live[0].path} do not take the same inputs",
-                found="; ".join(map(str, second.values())),
-                allowed="; ".join(map(str, first.values())),
-                fix="compare models of the same inputs",
-            )
-
-
-def _specs(side: Side) -> dict[str, TensorSpec]:
-    assert side.artifact is not None
-    return {spec.name: spec for spec in side.artifact.inputs}
-
-
-def _alike(first: TensorSpec, second: TensorSpec) -> bool:
-    return (
-        first.dtype == second.dtype
-        and len(first.shape) == len(second.shape)
-        and all(
-            a == b or isinstance(a, str) or isinstance(b, str) for a, b in zip(first.shape, second.shape, strict=True)
-        )
-    )
-
-
-def inputs_of(sides: Sequence[Side], given: Path | None, batch: int) -> Inputs:
-    """The samples that all sides are fed with: those given, else a bundle's golden ones, else random ones.
-
-    Preprocessing is timed where all sides are bundles of the same preprocessing; otherwise model tensors are fed.
-
-    Args:
-        sides: What is measured.
-        given: An ``.npz`` file of samples: raw ones where preprocessing is timed, otherwise model tensors.
-        batch: Samples a query.
-
-    Raises:
-        DataError: The file cannot be read.
-        FeedError: Its samples do not fit, or an open size has no sample to tell it.
-    """
-    live = [side for side in sides if side.artifact is not None]
-    settings = [side.manifest.preprocessing if side.manifest else None for side in live]
-    shared = settings[0] if all(each == settings[0] for each in settings) else None
-    untimed = "; preprocessing is not timed, for the sides do not share it" if shared is None and any(settings) else ""
-    if given is not None:
-        feeds = read_npz(given)
-        names = list(_specs(live[0]))
-        if len(feeds) == len(names) == 1:
-            feeds = {names[0]: next(iter(feeds.values()))}
-        return Inputs(feeds=feeds, preprocessing=shared, source=f"{given}{untimed}")
-    for side in [*live, *filter(None, map(_around, live))]:
-        if side.manifest is None:
-            continue
-        raw_or_not = side.manifest if shared else replace(side.manifest, preprocessing=None)
-        feeds = golden_feeds(side.path, raw_or_not)
-        if shared is not None or _fit(feeds, live):
-            return Inputs(feeds=feeds, preprocessing=shared, source=f"golden samples of {side.path}{untimed}")
-    return Inputs(feeds=_random_feeds(live, batch), preprocessing=None, source="random samples: no bundle has any")
-
-
-def _around(side: Side) -> Side | None:
-    """The bundle that an ONNX file lies in or beside, or None."""
+def bundle_around(side: Side) -> Side | None:
+    """The bundle that an ONNX file lies in or beside; None for anything else, and where there is none."""
     if side.kind != "onnx":
         return None
     folders = (side.path.parent, side.path.absolute().parent.parent)
     found = next((folder for folder in folders if (folder / MANIFEST_FILE).is_file()), None)
     return None if found is None else _bundle(found)
-
-
-def _fit(feeds: Mapping[str, Array], live: Sequence[Side]) -> bool:
-    """Whether stacked samples fit all sides, the first axis aside."""
-    specs = _specs(live[0])
-    return feeds.keys() == specs.keys() and all(
-        str(array.dtype) == specs[name].dtype
-        and array.ndim == len(specs[name].shape)
-        and all(
-            isinstance(dim, str) or dim == size
-            for dim, size in zip(specs[name].shape[1:], array.shape[1:], strict=True)
-        )
-        for name, array in feeds.items()
-    )
-
-
-def _random_feeds(live: Sequence[Side], batch: int) -> dict[str, Array]:
-    rng = np.random.default_rng(0)
-    feeds: dict[str, Array] = {}
-    for spec in _specs(live[0]).values():
-        alike = [_specs(side)[spec.name].shape for side in live]
-        sizes = [next((dim for dim in dims if isinstance(dim, int)), None) for dims in zip(*alike, strict=True)]
-        if not sizes or None in sizes[1:]:
-            raise FeedError(
-                f"{live[0].path}: random samples cannot be made for input {spec.name!r}",
-                found=str(spec),
-                allowed="inputs of known sizes, the first axis aside",
-                fix="give samples with --input X.npz",
-            )
-        shape = [RANDOM_SAMPLES * batch, *(size for size in sizes[1:] if size is not None)]
-        drawn = rng.standard_normal(shape) if spec.dtype.startswith("float") else rng.integers(0, 2, shape)
-        feeds[spec.name] = drawn.astype(spec.dtype)
-    return feeds
 
 
 def check_same_kind(base: Side, other: Side) -> None:

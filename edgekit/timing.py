@@ -16,7 +16,8 @@ from edgekit.devices.measuring import GRACE_S, measure_on
 from edgekit.devices.verifying import needed_mb
 from edgekit.errors import EngineMissing, MeasurementError, SpecError
 from edgekit.places import Place, host_of, lacks
-from edgekit.profiling.measure import measure
+from edgekit.profiling.in_numpy import InNumpy
+from edgekit.profiling.measure import measure_in_turns
 from edgekit.progress import Progress, silent
 from edgekit.reporting.measurement import measured_report
 from edgekit.reporting.model import REPORT_SCHEMA_VERSION
@@ -104,10 +105,8 @@ def profile_bundle(
     _check_ready(manifest, profile, place)
     artifact = artifact_of(path, manifest)
     load, feeds = profile.load_spec(), golden_feeds(path, manifest)
-    if place is None:
-        measured = measure(artifact, load, feeds, preprocessing=manifest.preprocessing, progress=progress)
-    else:
-        measured = place.measure([artifact], load, feeds, preprocessing=manifest.preprocessing, progress=progress)[0]
+    measure = measure_in_turns if place is None else place.measure
+    measured = measure([artifact], load, feeds, in_numpy=[in_numpy_of(manifest)], progress=progress)[0]
     if measured.status == "refused":
         raise MeasurementError(f"profile {profile.name!r} asks for more than its time allows", found=measured.reason)
     verdict = judge(
@@ -164,6 +163,11 @@ def _target(name: str, recorded: Mapping[str, Any], folders: Sequence[Path]) -> 
     """The target as it was when the bundle was made: ``local`` means that machine, not whichever one this is."""
     raw = recorded.get("target")
     return parse(Target, raw, MANIFEST_FILE) if isinstance(raw, dict) else load_target(name, folders)
+
+
+def in_numpy_of(manifest: Manifest) -> InNumpy:
+    """What is done in numpy around the runs of a bundle."""
+    return InNumpy(preprocessing=manifest.preprocessing, postprocessing=manifest.postprocessing, labels=manifest.labels)
 
 
 def golden_feeds(path: Path, manifest: Manifest) -> dict[str, Array]:

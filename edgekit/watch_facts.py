@@ -16,9 +16,9 @@ from edgekit.processing_specs import Preprocessing
 from edgekit.recipe_watch import WatchSpec
 from edgekit.runtime import open_artifact
 from edgekit.runtime.numbers import run_batched
-from edgekit.runtime.watch_settings import LIMITS, PERCENTILES
-from edgekit.runtime.watch_tensors import binned, padded, picked, psi
-from edgekit.runtime.watch_windows import VALUES
+from edgekit.runtime.watch.settings import LIMITS, PERCENTILES
+from edgekit.runtime.watch.tensors import binned, padded, picked, psi
+from edgekit.runtime.watch.windows import VALUES
 from edgekit.specs import Profile
 
 LEVELS = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
@@ -47,7 +47,7 @@ def reference_statistics(
         in_graph: The preprocessing that its own graph does, so that its inputs are raw samples; None: none.
 
     Returns:
-        As :func:`edgekit.runtime.watch_tensors.parse_statistics` reads it; None where the recipe wants none, or there
+        As :func:`edgekit.runtime.watch.tensors.parse_statistics` reads it; None where the recipe wants none, or there
         are no real samples.
 
     Raises:

@@ -11,6 +11,7 @@ from edgekit.comparing import Settings, compare
 from edgekit.errors import BundleError, DataError, FeedError, MeasurementError
 from edgekit.profiling.conditions import Conditions, HostState
 from edgekit.profiling.host import this_host
+from edgekit.profiling.in_numpy import InNumpy
 from edgekit.reporting.validation import validate
 from edgekit.sides import open_side
 
@@ -111,7 +112,7 @@ def test_golden_samples_are_fed(two, scripted):
     found = compare(two)
     golden = dict(np.load(two[0] / "golden.npz"))
     assert np.array_equal(measure.called["feeds"]["input"], golden["input/input"])
-    assert measure.called["preprocessing"] is None
+    assert measure.called["in_numpy"] == (InNumpy(), InNumpy())
     assert found["inputs"] == f"golden samples of {two[0]}"
 
 

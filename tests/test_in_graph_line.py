@@ -1,12 +1,14 @@
 """A recipe whose graph does the pre- and postprocessing, from deploy to compare, beside the same in numpy."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_line import make_samples
 from jsonschema import Draft202012Validator
+from tiny_bundles import rewrite
 from tiny_models import HEAD
 from tiny_recipe import PROFILE, edgekit, stripes
 
@@ -15,6 +17,7 @@ from edgekit.errors import EdgeKitError, SpecError
 from edgekit.pipeline import Choices, make_jobs
 from edgekit.processing import check_processing, in_graph_of, postprocessing_of
 from edgekit.processing_specs import Postprocessing, Preprocessing
+from edgekit.profiling.measure import measure_in_turns
 from edgekit.recipe import load_recipe
 from edgekit.runtime import open_bundle, open_stream
 from edgekit.runtime.golden import load_golden
@@ -162,10 +165,54 @@ def test_it_is_profiled_run_and_compared(bundles, tmp_path):
     assert "in the graph, before" in edgekit("inspect", folder).output
 
 
-def test_a_graph_and_numpy_are_not_compared_for_they_take_other_inputs(bundles):
-    done = edgekit("compare", bundle(bundles, "numpy"), bundle(bundles, "graph"))
+@pytest.mark.parametrize("names", [("numpy", "graph"), ("graph", "numpy")], ids=" ".join)
+def test_a_graph_and_numpy_are_compared_from_raw_samples_to_answers(bundles, tmp_path, monkeypatch, names):
+    paths = [bundle(bundles, name) for name in names]
+    called = {}
+
+    def seen(artifacts, load, feeds, *, in_numpy, **more):
+        called.update(feeds=feeds, steps=dict(zip(names, in_numpy, strict=True)))
+        return measure_in_turns(artifacts, load, feeds, in_numpy=in_numpy, **more)
+
+    monkeypatch.setattr("edgekit.comparing.measure_in_turns", seen)
+    done = edgekit("compare", *paths, "--seconds", "0.2", "--json", tmp_path / "compared.json")
+    assert done.exit_code in (0, 4), done.output
+    compared = json.loads((tmp_path / "compared.json").read_text())
+    assert [side["status"] for side in compared["sides"]] == ["ok", "ok"]
+    assert compared["inputs"] == f"golden samples of {paths[0]}"
+    raw = called["feeds"]["input"]
+    assert (raw.dtype, raw.shape[1:]) == (np.uint8, (24, 24, 1))
+    manifests = {name: read_manifest(bundle(bundles, name)) for name in names}
+    for name, steps in called["steps"].items():
+        assert (steps.preprocessing, steps.labels) == (manifests[name].preprocessing, manifests[name].labels)
+        assert steps.postprocessing == manifests[name].postprocessing
+    assert called["steps"]["graph"].preprocessing is None
+    assert called["steps"]["graph"].postprocessing.top == called["steps"]["numpy"].postprocessing.top == 2
+
+
+def test_of_another_preprocessing_they_are_not_compared(bundles, tmp_path):
+    other = shutil.copytree(bundle(bundles, "numpy"), tmp_path / "other")
+    rewrite(other, lambda raw: raw["preprocessing"].update(scale=0.5))
+    done = edgekit("compare", other, bundle(bundles, "graph"))
     assert done.exit_code == 1
     assert "do not take the same inputs" in done.output
+
+
+def test_what_is_deployed_was_timed_with_what_numpy_does_to_outputs(tmp_path, monkeypatch):
+    folder, seen = write(tmp_path / "numpy", in_graph=False), []
+
+    def measure(artifacts, load, feeds, *, in_numpy, **more):
+        seen.extend(in_numpy)
+        return measure_in_turns(artifacts, load, feeds, in_numpy=in_numpy, **more)
+
+    monkeypatch.setattr("edgekit.making.measure_in_turns", measure)
+    done = edgekit("deploy", folder, "--engine", "onnxruntime", "--out", folder / "out")
+    assert done.exit_code in (0, 4), done.output
+    manifest = read_manifest(folder / "out" / "local")
+    assert seen
+    for steps in seen:
+        assert (steps.preprocessing, steps.postprocessing) == (manifest.preprocessing, manifest.postprocessing)
+        assert steps.labels == ("flat", "rows", "columns")
 
 
 def test_a_stream_takes_raw_frames(bundles):

@@ -56,6 +56,7 @@ LAYERS = [
         "ruling",
         "drift",
         "sides",
+        "side_inputs",
         "comparing",
     ],
     ["cli", "__main__"],

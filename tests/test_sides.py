@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from fake_line import ZEROS, write_model
 from sample_report import candidate, not_measured_report, report_of, sample_report, target_of
-from tiny_bundles import null_bundle
+from tiny_bundles import null_bundle, rewrite
 
 from edgekit.errors import (
     BundleError,
@@ -17,13 +17,13 @@ from edgekit.errors import (
     SpecError,
     UnknownName,
 )
-from edgekit.processing_specs import Preprocessing
+from edgekit.processing_specs import Postprocessing, Preprocessing
+from edgekit.profiling.in_numpy import InNumpy
+from edgekit.side_inputs import check_same_inputs, inputs_of
 from edgekit.sides import (
     batch_of,
     bundle_beside,
-    check_same_inputs,
     check_same_kind,
-    inputs_of,
     open_side,
     ready,
 )
@@ -232,7 +232,7 @@ def test_bundles_of_one_preprocessing_are_fed_raw_samples(tmp_path):
     sides = [open_side(null_bundle(tmp_path / n, preprocessing=PREPROCESSING)) for n in "ab"]
     inputs = inputs_of(sides, None, 1)
     golden = dict(np.load(tmp_path / "a" / "golden.npz"))
-    assert inputs.preprocessing == PREPROCESSING
+    assert [steps.preprocessing for steps in inputs.in_numpy] == [PREPROCESSING] * 2
     assert np.array_equal(inputs.feeds["input"] * 0.5, golden["input/input"])
     assert inputs.source == f"golden samples of {tmp_path / 'a'}"
 
@@ -244,9 +244,25 @@ def test_where_preprocessing_is_not_shared_model_tensors_are_fed(tmp_path):
     ]
     inputs = inputs_of(sides, None, 1)
     golden = dict(np.load(tmp_path / "a" / "golden.npz"))
-    assert inputs.preprocessing is None
+    assert inputs.in_numpy == (InNumpy(), InNumpy())
     assert np.array_equal(inputs.feeds["input"], golden["input/input"])
     assert "preprocessing is not timed" in inputs.source
+
+
+def test_postprocessing_is_timed_where_it_is_shared(tmp_path):
+    after = {"output": "logits", "activation": "softmax", "axis": 1, "top": None}
+    sides = []
+    for name, settings in (("a", after), ("b", after), ("c", after | {"top": 1}), ("d", None)):
+        folder = null_bundle(tmp_path / name)
+        rewrite(folder, lambda raw, settings=settings: raw.update(postprocessing=settings))
+        sides.append(open_side(folder))
+    both = inputs_of(sides[:2], None, 1)
+    assert [steps.postprocessing for steps in both.in_numpy] == [Postprocessing(**after)] * 2
+    assert "not timed" not in both.source
+    for other in sides[2:]:
+        inputs = inputs_of([sides[0], other], None, 1)
+        assert inputs.in_numpy == (InNumpy(), InNumpy())
+        assert inputs.source.endswith("; postprocessing is not timed, for the sides do not share it")
 
 
 def test_an_onnx_file_in_a_bundle_gets_its_golden_samples(tmp_path, onnx):

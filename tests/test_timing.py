@@ -14,6 +14,7 @@ from fake_line import (
     quick_profile,
     references_of,
 )
+from tiny_bundles import rewrite
 
 from edgekit.artifact import hash_json, read_json, to_json, write_json
 from edgekit.bundle import BundleFacts, make_golden, write_bundle
@@ -22,7 +23,7 @@ from edgekit.catalog import load_target
 from edgekit.checking import check
 from edgekit.errors import BundleError, EngineMissing, MeasurementError, SpecError, UnknownName
 from edgekit.metrics import accuracy
-from edgekit.processing_specs import Preprocessing
+from edgekit.processing_specs import Postprocessing, Preprocessing
 from edgekit.reporting.validation import validate
 from edgekit.timing import profile_bundle
 
@@ -155,21 +156,24 @@ def test_an_accuracy_that_was_not_decided_still_is_not(bundle):
     assert profile_bundle(bundle(profile=quick_profile(max_drop_points=0.1)))["exit_code"] == 4
 
 
-def test_the_application_clock_has_the_preprocessing_in(bundle, tmp_path, monkeypatch):
+def test_the_application_clock_has_pre_and_postprocessing_in(bundle, tmp_path, monkeypatch):
     samples = dataclasses.replace(make_samples(40), preprocessing=Preprocessing(input="input", scale=0.5))
     path = bundle(samples=samples)
+    after = {"output": "logits", "activation": "softmax", "axis": 1, "top": 2}
+    rewrite(path, lambda raw: raw.update(postprocessing=after, labels=["a", "b", "c"]))
     seen = {}
     import edgekit.timing
 
-    measure = edgekit.timing.measure
+    measure = edgekit.timing.measure_in_turns
 
-    def watching(artifact, load, feeds, **kwargs):
-        seen.update(feeds=feeds, preprocessing=kwargs["preprocessing"])
-        return measure(artifact, load, feeds, **kwargs)
+    def watching(artifacts, load, feeds, **kwargs):
+        seen.update(feeds=feeds, steps=kwargs["in_numpy"][0])
+        return measure(artifacts, load, feeds, **kwargs)
 
-    monkeypatch.setattr(edgekit.timing, "measure", watching)
+    monkeypatch.setattr(edgekit.timing, "measure_in_turns", watching)
     found = profile_bundle(path)
-    assert seen["preprocessing"].scale == 0.5
+    assert seen["steps"].preprocessing.scale == 0.5
+    assert (seen["steps"].postprocessing, seen["steps"].labels) == (Postprocessing(**after), ("a", "b", "c"))
     golden = dict(np.load(path / "golden.npz"))
     assert np.array_equal(seen["feeds"]["input"] * 0.5, golden["input/input"])
     measured = found["measured"]

@@ -16,9 +16,9 @@ from edgekit.errors import EngineError, SpecError
 from edgekit.processing_specs import Preprocessing
 from edgekit.recipe import load_recipe
 from edgekit.recipe_watch import WatchLimits, WatchSpec
-from edgekit.runtime.watch_settings import LIMITS
-from edgekit.runtime.watch_tensors import parse_statistics
-from edgekit.runtime.watch_windows import TensorWindow
+from edgekit.runtime.watch.settings import LIMITS
+from edgekit.runtime.watch.tensors import parse_statistics
+from edgekit.runtime.watch.windows import TensorWindow
 from edgekit.watch_facts import LEVELS, reference_statistics, watch_settings
 
 SPEC = WatchSpec()

@@ -11,7 +11,7 @@ from fake_line import make_samples, null_artifact, quick_profile, references_of
 from edgekit.bundle import BundleFacts, make_golden, write_bundle
 from edgekit.candidate import Plan
 from edgekit.recipe_watch import WatchLimits, WatchSpec
-from edgekit.runtime.watch_files import read_lines
+from edgekit.runtime.watch.files import read_lines
 from edgekit.watch_facts import reference_statistics, watch_settings
 
 EVERY = {"every": 1, "samples": 16}

@@ -85,6 +85,9 @@ def compare(
     20 ms or 10 queries, 15 s a side by default: enough to find a 3% slowdown on a noisy machine. Reports are taken as
     they are, which is marked "not in turns". Intervals are of 99.5%; accuracy is not compared.
 
+    Bundles of the same [input] and [output] are timed from raw samples to answers, whether numpy or their graphs do it;
+    other sides are fed model tensors, and what is not timed is told.
+
     With --device they are measured there, after the golden samples of each bundle have run there: one that computes
     something else is not timed. Several devices are measured at the same time, and --json writes a list.
 

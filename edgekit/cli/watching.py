@@ -14,8 +14,8 @@ from edgekit.cli._devices import device_option, each_device, json_outcome, worst
 from edgekit.cli._output import ERROR
 
 if TYPE_CHECKING:
-    from edgekit.runtime.watch_judging import JudgedLimit
-    from edgekit.runtime.watch_reading import Reading
+    from edgekit.runtime.watch.judging import JudgedLimit
+    from edgekit.runtime.watch.reading import Reading
 
 _UNITS = {"ms": " ms", "mb": " MB", "c": " °C", "s": " s"}
 _LEAST_S, _MOST_S = 1.0, 10.0
@@ -45,7 +45,7 @@ def watch(path: Path, once: bool, as_json: bool, devices: tuple[str, ...]) -> in
 def _here(path: Path, once: bool, as_json: bool) -> tuple[int, float]:
     """Shows a watch of this machine; gives its exit code, and how long to wait for news."""
     from edgekit.cli._output import print_json
-    from edgekit.runtime.watch_reading import find_folder, read_watch
+    from edgekit.runtime.watch.reading import find_folder, read_watch
 
     reading = read_watch(find_folder(path))
     if not as_json:

@@ -53,7 +53,7 @@ def make_kit() -> Kit:
     """Packs the kit of this EdgeKit (once a process)."""
     package = Path(edgekit.__file__).parent
     files = [package / f"{name}.py" for name in MODULES]
-    files += [file for folder in PACKAGES for file in sorted((package / folder).glob("*.py"))]
+    files += [file for folder in PACKAGES for file in sorted((package / folder).rglob("*.py"))]
     stream, content = io.BytesIO(), hashlib.sha256()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for file in files:

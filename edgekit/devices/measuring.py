@@ -21,8 +21,8 @@ from edgekit.devices.address import Address
 from edgekit.devices.device import Device, call, come_back, opened, send_folder
 from edgekit.devices.verifying import send_bundle
 from edgekit.errors import ConnectionLost, DeviceError
-from edgekit.processing_specs import Preprocessing
 from edgekit.profiling.following import ENDED
+from edgekit.profiling.in_numpy import NOTHING, InNumpy
 from edgekit.profiling.job import FEEDS_FILE, check_feeds, write_feeds
 from edgekit.profiling.jobs import RESULTS, Sent, write_jobs
 from edgekit.profiling.load import LoadSpec
@@ -44,14 +44,14 @@ def measure_at(
     load: LoadSpec,
     feeds: Mapping[str, Array],
     *,
-    preprocessing: Preprocessing | None = None,
+    in_numpy: Sequence[InNumpy] = (),
     progress: Progress = silent,
     engine: str | None = None,
     wheels: bool = False,
 ) -> list[Measured]:
     """Opens a device, sends wheels where they are wanted, measures, and leaves it; see :func:`measure_on`."""
     with opened(address, engine=engine, wheels=wheels, grace_s=GRACE_S, progress=progress) as device:
-        return measure_on(device, artifacts, load, feeds, preprocessing=preprocessing, progress=progress)
+        return measure_on(device, artifacts, load, feeds, in_numpy=in_numpy, progress=progress)
 
 
 def measure_on(
@@ -60,7 +60,7 @@ def measure_on(
     load: LoadSpec,
     feeds: Mapping[str, Array],
     *,
-    preprocessing: Preprocessing | None = None,
+    in_numpy: Sequence[InNumpy] = (),
     progress: Progress = silent,
 ) -> list[Measured]:
     """Measures artifacts side by side on a device; of bundles the golden samples are run there first.
@@ -70,8 +70,8 @@ def measure_on(
         artifacts: What is compared. One that lies in a bundle's folder is sent as that bundle and verified there: one
             that fails is not timed.
         load: The load generator's settings.
-        feeds: Raw samples stacked, by input, first axis samples; model tensors where ``preprocessing`` is None.
-        preprocessing: From raw samples to model tensors, timed on the application clock.
+        feeds: Samples stacked, by input, first axis samples; raw ones for those that preprocess.
+        in_numpy: What is done in numpy around the runs of each, timed on the application clock; empty: nothing.
         progress: Told the megabytes that are sent, then as by :func:`edgekit.profiling.measure.measure_in_turns`.
 
     Returns:
@@ -83,16 +83,20 @@ def measure_on(
         FeedError: An input has no samples, or a name is not an input.
         DeviceError: The device was started anew, is full, or does not let us in again after its connection went.
     """
-    for artifact in artifacts:
-        check_feeds(artifact, feeds, preprocessing)
+    around = in_numpy or [NOTHING] * len(artifacts)
+    for artifact, steps in zip(artifacts, around, strict=True):
+        check_feeds(artifact, feeds, steps.preprocessing)
     folder = f"{device.jobs}/{uuid.uuid4().hex[:12]}"
     began = datetime.now(timezone.utc).isoformat(timespec="seconds")  # the device's own date may be off by years
     try:
         with tempfile.TemporaryDirectory(prefix="edgekit-device-") as temporary:
             here = Path(temporary)
-            sent = [_sent(device, artifact, progress) for artifact in artifacts]
+            sent = [
+                replace(_sent(device, artifact, progress), in_numpy=steps)
+                for artifact, steps in zip(artifacts, around, strict=True)
+            ]
             fed = _send_feeds(device, feeds, here / "feeds", progress)
-            names = write_jobs(here / "jobs", sent, fed, load, preprocessing)
+            names = write_jobs(here / "jobs", sent, fed, load)
             files = {name: here / "jobs" / name for name in names}
             lasting(device, lambda: device.connection.put(files, folder))
             _follow(device, folder, progress)

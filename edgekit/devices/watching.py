@@ -14,7 +14,7 @@ from edgekit.devices.ssh import Connection, connect
 from edgekit.errors import DeviceError, EdgeKitError, EngineMissing
 from edgekit.progress import Progress, silent
 from edgekit.runtime.manifest import read_manifest
-from edgekit.runtime.watch_reading import Reading, parse_reading
+from edgekit.runtime.watch.reading import Reading, parse_reading
 
 _READ_S = 60.0
 _IN_ROOT = 'cd "$0" && exec "$@"'  # where no folder is called edgekit, which Python would import instead of the kit
@@ -49,7 +49,7 @@ def watch_on(address: Address, path: Path, progress: Progress = silent) -> Readi
             progress("kit", 0, 1)
             send_kit(connection, found.python, found.root)
             progress("kit", 1, 1)
-        argv = [found.python, "-m", "edgekit.runtime.watch_reading", *asked]
+        argv = [found.python, "-m", "edgekit.runtime.watch.reading", *asked]
         return _read(connection, ["sh", "-c", _IN_ROOT, found.root, "env", f"PYTHONPATH={found.root}/kit/{kit}", *argv])
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from edgekit.artifact import Array
 
 Feeds = Mapping[str, Array]
-Preprocess = Callable[[Feeds], Feeds]
+Step = Callable[[Feeds], Feeds]  # from tensors by name to others
 
 
 class Runs(Protocol):
@@ -41,26 +41,34 @@ class Turn:
     outputs: Mapping[str, Array]
 
 
-def run_turn(session: Runs, queries: Iterator[Feeds], count: int, preprocess: Preprocess | None = None) -> Turn:
+def run_turn(
+    session: Runs,
+    queries: Iterator[Feeds],
+    count: int,
+    preprocess: Step | None = None,
+    postprocess: Step | None = None,
+) -> Turn:
     """Runs and times ``count`` queries, one in flight.
 
-    The **application** clock covers preprocessing and ``session.run``, which copies the inputs in; the **engine**
-    clock covers ``session.run`` only, or what the engine's own clock says of it where the session has ``engine_ns``:
-    the time on the GPU, copies left out. Garbage collection is off meanwhile; the profiler allocates nothing that stays
-    (its arrays are made before the first query, and a time stamp is gone at the next query), and the tensors and
-    outputs of the query before are freed outside of both clocks.
+    The **application** clock covers preprocessing, ``session.run``, which copies the inputs in, and postprocessing; the
+    **engine** clock covers ``session.run`` only, or what the engine's own clock says of it where the session has
+    ``engine_ns``: the time on the GPU, copies left out. Garbage collection is off meanwhile; the profiler allocates
+    nothing that stays (its arrays are made before the first query, and a time stamp is gone at the next query), and the
+    tensors, outputs and answers of the query before are freed outside of both clocks.
 
     Args:
         session: What runs.
         queries: An endless iterator over prepared queries (:func:`rotate`); the turn takes ``count`` of them.
         count: Queries to run, at least one.
         preprocess: From a raw query to model tensors; None when the queries are model tensors already.
+        postprocess: From outputs to answers; None when the outputs are the answers.
     """
     application, engine = array("q", bytes(8 * count)), array("q", bytes(8 * count))
     run, now = session.run, perf_counter_ns
     own: Callable[[], int] | None = getattr(session, "engine_ns", None)
     _fed: Feeds = {}
     held: Mapping[str, Array] = {}
+    _answered: Mapping[str, Array] = {}
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -69,9 +77,13 @@ def run_turn(session: Runs, queries: Iterator[Feeds], count: int, preprocess: Pr
             feeds = raw if preprocess is None else preprocess(raw)
             prepared = now()
             outputs = run(feeds)
-            ended = now()
+            ended = ran = now()
+            if postprocess is not None:
+                answers = postprocess(outputs)
+                ended = now()
+                _answered = answers
             application[index] = ended - began
-            engine[index] = ended - prepared if own is None else own()
+            engine[index] = ran - prepared if own is None else own()
             _fed, held = feeds, outputs  # second names, so that no assignment inside the clocks frees anything
     finally:
         if collecting:

@@ -2,7 +2,7 @@
 
 ::
 
-    JOB/job.json         load, preprocessing or null, driven
+    JOB/job.json         load, what is done in numpy, driven
     JOB/feeds.npz        raw samples stacked, one array an input, first axis samples
     JOB/artifact/        the artifact, as `edgekit.artifact.save_artifact` writes it
     JOB/result.json      written last: how it went, resources, queries of each turn
@@ -29,7 +29,8 @@ import numpy.typing as npt
 
 from edgekit.artifact import Array, Artifact, check_inside, load_artifact, read_json, save_artifact, to_json, write_json
 from edgekit.errors import DataError, FeedError, MeasurementError, did_you_mean
-from edgekit.processing_specs import Preprocessing, parse_preprocessing
+from edgekit.processing_specs import Preprocessing
+from edgekit.profiling.in_numpy import NOTHING, InNumpy, parse_in_numpy
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measured import LATENCIES_FILE, WARM_UP_FILE, Measured, parse_fields, read_latencies, split_turns
 
@@ -52,15 +53,15 @@ class Job:
         folder: The job folder.
         artifact: What is measured; its files lie in the job folder.
         load: The load generator's settings.
-        preprocessing: From raw samples to model tensors, or None when the samples are model tensors.
         driven: A parent says when to take a turn, over stdin; otherwise the process drives itself.
+        in_numpy: What is done in numpy before and after a run.
     """
 
     folder: Path
     artifact: Artifact
     load: LoadSpec
-    preprocessing: Preprocessing | None
     driven: bool
+    in_numpy: InNumpy = NOTHING
 
 
 def write_job(job: Job, feeds: Mapping[str, Array]) -> None:
@@ -75,7 +76,7 @@ def write_job(job: Job, feeds: Mapping[str, Array]) -> None:
         FeedError: An input has no samples, or a name is not an input.
         BundleError: The artifact names a file outside its folder.
     """
-    check_feeds(job.artifact, feeds, job.preprocessing)
+    check_feeds(job.artifact, feeds, job.in_numpy.preprocessing)
     inside = job.folder / ARTIFACT_FOLDER
     for name in job.artifact.files:
         check_inside(name, job.artifact.folder)
@@ -84,7 +85,7 @@ def write_job(job: Job, feeds: Mapping[str, Array]) -> None:
     inside.mkdir(parents=True, exist_ok=True)
     save_artifact(dataclasses.replace(job.artifact, folder=inside))
     write_feeds(job.folder / FEEDS_FILE, feeds)
-    content = {"load": job.load, "preprocessing": job.preprocessing, "driven": job.driven}
+    content = {"load": job.load, "in_numpy": job.in_numpy, "driven": job.driven}
     write_json(job.folder / JOB_FILE, to_json(content))
 
 
@@ -102,14 +103,14 @@ def read_job(folder: Path) -> Job:
             folder=folder,
             artifact=load_artifact(folder / ARTIFACT_FOLDER),
             load=LoadSpec(**load),
-            preprocessing=None if raw["preprocessing"] is None else parse_preprocessing(raw["preprocessing"]),
             driven=bool(raw["driven"]),
+            in_numpy=parse_in_numpy(raw["in_numpy"]),
         )
     except (KeyError, TypeError) as exc:
         raise MeasurementError(
             f"{folder / JOB_FILE}: not a measuring job",
             found=f"{type(exc).__name__}: {exc}",
-            allowed="load, preprocessing, driven",
+            allowed="load, in_numpy, driven",
             fix="write the folder again with the same edgekit",
         ) from exc
 
@@ -170,7 +171,7 @@ def read_feeds(job: Job) -> dict[str, Array]:
             feeds = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as exc:
         raise DataError(f"{path}: cannot be read", found=f"{type(exc).__name__}: {exc}") from exc
-    check_feeds(job.artifact, feeds, job.preprocessing)
+    check_feeds(job.artifact, feeds, job.in_numpy.preprocessing)
     return feeds
 
 

@@ -28,10 +28,10 @@ from typing import Any, NoReturn
 from edgekit.artifact import Artifact, check_inside, read_json, save_artifact, to_json, write_json
 from edgekit.disk import DiskFull, folder_bytes, nearly_full
 from edgekit.errors import BundleError, EdgeKitError, MeasurementError
-from edgekit.processing_specs import Preprocessing
 from edgekit.profiling.child import Failure, ending, exited, started
 from edgekit.profiling.following import ENDED, PROGRESS_FILE, hold
 from edgekit.profiling.host import this_host
+from edgekit.profiling.in_numpy import NOTHING, InNumpy
 from edgekit.profiling.job import (
     ARTIFACT_FOLDER,
     FEEDS_FILE,
@@ -61,16 +61,16 @@ class Sent:
         artifact: What is measured; its folder is where it lay before it was sent.
         folder: Where its files lie here.
         bundle: Whether that folder is a bundle, whose golden samples are run before anything is timed.
+        in_numpy: What is done in numpy before and after a run.
     """
 
     artifact: Artifact
     folder: str
     bundle: bool
+    in_numpy: InNumpy = NOTHING
 
 
-def write_jobs(
-    out: Path, sent: Sequence[Sent], feeds: str, load: LoadSpec, preprocessing: Preprocessing | None
-) -> list[str]:
+def write_jobs(out: Path, sent: Sequence[Sent], feeds: str, load: LoadSpec) -> list[str]:
     """Writes what asks for measurements on another machine; nothing of it is large.
 
     Args:
@@ -78,17 +78,16 @@ def write_jobs(
         sent: The artifacts.
         feeds: The folder there that holds ``feeds.npz``.
         load: The load generator's settings.
-        preprocessing: From raw samples to model tensors, or None.
 
     Returns:
         The names of the files written, relative to ``out``.
     """
-    content = {"load": load, "preprocessing": preprocessing, "driven": True}
     names = [JOBS_FILE]
     for index, one in enumerate(sent):
         inside = out / str(index) / ARTIFACT_FOLDER
         inside.mkdir(parents=True)
         save_artifact(dataclasses.replace(one.artifact, folder=inside))
+        content = {"load": load, "in_numpy": one.in_numpy, "driven": True}
         write_json(inside.parent / JOB_FILE, to_json(content))
         names += [f"{index}/{JOB_FILE}", f"{index}/{ARTIFACT_FOLDER}/artifact.json"]
     jobs = [{"folder": one.folder, "bundle": one.bundle} for one in sent]
@@ -186,7 +185,7 @@ def _laid_out(folder: Path) -> tuple[list[Job], list[Path | None]]:
             allowed="feeds, and of every job its folder and whether it is a bundle",
         ) from exc
     for job in jobs:
-        check_feeds(job.artifact, read_feeds(job), job.preprocessing)
+        check_feeds(job.artifact, read_feeds(job), job.in_numpy.preprocessing)
     return jobs, bundles
 
 

@@ -13,10 +13,11 @@ import numpy as np
 from edgekit.artifact import Array, Artifact
 from edgekit.disk import DiskFull, folder_bytes, nearly_full, temporary_folder
 from edgekit.errors import BundleError, MeasurementError
-from edgekit.processing_specs import Preprocessing
+from edgekit.processing_specs import Postprocessing, Preprocessing
 from edgekit.profiling.child import Child, Failure, ending, exited, expect, failure, started, tell
 from edgekit.profiling.conditions import Conditions
 from edgekit.profiling.host import this_host
+from edgekit.profiling.in_numpy import NOTHING, InNumpy
 from edgekit.profiling.job import TURNS_FILE, Job, check_feeds, read_result, write_job
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.loads import Loads, load_again
@@ -38,10 +39,23 @@ def measure(
     feeds: Mapping[str, Array],
     *,
     preprocessing: Preprocessing | None = None,
+    postprocessing: Postprocessing | None = None,
+    labels: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Measured:
-    """Measures one artifact in a fresh process; see :func:`measure_in_turns`."""
-    return measure_in_turns([artifact], load, feeds, preprocessing=preprocessing, progress=progress)[0]
+    """Measures one artifact in a fresh process; see :func:`measure_in_turns`.
+
+    Args:
+        artifact: What is measured.
+        load: The load generator's settings.
+        feeds: Raw samples stacked, by input, first axis samples; model tensors where ``preprocessing`` is None.
+        preprocessing: From raw samples to model tensors, timed on the application clock.
+        postprocessing: From outputs to answers, likewise.
+        labels: Class names, by which the best are told.
+        progress: As of :func:`measure_in_turns`.
+    """
+    steps = InNumpy(preprocessing=preprocessing, postprocessing=postprocessing, labels=tuple(labels))
+    return measure_in_turns([artifact], load, feeds, in_numpy=[steps], progress=progress)[0]
 
 
 def measure_in_turns(
@@ -49,7 +63,7 @@ def measure_in_turns(
     load: LoadSpec,
     feeds: Mapping[str, Array],
     *,
-    preprocessing: Preprocessing | None = None,
+    in_numpy: Sequence[InNumpy] = (),
     progress: Progress = silent,
 ) -> list[Measured]:
     """Measures artifacts side by side: one process each, taking turns of several queries in a rotating order.
@@ -62,8 +76,9 @@ def measure_in_turns(
     Args:
         artifacts: What is compared.
         load: The load generator's settings.
-        feeds: Raw samples stacked, by input, first axis samples; model tensors where ``preprocessing`` is None.
-        preprocessing: From raw samples to model tensors, timed on the application clock.
+        feeds: Samples stacked, by input, first axis samples, the same for all: raw ones for those that preprocess, in
+            numpy or in their graphs, otherwise model tensors.
+        in_numpy: What is done in numpy around the runs of each, timed on the application clock; empty: nothing.
         progress: Told the artifacts that are loaded, then in percent, with the number of queries.
 
     Returns:
@@ -75,12 +90,13 @@ def measure_in_turns(
         FeedError: An input has no samples, or a name is not an input.
         DiskFull: There is no room for the jobs or their results.
     """
-    for artifact in artifacts:
-        check_feeds(artifact, feeds, preprocessing)
+    around = in_numpy or [NOTHING] * len(artifacts)
+    for artifact, steps in zip(artifacts, around, strict=True):
+        check_feeds(artifact, feeds, steps.preprocessing)
     with temporary_folder(JOBS) as root:
         jobs = [
-            Job(folder=root / str(index), artifact=artifact, load=load, preprocessing=preprocessing, driven=True)
-            for index, artifact in enumerate(artifacts)
+            Job(folder=root / str(index), artifact=artifact, load=load, driven=True, in_numpy=steps)
+            for index, (artifact, steps) in enumerate(zip(artifacts, around, strict=True))
         ]
         for job in jobs:
             write_job(job, feeds)

@@ -23,8 +23,9 @@ import numpy.typing as npt
 
 from edgekit.artifact import Array, Artifact, to_json
 from edgekit.errors import EdgeKitError, EngineError, MeasurementError
-from edgekit.profiling.clock import Feeds, Preprocess, Turn, not_finite, rotate, run_turn, split_queries
+from edgekit.profiling.clock import Feeds, Step, Turn, not_finite, rotate, run_turn, split_queries
 from edgekit.profiling.host import this_host
+from edgekit.profiling.in_numpy import after, before
 from edgekit.profiling.job import (
     LOAD_FILE,
     TURNS_FILE,
@@ -49,7 +50,6 @@ from edgekit.runtime import (
     with_cache,
     without_cache,
 )
-from edgekit.runtime.preprocessing import preprocess
 from edgekit.runtime.session import Session
 
 PARENT_GONE = 3  # exit status
@@ -168,10 +168,11 @@ def verify_once(folder: Path, bundle: Path) -> int:
 class _Timed:
     session: Session
     queries: Iterator[Feeds]
-    preprocess: Preprocess | None
+    preprocess: Step | None
+    postprocess: Step | None
 
     def turn(self, count: int) -> Turn:
-        turn = run_turn(self.session, self.queries, count, self.preprocess)
+        turn = run_turn(self.session, self.queries, count, self.preprocess, self.postprocess)
         name = not_finite(turn.outputs)
         if name is not None:
             raise EngineError(
@@ -199,18 +200,9 @@ def _load(artifact: Artifact, found: Findings) -> Session:
 
 def _timed(job: Job, session: Session) -> _Timed:
     queries = split_queries(read_feeds(job), job.load.batch)
-    return _Timed(session=session, queries=rotate(queries), preprocess=_preprocess(job))
-
-
-def _preprocess(job: Job) -> Preprocess | None:
-    settings = job.preprocessing
-    if settings is None:
-        return None
-
-    def prepare(raw: Feeds) -> Feeds:
-        return {**raw, settings.input: preprocess(raw[settings.input], settings)}
-
-    return prepare
+    return _Timed(
+        session=session, queries=rotate(queries), preprocess=before(job.in_numpy), postprocess=after(job.in_numpy)
+    )
 
 
 def _first_inference(timed: _Timed, found: Findings) -> None:

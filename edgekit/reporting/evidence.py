@@ -255,7 +255,7 @@ class Figures(TypedDict):
     """The highest of them, in MB."""
     warm_up: WarmUp
     application: Summary | None
-    """The application clock: preprocessing and copies included. Limits are judged by it."""
+    """The application clock: pre- and postprocessing and copies included. Limits are judged by it."""
     engine: Summary | None
     """The engine's clock, the same queries."""
     drift: str | None

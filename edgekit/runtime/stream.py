@@ -51,9 +51,9 @@ class Stream:
         capacity: Frames that may wait; None: a batch of them.
         gather_s: How long a worker waits for a batch to fill, from the first frame that it sees.
         model_tensors: Frames are model tensors: nothing is preprocessed.
-        on_result: Told of every query that gave outputs, by the worker: its seconds (preprocessing and the engine),
-            the model tensors and the model's outputs, the batch's axis first and without padding. What it raises
-            becomes the error of these frames.
+        on_result: Told of every query that gave outputs, by the worker: its seconds (pre- and postprocessing and the
+            engine), the model tensors and the model's outputs, the batch's axis first and without padding. What it
+            raises becomes the error of these frames.
 
     Raises:
         StreamError: There are no bundles, a setting is out of range, or outputs cannot be told apart by frame.

@@ -19,7 +19,7 @@ from edgekit.reporting.compared import COMPARISON_SCHEMA_VERSION, Comparison
 from edgekit.reporting.evidence import Figures
 from edgekit.reporting.model import REPORT_SCHEMA_VERSION, Profile, Report
 from edgekit.reporting.sensitivity_model import SENSITIVITY_SCHEMA_VERSION, SensitivityReport
-from edgekit.runtime.watch_reading import READING_VERSION
+from edgekit.runtime.watch.reading import READING_VERSION
 from edgekit.schemas.manifest import Manifest
 from edgekit.schemas.watch import WatchReading
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from edgekit.reporting.evidence import record
 
@@ -84,8 +84,10 @@ class Tensor(TypedDict):
 class State(TypedDict):
     """The last line that the process wrote; counts are since it began."""
 
-    kind: Literal["state", "end"]
-    """"end": it ended as it should."""
+    kind: Literal["state", "end", "failed"]
+    """"end": it ended as it should; "failed": an error that nobody caught ended it."""
+    error: NotRequired[str]
+    """Which error, by its type."""
     run: str
     """Names the process."""
     seq: int
@@ -147,7 +149,8 @@ class WatchReading(TypedDict):
     bundle: BundleName
     statistics: Compared | None
     """Null where the bundle has none."""
-    state: Literal["running", "ended", "silent", "unknown"]
+    state: Literal["running", "ended", "failed", "silent", "unknown"]
+    """"silent": longer without a line than its limit; "unknown": another boot or machine wrote it."""
     age_s: float | None
     """Seconds since its last line; null where another machine or boot wrote it."""
     recent: Recent

@@ -18,6 +18,7 @@ from edgekit.ingredients import Ingredients, seen_by
 from edgekit.latency_table import table_load
 from edgekit.making import compile_step, export, measure_step, quantize_step
 from edgekit.planning import plans_for
+from edgekit.processing import postprocessing_of
 from edgekit.profiling.comparison import Ratio
 from edgekit.profiling.measured import Measured
 from edgekit.profiling.statistics import bounds_or_stretches, percentile
@@ -147,6 +148,8 @@ def task_for(line: Line, model: TrainedModel, fp32: Artifact) -> Task:
         references=references,
         progress=line.progress,
         place=line.job.place,
+        postprocessing=postprocessing_of(line.recipe, fp32.outputs),
+        labels=line.data.labels,
     )
 
 

@@ -138,6 +138,9 @@ def recorded(bundle: Path, manifest: Manifest, file: Path | None) -> list[Frame]
 def camera(frames: list[Frame], fps: float, count: int | None, stopped: threading.Event) -> Iterator[Frame]:
     """Shows frames over and over at a camera's pace, until it is stopped. Put your own camera in its place.
 
+    A stop (SIGTERM, Ctrl-C) ends it here, so that frames in flight are answered and the watch says that it ended: your
+    camera must not wait for a frame without end.
+
     Args:
         frames: What it sees.
         fps: Frames a second.

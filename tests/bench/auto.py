@@ -111,7 +111,7 @@ def fresh_turns(artifacts: Sequence[Artifact], auto: Auto, seconds: float) -> li
         cold_loads=1,
     )
     feeds = measuring_feeds(auto.task.test, 1)
-    return measure_in_turns(artifacts, load, feeds, preprocessing=auto.task.test.preprocessing)
+    return measure_in_turns(artifacts, load, feeds, in_numpy=[auto.task.in_numpy] * len(artifacts))
 
 
 def ratio_of(base: Measured, other: Measured, sides: int) -> Ratio | None:

@@ -114,9 +114,10 @@ def test_without_once_it_goes_on_until_it_is_interrupted(folder):
 def test_nothing_heavy_is_imported_to_look(folder):
     watched(folder, 40)
     script = (
-        "import sys\nfrom edgekit.runtime.watch_reading import main\n"
+        "import sys\nfrom edgekit.runtime.watch.reading import main\n"
         f"code = main([{str(folder)!r}])\n"
         "heavy = {'torch', 'onnxruntime', 'openvino', 'pydantic', 'click', 'onnx'} & set(sys.modules)\n"
+        "heavy |= {f'edgekit.runtime.{n}' for n in ('watch.writing', 'watch.tensors', 'bundle')} & set(sys.modules)\n"
         "sys.exit(f'{heavy} {code}' if heavy or code else 0)"
     )
     environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(sys.path)}

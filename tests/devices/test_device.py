@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
 import edgekit
 from edgekit.devices.device import call, come_back, opened, send_folder
-from edgekit.devices.kit import make_kit
+from edgekit.devices.kit import MODULES, PACKAGES, make_kit
 from edgekit.errors import ConnectionLost, DeviceError
 from edgekit.profiling.host import this_host
 from edgekit.profiling.keeper import processes_of
@@ -35,7 +37,15 @@ def cut(device):
 
 
 def test_the_kit_is_small_and_holds_nothing_but_the_runtime():
-    assert len(make_kit().content) <= 300_000
+    content = make_kit().content
+    assert len(content) <= 300_000
+    names = set(zipfile.ZipFile(io.BytesIO(content)).namelist())
+    package = Path(edgekit.__file__).parent
+    parts = {
+        path.relative_to(package.parent).as_posix() for part in PACKAGES for path in (package / part).rglob("*.py")
+    }
+    assert names == parts | {f"edgekit/{name}.py" for name in MODULES}
+    assert "edgekit/runtime/watch/reading.py" in names, "what lies in a package of its own too"
 
 
 def test_a_device_runs_what_was_sent_and_is_left_clean(loopback):

@@ -22,7 +22,9 @@ from edgekit.devices import dialling, measuring
 from edgekit.devices.device import opened
 from edgekit.devices.measuring import measure_at, measure_on
 from edgekit.errors import DeviceError, FeedError
+from edgekit.processing_specs import Postprocessing
 from edgekit.profiling.host import this_host
+from edgekit.profiling.in_numpy import InNumpy
 from edgekit.profiling.load import LoadSpec
 from edgekit.runtime.bundle import artifact_of
 from edgekit.runtime.manifest import read_manifest
@@ -87,6 +89,16 @@ def test_what_is_measured_there_is_as_what_is_measured_here(loopback: LoopbackDe
         assert "send" not in {step for step, *_ in again}, "what is there is not sent again"
     assert loopback.left() == []
     assert at_work(loopback) == []
+
+
+def test_what_numpy_does_is_done_there_for_each(loopback: LoopbackDevice, tmp_path: Path) -> None:
+    artifacts = [null_artifact(tmp_path / name) for name in "abc"]
+    softmax = Postprocessing(output="y", activation="softmax", top=1)
+    steps = [InNumpy(), InNumpy(postprocessing=softmax), InNumpy(postprocessing=replace(softmax, output="z"))]
+    with opened(loopback.address) as device:
+        plain, after, wrong = measure_on(device, artifacts, BRIEF, FEEDS, in_numpy=steps)
+    assert (plain.status, after.status, wrong.status) == ("ok", "ok", "failed")
+    assert "output 'z' is missing" in str(wrong.reason)
 
 
 def test_the_date_of_a_measurement_is_ours(tmp_path: Path) -> None:

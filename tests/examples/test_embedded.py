@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ import pytest
 from embedded_builds import change, written
 from tiny_bundles import null_bundle
 from tiny_recipe import edgekit
+from watched import watched_bundle
 
 from edgekit.processing_specs import Preprocessing
+from edgekit.runtime.watch.reading import read_watch
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "embedded"
@@ -142,6 +145,32 @@ def test_what_it_counted_is_there_for_edgekit_watch(tmp_path):
     shown = edgekit("watch", tmp_path / "watch", "--once", "--json")
     found = json.loads(shown.stdout)
     assert (found["state"], found["recent"]["queries"], found["recent"]["dropped"]) == ("ended", 20, 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "state"), [(signal.SIGTERM, 0, "ended"), (signal.SIGKILL, -9, "silent")], ids=["stop", "kill -9"]
+)
+def test_a_stop_is_told_apart_from_a_kill(tmp_path, number, code, state):
+    bundle = watched_bundle(tmp_path / "bundle", {"silence_s": 0.5}, period_s=0.1)
+    with Service(tmp_path, bundle, "--fps", 200, "--watch", tmp_path / "watch") as service:
+        service.hear()
+        assert service.hear() == ["WATCHDOG=1"], "it answers frames"
+        service.process.send_signal(number)
+        assert service.end()[0] == code
+    until = time.monotonic() + 60
+    while (reading := read_watch(tmp_path / "watch")).state == "running" and time.monotonic() < until:
+        time.sleep(0.05)
+    assert reading.state == state
+    assert reading.last["queries"] > 0 or state == "silent", "what a kill leaves may be older than the first frame"
+
+
+def test_an_error_that_ends_it_is_told(tmp_path):
+    bundle = watched_bundle(tmp_path / "bundle")
+    change(bundle, engine="openvino")
+    with Service(tmp_path, bundle, "--watch", tmp_path / "watch") as service:
+        code, _, errors = service.end()
+    assert (code, errors.startswith("error: ")) == (1, True)
+    assert read_watch(tmp_path / "watch").state == "failed"
 
 
 def test_a_bundle_that_fails_here_ends_it_with_3_before_it_is_ready(tmp_path):

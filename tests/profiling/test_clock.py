@@ -13,7 +13,7 @@ import pytest
 from edgekit.artifact import Array
 from edgekit.errors import EngineError
 from edgekit.profiling import clock
-from edgekit.profiling.clock import Preprocess, not_finite, rotate, run_turn, split_queries
+from edgekit.profiling.clock import Step, not_finite, rotate, run_turn, split_queries
 
 
 class Recorder:
@@ -45,6 +45,29 @@ def test_a_turn_is_timed_on_two_clocks() -> None:
     assert turn.latencies_ns.shape == (20, 2)
     assert (turn.latencies_ns[:, 0] > turn.latencies_ns[:, 1]).all(), "preprocessing is on the application clock only"
     assert (turn.latencies_ns[:, 1] > 0).all()
+
+
+def test_postprocessing_is_on_the_application_clock_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0]
+    monkeypatch.setattr(clock, "perf_counter_ns", lambda: now[0])
+
+    def takes(nanoseconds: int, gives: Mapping[str, Array]) -> Mapping[str, Array]:
+        now[0] += nanoseconds
+        return gives
+
+    class Engine:
+        def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+            return dict(takes(10, {"y": feeds["x"] * 2}))
+
+    turn = run_turn(
+        Engine(),
+        itertools.repeat({"x": np.ones(1)}),
+        3,
+        lambda raw: takes(1, raw),
+        lambda outputs: takes(100, {"label": outputs["y"]}),
+    )
+    assert turn.latencies_ns.tolist() == [[111, 10]] * 3
+    assert list(turn.outputs) == ["y"], "what is looked through for NaN is the engine's own"
 
 
 def test_an_engine_with_a_clock_of_its_own_is_timed_by_it_beside_the_application_clock() -> None:
@@ -116,10 +139,10 @@ class Watcher:
 QUERIES = 10_000
 
 
-@pytest.mark.parametrize("preprocess", [None, lambda raw: raw])
-def test_nothing_is_allocated_between_the_first_query_and_the_last(preprocess: Preprocess | None) -> None:
+@pytest.mark.parametrize("step", [None, lambda tensors: tensors])
+def test_nothing_is_allocated_between_the_first_query_and_the_last(step: Step | None) -> None:
     session = Watcher(QUERIES)
-    run_turn(session, rotate(split_queries({"x": np.ones((7, 4))}, 1)), QUERIES, preprocess)
+    run_turn(session, rotate(split_queries({"x": np.ones((7, 4))}, 1)), QUERIES, step, step)
     # Integers above 256 are objects: two time stamps, their difference and the loop's index come and go.
     steady = np.array(session.blocks)[10:]
     assert (steady - np.minimum.accumulate(steady)).max() <= 4  # what another thread gave back is no allocation
@@ -174,12 +197,13 @@ def test_tensors_and_outputs_are_freed_outside_of_the_clocks(monkeypatch: pytest
         return 0
 
     monkeypatch.setattr(clock, "perf_counter_ns", now)
-    run_turn(Session(), itertools.repeat({}), 3, lambda raw: {"x": Told("tensors")})
-    query = ["clock", "clock", "run", "clock"]
-    assert events[:4] == query
+    tensors, answers = (lambda _: {"x": Told("tensors")}), (lambda _: {"y": Told("answers")})
+    run_turn(Session(), itertools.repeat({}), 3, tensors, answers)
+    query = ["clock", "clock", "run", "clock", "clock"]
+    assert events[:5] == query
     freed_in_the_clocks = [
-        event for i, event in enumerate(events) if "freed" in event and events[:i].count("clock") % 3 > 0
+        event for i, event in enumerate(events) if "freed" in event and events[:i].count("clock") % 4 > 0
     ]
     assert not freed_in_the_clocks
-    assert events.count("tensors freed") >= 2
-    assert events.count("outputs freed") >= 2
+    for what in ("tensors", "outputs", "answers"):
+        assert events.count(f"{what} freed") >= 2

@@ -10,7 +10,8 @@ import pytest
 
 from edgekit.artifact import Array, Artifact, TensorSpec
 from edgekit.errors import BundleError, DataError, FeedError, MeasurementError
-from edgekit.processing_specs import Preprocessing
+from edgekit.processing_specs import Postprocessing, Preprocessing
+from edgekit.profiling.in_numpy import InNumpy
 from edgekit.profiling.job import Job, check_feeds, read_feeds, read_job, read_result, write_job
 from edgekit.profiling.load import LoadSpec
 
@@ -19,15 +20,17 @@ MakeArtifact = Callable[..., Artifact]
 
 def job_in(folder: Path, artifact: Artifact, preprocessing: Preprocessing | None = None) -> Job:
     load = LoadSpec(min_count=5, percentiles=(50.0, 99.9))
-    return Job(folder=folder, artifact=artifact, load=load, preprocessing=preprocessing, driven=False)
+    return Job(folder=folder, artifact=artifact, load=load, driven=False, in_numpy=InNumpy(preprocessing=preprocessing))
 
 
 def test_a_job_comes_back_as_written(null_artifact: MakeArtifact, feeds: dict[str, Array], tmp_path: Path) -> None:
     settings = Preprocessing(input="x", scale=0.5, mean=(1.0, 2.0), resize=(3, 4))
+    after = Postprocessing(output="y", activation="softmax", top=2)
     job = job_in(tmp_path / "job", null_artifact(latency_us=5.0), settings)
+    job = dataclasses.replace(job, in_numpy=InNumpy(preprocessing=settings, postprocessing=after, labels=("no", "yes")))
     write_job(job, feeds)
     again = read_job(tmp_path / "job")
-    assert (again.load, again.preprocessing, again.driven) == (job.load, settings, False)
+    assert (again.load, again.in_numpy, again.driven) == (job.load, job.in_numpy, False)
     assert again.artifact.folder == tmp_path / "job" / "artifact"
     assert again.artifact.sha256 == job.artifact.sha256
     assert again.artifact.path.read_bytes() == job.artifact.path.read_bytes()

@@ -43,7 +43,7 @@ def laid_out(tmp_path: Path, feeds: dict[str, Array], brief: LoadSpec) -> Iterat
             Sent(artifact=one, folder=str(one.folder), bundle=(one.folder / "manifest.json").is_file())
             for one in artifacts
         ]
-        write_jobs(folder, sent, str(folder), load, None)
+        write_jobs(folder, sent, str(folder), load)
         return folder
 
     yield lay

@@ -26,7 +26,7 @@ COMMAND = [sys.executable, "-m", "edgekit.profiling", "--load"]
 
 def job_of(folder: Path, artifact: Artifact, feeds: dict[str, Array], **load: Any) -> Job:
     spec = LoadSpec(min_seconds=0.0, min_count=9, percentiles=(), **load)
-    job = Job(folder=folder, artifact=artifact, load=spec, preprocessing=None, driven=True)
+    job = Job(folder=folder, artifact=artifact, load=spec, driven=True)
     write_job(job, feeds)
     return job
 

@@ -16,7 +16,8 @@ import edgekit
 import edgekit.profiling.measure as measuring
 from edgekit.artifact import Array, Artifact
 from edgekit.errors import FeedError
-from edgekit.processing_specs import Preprocessing
+from edgekit.processing_specs import Postprocessing, Preprocessing
+from edgekit.profiling.in_numpy import InNumpy
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import measure, measure_in_turns
 from edgekit.profiling.measured import PHASES
@@ -208,6 +209,29 @@ def test_preprocessing_is_on_the_application_clock(null_artifact: MakeArtifact, 
     without = measure(artifact, brief, {"x": raw})
     assert without.status == "failed"
     assert "wrong dtype" in without.reason
+
+
+def test_postprocessing_is_done_in_the_process_that_measures(
+    null_artifact: MakeArtifact, feeds: dict[str, Array], brief: LoadSpec
+) -> None:
+    settings = Postprocessing(output="y", activation="softmax", top=1)
+    measured = measure(null_artifact(latency_us=6000.0), brief, feeds, postprocessing=settings, labels=["a", "b"])
+    assert measured.status == "ok"
+    assert (measured.application_ms > measured.engine_ms).all()
+    wrong = measure(null_artifact(), brief, feeds, postprocessing=dataclasses.replace(settings, output="z"))
+    assert (wrong.status, "output 'z' is missing" in wrong.reason) == ("failed", True)
+
+
+def test_each_side_has_its_own_work_in_numpy(null_artifact: MakeArtifact, brief: LoadSpec) -> None:
+    raw = np.random.default_rng(0).integers(0, 256, size=(4, 8, 8, 3), dtype=np.uint8)
+    inside = null_artifact(shape=("batch", 8, 8, 3), latency_us=6000.0)
+    inside = dataclasses.replace(inside, inputs=(dataclasses.replace(inside.inputs[0], dtype="uint8"),))
+    before = null_artifact(shape=("batch", 3, 8, 8), latency_us=6000.0)
+    steps = [InNumpy(preprocessing=Preprocessing(input="x", layout="NHWC", scale=1 / 255)), InNumpy()]
+    found = measure_in_turns([before, inside], brief, {"x": raw}, in_numpy=steps)
+    assert [measured.status for measured in found] == ["ok", "ok"]
+    swapped = measure_in_turns([before, inside], brief, {"x": raw}, in_numpy=steps[::-1])
+    assert [measured.status for measured in swapped] == ["failed", "failed"]
 
 
 def test_queries_are_batches_of_the_load(null_artifact: MakeArtifact, feeds: dict[str, Array], brief: LoadSpec) -> None:

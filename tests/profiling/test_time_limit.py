@@ -67,7 +67,7 @@ def test_refused_after_warm_up_and_the_others_go_on(
 def test_on_its_own_it_refuses_too(null_artifact: MakeArtifact, feeds: dict[str, Array], tmp_path: Path) -> None:
     load = LoadSpec(min_seconds=0.0, max_seconds=1.0, percentiles=(99.0,))
     artifact = null_artifact(latency_us=5000.0)
-    write_job(Job(folder=tmp_path, artifact=artifact, load=load, preprocessing=None, driven=False), feeds)
+    write_job(Job(folder=tmp_path, artifact=artifact, load=load, driven=False), feeds)
     assert work(tmp_path) == 0
     measured = read_result(tmp_path)
     assert measured.status == "refused"
@@ -89,7 +89,7 @@ def test_on_its_own_it_ends_at_its_longest_time(
 ) -> None:
     load = LoadSpec(min_seconds=0.0, max_seconds=1.0, min_count=10_000, percentiles=())
     artifact = null_artifact(latency_us=20_000.0)
-    write_job(Job(folder=tmp_path, artifact=artifact, load=load, preprocessing=None, driven=False), feeds)
+    write_job(Job(folder=tmp_path, artifact=artifact, load=load, driven=False), feeds)
     assert work(tmp_path) == 0
     measured = read_result(tmp_path)
     assert 1 <= measured.turns <= 5

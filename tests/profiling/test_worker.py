@@ -25,7 +25,7 @@ PATIENCE_S = 60
 
 
 def make_job(folder: Path, artifact: Artifact, feeds: dict[str, Array], load: LoadSpec, *, driven: bool) -> Path:
-    write_job(Job(folder=folder, artifact=artifact, load=load, preprocessing=None, driven=driven), feeds)
+    write_job(Job(folder=folder, artifact=artifact, load=load, driven=driven), feeds)
     return folder
 
 

@@ -18,14 +18,15 @@ import pytest
 from tiny_bundles import null_bundle
 from watched import feeds_of, states, watched_bundle
 
+import edgekit.runtime.watch
 from edgekit.artifact import MANIFEST_FILE, bundle_id, read_json
 from edgekit.errors import BundleError, EdgeKitError, EngineError, FeedError
 from edgekit.runtime import open_bundle
 from edgekit.runtime.manifest import read_manifest
 from edgekit.runtime.stream import open_stream
 from edgekit.runtime.watch import start_watch
-from edgekit.runtime.watch_files import read_lines
-from edgekit.runtime.watch_reading import find_folder, read_watch
+from edgekit.runtime.watch.files import read_lines
+from edgekit.runtime.watch.reading import find_folder, read_watch
 
 
 @pytest.fixture
@@ -274,6 +275,20 @@ def test_a_program_that_ends_without_closing_it_has_ended_as_it_should(tmp_path)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert read_watch(tmp_path / "w").state == "ended"
+
+
+def test_opening_a_bundle_imports_nothing_of_a_watch(tmp_path):
+    script = (
+        "import sys\nfrom edgekit.runtime import open_bundle\nopen_bundle(sys.argv[1]).close()\n"
+        "print([name for name in sys.modules if 'watch' in name])\n"
+        "import edgekit.runtime.watch\nprint([name for name in sys.modules if 'runtime.watch' in name])"
+    )
+    command = [sys.executable, "-c", script, str(watched_bundle(tmp_path / "b"))]
+    environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines() == ["[]", "['edgekit.runtime.watch']"], "and the package nothing of its modules"
+    with pytest.raises(AttributeError, match=r"'edgekit\.runtime\.watch' has no attribute 'nothing'"):
+        edgekit.runtime.watch.nothing  # noqa: B018
 
 
 def test_closing_twice_is_well(bundle, tmp_path):

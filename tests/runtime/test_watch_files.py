@@ -18,8 +18,8 @@ from edgekit.errors import EdgeKitError
 from edgekit.runtime import open_bundle
 from edgekit.runtime.system import boot_id, this_system
 from edgekit.runtime.watch import start_watch
-from edgekit.runtime.watch_files import LINES, OLDER, append_line, read_lines
-from edgekit.runtime.watch_reading import main, read_watch
+from edgekit.runtime.watch.files import LINES, OLDER, append_line, read_lines
+from edgekit.runtime.watch.reading import main, read_watch
 
 HEAD = {"kind": "start", "run": "a", "seq": 0, "edges": [], "limits": {}, "period_s": 1.0, "window_s": 300.0}
 HEAD |= {"bundle": {}, "statistics": None, "schema_version": 1}
@@ -166,11 +166,11 @@ import sys
 from pathlib import Path
 from edgekit.runtime import open_bundle
 from edgekit.runtime.watch import start_watch
-import edgekit.runtime.watch as watch
+from edgekit.runtime.watch.files import append_line
 from edgekit.runtime.session import zeros
 
-watch.append_line.__kwdefaults__ = None
-watch.append_line.__defaults__ = (60_000,)
+append_line.__kwdefaults__ = None
+append_line.__defaults__ = (60_000,)
 with open_bundle(Path(sys.argv[1])) as bundle, start_watch(bundle, Path(sys.argv[2])) as opened:
     feeds = zeros(bundle.inputs)
     print("runs", flush=True)
@@ -215,7 +215,7 @@ from pathlib import Path
 from edgekit.runtime import open_bundle
 from edgekit.runtime.watch import start_watch
 from edgekit.runtime.session import zeros
-from edgekit.runtime.watch_files import read_lines
+from edgekit.runtime.watch.files import read_lines
 
 disk = Path(sys.argv[2])
 

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from edgekit.runtime.watch_latency import bucket, edges_with, over, quantile, surely_over
+from edgekit.runtime.watch.latency import bucket, edges_with, over, quantile, surely_over
 
 
 def counted(seconds, limits=()):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from edgekit.errors import BundleError
-from edgekit.runtime.watch_tensors import Channel, TensorStatistics, binned, parse_statistics, picked, psi
-from edgekit.runtime.watch_windows import VALUES, TensorWindow
+from edgekit.runtime.watch.tensors import Channel, TensorStatistics, binned, parse_statistics, picked, psi
+from edgekit.runtime.watch.windows import VALUES, TensorWindow
 
 NAN, INF = float("nan"), float("inf")
 

@@ -16,7 +16,7 @@ from edgekit.artifact import read_json
 from edgekit.profiling import conditions, host, load, statistics
 from edgekit.quantization import schemes
 from edgekit.reporting import compared, evidence, model
-from edgekit.runtime import watch_judging, watch_reading, watch_settings, watch_tensors
+from edgekit.runtime.watch import judging, reading, settings, tensors
 from edgekit.schemas import SCHEMAS, file_name, generate, manifest, published, watch
 
 
@@ -84,13 +84,13 @@ PAIRS = [
     (artifact.Parent, manifest.Parent),
     (artifact.Golden, manifest.Golden),
     (artifact.Manifest, manifest.Manifest),
-    (watch_tensors.Statistics, manifest.Statistics),
-    (watch_tensors.TensorStatistics, manifest.TensorStatistics),
-    (watch_tensors.Channel, manifest.ChannelStatistics),
-    (watch_settings.WatchSettings, manifest.Watch),
-    (watch_reading.Reading, watch.WatchReading),
-    (watch_judging.Recent, watch.Recent),
-    (watch_judging.JudgedLimit, watch.JudgedLimit),
+    (tensors.Statistics, manifest.Statistics),
+    (tensors.TensorStatistics, manifest.TensorStatistics),
+    (tensors.Channel, manifest.ChannelStatistics),
+    (settings.WatchSettings, manifest.Watch),
+    (reading.Reading, watch.WatchReading),
+    (judging.Recent, watch.Recent),
+    (judging.JudgedLimit, watch.JudgedLimit),
     (schemes.Scheme, manifest.Scheme),
     (verdict.Verdict, manifest.Verdict),
     (verdict.LimitResult, model.Limit),

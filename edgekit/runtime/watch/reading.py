@@ -1,6 +1,6 @@
-"""Reads what a watch wrote and judges it; ``python -m edgekit.runtime.watch_reading FOLDER`` prints it as JSON.
+"""Reads what a watch wrote and judges it; ``python -m edgekit.runtime.watch.reading FOLDER`` prints it as JSON.
 
-It needs the standard library alone, so that a device can be asked without opening its bundle.
+It needs no engine and does not import what writes, so that a device can be asked without opening its bundle.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Any
 from edgekit.artifact import MANIFEST_FILE, to_json
 from edgekit.errors import EdgeKitError
 from edgekit.runtime.system import boot_id, this_system
-from edgekit.runtime.watch_files import LINES, OLDER, SCHEMA_VERSION, default_folder, read_lines
-from edgekit.runtime.watch_judging import JudgedLimit, Recent, judge, recent
-from edgekit.runtime.watch_latency import quantile
-from edgekit.runtime.watch_settings import PERCENTILES
+from edgekit.runtime.watch.files import LINES, OLDER, SCHEMA_VERSION, default_folder, read_lines
+from edgekit.runtime.watch.judging import JudgedLimit, Recent, judge, recent
+from edgekit.runtime.watch.latency import quantile
+from edgekit.runtime.watch.settings import PERCENTILES
 
 READING_VERSION = 1
+_ENDS = {"end": "ended", "failed": "failed"}  # by the kind of the last line
 _OLD_LINES = "lines of this watch are there, and none says with what limits"
 
 
@@ -33,7 +34,8 @@ class Reading:
         folder: The folder.
         bundle: The bundle's id and names.
         statistics: Which samples its values are compared with, and how many; None: the bundle has none.
-        state: ``running``, ``ended`` (as it should), ``silent`` (longer than its limit), ``unknown`` (another boot).
+        state: ``running``, ``ended`` (as it should), ``failed`` (an error that nobody caught ended it), ``silent``
+            (longer than its limit: it hangs or was killed), ``unknown`` (another boot).
         age_s: Seconds since its last line; None where another machine or boot wrote it.
         recent: What happened in the last seconds of the process.
         latency_ms: Percentiles of that, by the names of limits; those that were never timed are None.
@@ -99,14 +101,13 @@ def read_watch(folder: Path) -> Reading:
         )
     seen = recent(states, start["window_s"])
     age_s = _age_s(last)
-    ended = last["kind"] == "end"
     limits = judge(start["limits"], start["edges"], last, seen, age_s)
     silent = any(one.name == "silence_s" and one.status == "beyond" for one in limits)
     return Reading(
         folder=str(folder),
         bundle=start["bundle"],
         statistics=start["statistics"],
-        state="ended" if ended else "silent" if silent else "unknown" if age_s is None else "running",
+        state=_ENDS.get(last["kind"]) or ("silent" if silent else "unknown" if age_s is None else "running"),
         age_s=age_s,
         recent=seen,
         latency_ms={name: _ms(quantile(seen.latency, start["edges"], q)) for name, q in PERCENTILES.items()},

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.artifact import Array
-from edgekit.runtime.watch_tensors import Channel, TensorStatistics, binned, padded, picked, psi
+from edgekit.runtime.watch.tensors import Channel, TensorStatistics, binned, padded, picked, psi
 
 _ROUNDING = 1e-5  # of the range: what another engine or library rounds is not outside
 _TINY = 1e-25

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from edgekit.runtime.watch_latency import over, quantile, surely_over
-from edgekit.runtime.watch_settings import PERCENTILES
+from edgekit.runtime.watch.latency import over, quantile, surely_over
+from edgekit.runtime.watch.settings import PERCENTILES
 
 Status = Literal["met", "beyond", "unknown"]
+_SILENT = "it hangs, was killed, or was stopped without closing its watch"
 _LEAST_OVER = 1  # of the queries that a percentile leaves over its limit: fewer prove nothing
 
 
@@ -18,7 +19,7 @@ class JudgedLimit:
     """One limit and what was found.
 
     Attributes:
-        name: As in :data:`edgekit.runtime.watch_settings.LIMITS`.
+        name: As in :data:`edgekit.runtime.watch.settings.LIMITS`.
         limit: What is allowed.
         found: What was found; None where it is not known.
         status: ``unknown``: not told by the machine, or too few queries yet.
@@ -129,7 +130,10 @@ def _silence(limit: float, last: Mapping[str, Any], silence_s: float | None) -> 
     if last["kind"] == "end":
         note = "it ended as it should"
         return JudgedLimit(name="silence_s", limit=limit, found=None, status="met", note=note)
-    return _one("silence_s", limit, silence_s, "written on another machine, or before this one started anew")
+    found = _one("silence_s", limit, silence_s, "written on another machine, or before this one started anew")
+    if last["kind"] == "failed":
+        return replace(found, note=f"it ended with {last.get('error', 'an error')}")
+    return replace(found, note=_SILENT) if found.status == "beyond" else found
 
 
 def _percentile(name: str, limit: float, edges: Sequence[float], seen: Recent) -> JudgedLimit:

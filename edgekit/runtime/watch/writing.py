@@ -13,6 +13,12 @@ With a stream of frames, which opens the bundle itself::
         ...
 
 Every few seconds a thread of its own writes one JSON line and the page for Prometheus; ``edgekit watch`` reads them.
+
+The last line says how it ended. SIGTERM, which ``systemctl stop`` and ``docker stop`` send, ends a Python program on
+the spot, and nothing is written then: it looks as if it was killed. A program that is stopped that way asks for an
+exit::
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 """
 
 from __future__ import annotations
@@ -42,13 +48,13 @@ from edgekit.runtime.system import (
     temperature_c,
     this_system,
 )
-from edgekit.runtime.watch_counters import Counters, Taken
-from edgekit.runtime.watch_files import PROMETHEUS, SCHEMA_VERSION, append_line, default_folder, take_folder
-from edgekit.runtime.watch_judging import judge, recent
-from edgekit.runtime.watch_latency import edges_with
-from edgekit.runtime.watch_prometheus import prometheus_text
-from edgekit.runtime.watch_settings import PERCENTILES, WatchSettings, parse_settings
-from edgekit.runtime.watch_tensors import Statistics, parse_statistics
+from edgekit.runtime.watch.counters import Counters, Taken
+from edgekit.runtime.watch.files import PROMETHEUS, SCHEMA_VERSION, append_line, default_folder, take_folder
+from edgekit.runtime.watch.judging import judge, recent
+from edgekit.runtime.watch.latency import edges_with
+from edgekit.runtime.watch.prometheus import prometheus_text
+from edgekit.runtime.watch.settings import PERCENTILES, WatchSettings, parse_settings
+from edgekit.runtime.watch.tensors import Statistics, parse_statistics
 
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
@@ -80,6 +86,7 @@ class Watch:
         self._edges = tuple(self._start["edges"])
         self._counters = Counters(manifest, statistics, edges=self._edges, every=self._settings.every)
         self._write_failures = 0
+        self._error: str | None = None
         self._writing = threading.Lock()
         self._recent: deque[dict[str, Any]] = deque(maxlen=_KEPT_STATES + 2)
         self._sequence = 0
@@ -142,18 +149,29 @@ class Watch:
             return self._page(self._state("state"))
 
     def close(self) -> None:
-        """Writes the last line and gives the folder free."""
+        """Writes the last line, which says that it ended as it should, and gives the folder free."""
+        self._finish(None)
+
+    def _finish(self, failure: type[BaseException] | None) -> None:
+        """Ends it; by the last line a program that was told to end is told apart from one that failed."""
         if self._stop.is_set():
             return
         self._stop.set()
-        atexit.unregister(self.close)
+        atexit.unregister(self._at_exit)
         if self._thread.is_alive():
             self._thread.join()
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
-        self._write("end")
+        failed = failure is not None and issubclass(failure, Exception)  # SystemExit and Ctrl-C are none
+        self._error = failure.__name__ if failed and failure is not None else None
+        self._write("failed" if failed else "end")
         self._lock_file.close()
+
+    def _at_exit(self) -> None:
+        """Ends what was not closed: as it should, unless an error that nobody caught ends the program."""
+        at_a_prompt = hasattr(sys, "ps1")  # which outlives its errors
+        self._finish(None if at_a_prompt else getattr(sys, "last_type", None))
 
     def __enter__(self) -> Watch:
         return self
@@ -161,18 +179,18 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._finish(kind)
 
     def begin(self, http: str | None) -> None:
         """Writes the first lines and starts the threads; :func:`start_watch` does it."""
         if http is not None:
-            from edgekit.runtime.watch_http import serve  # 30 ms of imports that are rarely wanted
+            from edgekit.runtime.watch.http import serve  # 30 ms of imports that are rarely wanted
 
             self._server = serve(self.page, http)
             self.address = f"{http.rpartition(':')[0]}:{self._server.server_address[1]}"
         self._write("state")
         self._thread.start()
-        atexit.register(self.close)  # a program that ends without closing it has ended as it should all the same
+        atexit.register(self._at_exit)  # a program that ends without closing it has ended as it should all the same
 
     def _write_on(self) -> None:
         while not self._stop.wait(self._settings.period_s):
@@ -200,6 +218,7 @@ class Watch:
         now_s = time.monotonic()
         return {
             "kind": kind,
+            **({} if self._error is None else {"error": self._error}),
             "run": self._start["run"],
             "seq": self._sequence,
             "time": time.time(),

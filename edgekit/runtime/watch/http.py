@@ -7,7 +7,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from edgekit.errors import EdgeKitError
-from edgekit.runtime.watch_prometheus import CONTENT_TYPE
+from edgekit.runtime.watch.prometheus import CONTENT_TYPE
 
 _SLOWEST_S = 5.0  # a client that sends nothing is let go
 _POLL_S = 0.1  # until a request to end is seen

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from edgekit.artifact import Array, Manifest
 from edgekit.errors import FeedError
-from edgekit.runtime.watch_latency import bucket
-from edgekit.runtime.watch_tensors import Statistics
-from edgekit.runtime.watch_windows import TensorWindow
+from edgekit.runtime.watch.latency import bucket
+from edgekit.runtime.watch.tensors import Statistics
+from edgekit.runtime.watch.windows import TensorWindow
 
 _WINDOW = 64  # samples, where the bundle names none
 
