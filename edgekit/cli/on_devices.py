@@ -98,7 +98,7 @@ def _show_device(name: str, found: dict[str, Any]) -> None:
         *labelled("left", f"{found['memory_left_mb']:.0f} MB of memory, {found['free_mb']:.0f} MB of disk"),
         *labelled("timing", ", ".join(timing_facts(conditions, timing["clock_source"]))),
     ]
-    advice = [*timing["advice"], *([found["clock"]] if found["clock"] else [])]
+    advice = [*timing["advice"], *(note for note in (found["clock"], found["alone"]) if note)]
     advice += [f"{engine} does not run there: {why}" for engine, why in found["engines"].items() if why is not None]
     for line in advice:
         lines += labelled("", f"- {line}", hanging="  ")

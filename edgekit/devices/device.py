@@ -65,6 +65,7 @@ class Device:
         site: The folder there of the wheels that were sent; None: the device has its own.
         session: Names this use of the device; its job folders lie in ``ROOT/jobs/SESSION/``.
         look: What was found there before anything was sent.
+        note: Why other accounts may measure there at the same time, or None: they cannot.
         hold: What holds the lock.
     """
 
@@ -77,6 +78,7 @@ class Device:
     site: str | None
     session: str
     look: Look
+    note: str | None
     hold: Hold
 
     @property
@@ -123,6 +125,8 @@ def opened(
         keeper, told = _held(there, session, grace_s)
         for left in told["cleared"]:
             progress(f"cleared {left}, which somebody left there", 1, 1)
+        if told["note"]:
+            progress(told["note"], 1, 1)
         device = Device(
             name=address.name,
             connection=connection,
@@ -133,6 +137,7 @@ def opened(
             site=there.site,
             session=session,
             look=found,
+            note=told["note"],
             hold=Hold(keeper=keeper, boot=told["boot"], grace_s=grace_s),
         )
         try:
@@ -330,10 +335,18 @@ def _held(there: _There, session: str, grace_s: float) -> tuple[Running, dict[st
     if told["held"]:
         return keeper, told
     keeper.end(BYE)
-    since_s = told["since_s"]
+    if "refused" in told:
+        raise DeviceError(
+            f"{name}: the lock that all accounts of it share cannot be taken",
+            found=told["refused"],
+            fix="have whoever put it there, or root, remove it",
+        )
+    since_s, account = told["since_s"], told["account"]
     raise DeviceError(
         f"{name}: somebody else is measuring there",
-        found=told["who"] + ("" if since_s is None else f", for {since_s:.0f} s"),
+        found=told["who"]
+        + (f" (account {account})" if account else "")
+        + ("" if since_s is None else f", for {since_s:.0f} s"),
         allowed="one user at a time: two would spoil each other's numbers",
         fix="wait until they are done",
     )

@@ -25,8 +25,9 @@ def examine(address: Address, folders: Sequence[Path] = (), progress: Progress =
         progress: Told what is sent.
 
     Returns:
-        ``host``, ``python``, ``packages``, ``free_mb``, ``memory_left_mb``, ``clock``, ``timing``, ``engines`` (why
-        each does not execute there, or None), ``runs`` (whether any does), and ``targets``, each with ``mismatch``.
+        ``host``, ``python``, ``packages``, ``free_mb``, ``memory_left_mb``, ``clock``, ``alone`` (why other accounts
+        may measure at the same time, or None), ``timing``, ``engines`` (why each does not execute there, or None),
+        ``runs`` (whether any does), and ``targets``, each with ``mismatch``.
 
     Raises:
         DeviceError: It cannot be reached, is not trusted, or runs no Python that is new enough.
@@ -54,6 +55,7 @@ def examine(address: Address, folders: Sequence[Path] = (), progress: Progress =
             "free_mb": found.free_mb,
             "memory_left_mb": found.memory_mb,
             "clock": clock_note(found),
+            "alone": device.note,
             "timing": facts["timing"],
             "engines": engines,
             "runs": any(why is None for why in engines.values()),
