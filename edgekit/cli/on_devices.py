@@ -84,6 +84,38 @@ def examine_there(devices: Sequence[str], folders: Sequence[Path], *, as_json: b
     return worst(ERROR if outcome.result is None or not outcome.result["runs"] else MET for outcome in outcomes)
 
 
+def clean_there(devices: Sequence[str], *, as_json: bool) -> int:
+    """Removes from devices what EdgeKit keeps there and nobody uses; returns the exit code."""
+    from edgekit.devices.clearing import clean_on
+
+    outcomes = each_device(devices, clean_on)
+    if as_json:
+        print_json([json_outcome(outcome) for outcome in outcomes])
+    for outcome in outcomes if not as_json else ():
+        if outcome.result is not None:
+            found = outcome.result
+            click.echo(f"{outcome.address.name}: removed {found['removed_mb']:.1f} MB of {found['root']}")
+            for why, folders in (("in use", found["kept"]), ("cannot be removed", found["left"])):
+                for folder in folders:
+                    click.echo(f"  stays, {why}: {folder}")
+            if found["plans"]["mb"]:
+                click.echo(f"  stay, for programs there: {_plans(found['plans'])}")
+    failed = any(outcome.result is None or outcome.result["left"] for outcome in outcomes)
+    return ERROR if failed else MET
+
+
+def _keeps(found: dict[str, Any]) -> str:
+    """What EdgeKit keeps on a device, in words."""
+    kinds = (("kit", "runtimes"), ("wheels", "wheels"), ("bundles", "bundles and samples"))
+    parts = [f"{word} {found[kind]['mb']:.1f} MB ({found[kind]['count']})" for kind, word in kinds]
+    plans = f"; {_plans(found['plans'])}" if found["plans"]["mb"] else ""
+    return f"{found['mb']:.1f} MB in {found['root']}: {', '.join(parts)}; --clean removes them{plans}"
+
+
+def _plans(found: dict[str, Any]) -> str:
+    return f"{found['mb']:.1f} MB of TensorRT plans in {found['folder']}"
+
+
 def _show_device(name: str, found: dict[str, Any]) -> None:
     from edgekit.cli.doctor import labelled, timing_facts
     from edgekit.profiling.conditions import parse_conditions
@@ -106,5 +138,6 @@ def _show_device(name: str, found: dict[str, Any]) -> None:
     lines += labelled("engines", ", ".join(runs) or "none runs there: give --wheels to send one")
     targets = [target["name"] for target in found["targets"] if target["mismatch"] is None]
     lines += labelled("targets", ", ".join(targets) or "it is none of the targets (`edgekit targets`)")
+    lines += labelled("kept", _keeps(found["keeps"]))
     for line in lines:
         console().print(line, soft_wrap=True)

@@ -8,13 +8,14 @@ import json
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.devices.address import Address
+from edgekit.devices.archives import used_stamp
 from edgekit.devices.kit import make_kit, send_kit
 from edgekit.devices.looking import Look, check, look
 from edgekit.devices.ssh import Connection, Ended, Running, connect
@@ -125,6 +126,8 @@ def opened(
         keeper, told = _held(there, session, grace_s)
         for left in told["cleared"]:
             progress(f"cleared {left}, which somebody left there", 1, 1)
+        for gone in told["removed"]:
+            progress(f"removed {gone['name']} ({gone['mb']:.0f} MB), unused for {gone['days']:.0f} days", 1, 1)
         if told["note"]:
             progress(told["note"], 1, 1)
         device = Device(
@@ -211,7 +214,7 @@ def send_folder(device: Device, folder: Path, names: Sequence[str], sha256: str,
     device.hold.used.add(there)
     files = {name: folder / name for name in names}
     sizes = {name: path.stat().st_size for name, path in files.items()}
-    ended = device.connection.run(["sh", "-s", "--", there, *names], stdin=_SIZES.encode())
+    ended = device.connection.run(["sh", "-s", "--", used_stamp(), there, *names], stdin=_SIZES.encode())
     found = ended.stdout.split()
     if ended.status == 0 and found == [str(size) for size in sizes.values()]:
         return there
@@ -275,18 +278,20 @@ def come_back(device: Device, *, within_s: float = 300.0) -> bool:
     return rebooted
 
 
-# One line a file: its size; `none` where there is no such folder.
+# One line a file: its size; `none` where there is no such folder. One that is there counts as used now.
 _SIZES = """
-folder=$1; shift
+stamp=$1; folder=$2; shift 2
+TZ=UTC0 touch -c -t "$stamp" "$folder" 2>/dev/null
 [ -d "$folder" ] || { echo none; exit 1; }
 cd "$folder" && for name in "$@"; do [ -f "$name" ] && echo $(($(wc -c < "$name"))) || exit 1; done
 """
 
 
-# Removes all folders of one, but for those that are named.
+# Removes all folders of one that are called by a hash, but for those that are named.
 _OTHERS = """
 cd "$1" || exit 0; shift
 for folder in *; do
+  case $folder in *[!0-9a-f]*) continue;; esac
   for used in "$@"; do [ "$used" = "$PWD/$folder" ] && continue 2; done
   rm -rf "./$folder"
 done
@@ -325,7 +330,7 @@ def _held(there: _There, session: str, grace_s: float) -> tuple[Running, dict[st
     """Starts the keeper, which has the lock and tells the host's facts, or says who has it."""
     name = there.connection.address.name
     who = f"{getpass.getuser()}@{socket.gethostname()}"
-    arguments = ["profiling.keeper", there.root, session, who, f"{grace_s:g}"]
+    arguments = ["profiling.keeper", there.root, session, who, f"{grace_s:g}", f"{time.time():.0f}"]
     argv = _command(there.python, there.root, there.kit, there.site, (), arguments)
     line, keeper = there.connection.start(argv, timeout_s=_KEEPER_S)
     try:
@@ -335,14 +340,19 @@ def _held(there: _There, session: str, grace_s: float) -> tuple[Running, dict[st
     if told["held"]:
         return keeper, told
     keeper.end(BYE)
+    raise refused_lock(name, told)
+
+
+def refused_lock(name: str, told: Mapping[str, Any]) -> DeviceError:
+    """Why a lock of a device could not be had, as the keeper tells it."""
     if "refused" in told:
-        raise DeviceError(
+        return DeviceError(
             f"{name}: the lock that all accounts of it share cannot be taken",
             found=told["refused"],
             fix="have whoever put it there, or root, remove it",
         )
     since_s, account = told["since_s"], told["account"]
-    raise DeviceError(
+    return DeviceError(
         f"{name}: somebody else is measuring there",
         found=told["who"]
         + (f" (account {account})" if account else "")

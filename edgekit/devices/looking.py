@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from edgekit.devices.archives import used_stamp
 from edgekit.devices.ssh import Connection
 from edgekit.errors import DeviceError, EngineMissing
 
@@ -43,12 +44,13 @@ facts["packages"] = dict((name, package(name)) for name in {PACKAGES!r})
 print("facts=" + json.dumps(facts))
 """
 _SHELL_SIDE = f"""
-root=$1; asked=$2; kit=$3
+root=$1; asked=$2; kit=$3; stamp=$4
 [ -n "$root" ] || root=$HOME/.cache/edgekit-device
 echo "root=$root"
 echo "os=$(uname -s)"
 echo "arch=$(uname -m)"
 command -v tar >/dev/null || echo "lacks=tar"
+[ -z "$kit" ] || TZ=UTC0 touch -c -t "$stamp" "$root/kit/$kit" 2>/dev/null
 [ -d "$root/kit/$kit" ] && echo "kit=$root/kit/$kit"
 place=$root
 while [ ! -d "$place" ]; do place=$(dirname "$place"); done
@@ -104,12 +106,12 @@ class Look:
         return replace(self, packages={**self.packages, **versions})
 
 
-def look(connection: Connection, kit: str) -> Look:
-    """Looks at a device: one command, nothing is written.
+def look(connection: Connection, kit: str = "") -> Look:
+    """Looks at a device: one command; nothing is written but when a kit that is there was last used.
 
     Args:
         connection: The way there.
-        kit: The hash of the kit.
+        kit: The hash of the kit; none where none is to be used.
 
     Raises:
         DeviceError: It is no 64-bit Linux on x86 or ARM, or has no Python that is new enough, or no tar.
@@ -117,7 +119,7 @@ def look(connection: Connection, kit: str) -> Look:
     """
     address, name = connection.address, connection.address.name
     began = time.time()
-    argv = ["sh", "-s", "--", address.root or "", address.python or "", kit]
+    argv = ["sh", "-s", "--", address.root or "", address.python or "", kit, used_stamp()]
     ended = connection.run(argv, stdin=_SHELL_SIDE.encode())
     told = [line.partition("=")[::2] for line in ended.stdout.splitlines() if "=" in line]
     facts = dict(told)
@@ -175,7 +177,8 @@ def check(name: str, found: Look, target: Target | None, engine: str | None, *, 
             f"{name}: the disk is full, or cannot be written",
             found=f"{found.free_mb:.1f} MB free for {found.root}",
             allowed=f"{least_mb:g} MB or more",
-            fix=f"make room there, or name another folder: root = … of [{name}] in devices.toml",
+            fix="make room there (`edgekit doctor --device … --clean` removes what EdgeKit keeps), "
+            f"or name another folder: root = … of [{name}] in devices.toml",
         )
     if found.memory_mb < memory_mb:
         raise DeviceError(

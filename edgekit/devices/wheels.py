@@ -11,10 +11,12 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit.artifact import hash_file, hash_json
+from edgekit.devices.archives import used_stamp
 from edgekit.devices.looking import Look
 from edgekit.devices.ssh import Connection
 from edgekit.errors import DeviceError
@@ -29,16 +31,19 @@ _FETCH_S = 1800.0
 _UNPACK_S = 900.0
 _UNPACKED = 4.0  # times their size that wheels take once they are unpacked, at most
 
+_IS_THERE = 'TZ=UTC0 touch -c -t "$1" "$0" 2>/dev/null; [ -d "$0" ]'  # and counts as used now
+
 # Nothing is run of what is unpacked, and zipfile lets nothing out of the folder.
 _UNPACK = """
 import os, pathlib, shutil, sys, zipfile
-sent, folder = sys.argv[1:]
+sent, folder, now = sys.argv[1:]
 part = folder + ".part." + str(os.getpid())
 try:
     for wheel in sorted(pathlib.Path(sent).glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(part)
     os.sync()
+    os.utime(part, (float(now), float(now)))
     if not os.path.isdir(folder):
         os.rename(part, folder)
 finally:
@@ -69,7 +74,7 @@ def send_wheels(connection: Connection, found: Look, engine: str, progress: Prog
     progress(FETCH_STEP, 1, 1, " ".join(wheel.name for wheel in wheels))
     names = {wheel.name: wheel for wheel in wheels}
     folder = f"{found.root}/wheels/{hash_json({name: hash_file(wheel) for name, wheel in names.items()})}"
-    if connection.run(["test", "-d", folder]).status != 0:
+    if connection.run(["sh", "-c", _IS_THERE, folder, used_stamp()]).status != 0:
         needed_mb = sum(wheel.stat().st_size for wheel in wheels) / 1e6 * (1 + _UNPACKED)
         if found.free_mb < needed_mb:
             raise DeviceError(
@@ -82,7 +87,9 @@ def send_wheels(connection: Connection, found: Look, engine: str, progress: Prog
         connection.run(["rm", "-rf", sent])
         connection.put(names, sent, progress)
         progress(UNPACK_STEP, 0, 1)
-        ended = connection.run([found.python, "-I", "-c", _UNPACK, sent, folder], timeout_s=_UNPACK_S)
+        ended = connection.run(
+            [found.python, "-I", "-c", _UNPACK, sent, folder, f"{time.time():.0f}"], timeout_s=_UNPACK_S
+        )
         if ended.status != 0:
             raise connection.refused("the wheels could not be unpacked", ended, folder)
         progress(UNPACK_STEP, 1, 1)

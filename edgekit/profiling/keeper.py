@@ -1,13 +1,13 @@
-"""``python -m edgekit.profiling.keeper ROOT SESSION WHO GRACE_S``: holds a device for one user, and clears up.
+"""``python -m edgekit.profiling.keeper ROOT SESSION WHO GRACE_S NOW_S``: holds a device for one user, and clears up.
 
 It has the locks of :mod:`edgekit.profiling.locks` and hears from its user every few seconds; a cut connection closes
 its standard input, or leaves it silent. It then holds the locks for a while, in which the same session may come back,
 and ends the session's processes and removes its jobs after that. No clock but the monotonic one is read: a device's
-date may be off by years.
+date may be off by years, so its user says what time it is.
 
-It prints one line of JSON: ``held``, and either ``host``, what was ``cleared``, a ``note`` or null, and ``boot``; or
-``who`` has a lock, their ``account`` and ``since_s``; or why the lock was ``refused``. The last word ``bye`` on
-standard input ends it at once.
+It prints one line of JSON: ``held``, and either ``host``, what was ``cleared`` and ``removed``, a ``note`` or null,
+and ``boot``; or ``who`` has a lock, their ``account`` and ``since_s``; or why the lock was ``refused``. The last word
+``bye`` on standard input ends it at once.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from typing import Any
 
 from edgekit.profiling.host import this_host
 from edgekit.profiling.locks import Other, leave, lock_account, lock_machine, only_account, say_who
+from edgekit.profiling.room import JOBS, remove_unused
 from edgekit.runtime.system import read_text
 
-JOBS = "jobs"
 SESSION_VARIABLE = "EDGEKIT_DEVICE_SESSION"
 SILENT_S = 60.0
 BYE = "bye"
@@ -40,7 +40,8 @@ REFUSED = 3
 
 def main(arguments: list[str]) -> int:
     """Holds the lock of a device; returns the exit status: 0 held until the end, 3 it cannot be had."""
-    root, session, who, grace_s = Path(arguments[0]), arguments[1], arguments[2], float(arguments[3])
+    root, session, who = Path(arguments[0]), arguments[1], arguments[2]
+    grace_s, now_s = float(arguments[3]), float(arguments[4])
     root.mkdir(parents=True, exist_ok=True)
     own = lock_account(root, session)
     if isinstance(own, Other):
@@ -64,8 +65,14 @@ def main(arguments: list[str]) -> int:
     cleared = _clear_others(root, session)
     (root / JOBS / session).mkdir(parents=True, exist_ok=True)
     boot = read_text(Path("/proc/sys/kernel/random/boot_id")).strip()
-    note = only_account() if machine is None else None
-    _say({"held": True, "host": dataclasses.asdict(this_host()), "cleared": cleared, "note": note, "boot": boot})
+    told = {
+        "host": dataclasses.asdict(this_host()),
+        "cleared": cleared,
+        "removed": remove_unused(root, now_s, [Path(place) for place in sys.path]),
+        "note": only_account() if machine is None else None,
+        "boot": boot,
+    }
+    _say({"held": True, **told})
     if not _heard_bye():
         time.sleep(grace_s)
     _end_session(root, session)

@@ -272,6 +272,18 @@ def test_an_old_bundle_makes_way_for_a_new_one(tmp_path, verify):
         assert len([name for name in listing(device, inside) if name.endswith("ballast.bin")]) == 1
 
 
+def test_a_full_disk_is_cleaned(tmp_path, verify):
+    bundle = linear_bundle(tmp_path / "bundle", ballast=10_000_000)
+    with small_disk(tmp_path / "device", 24_000) as (device, inside):
+        assert verify(device, bundle)[0] == 0
+        fill = f"cat /dev/zero > {device.home}/full"
+        assert subprocess.run([*inside.split(), "sh", "-c", fill], capture_output=True, check=False).returncode == 1
+        refused(verify(device, bundle), "the disk is full, or cannot be written", "--clean` removes what EdgeKit keeps")
+        done = edgekit("doctor", "--device", "board", "--clean")
+        assert (done.exit_code, "board: removed 1" in done.stdout) == (0, True), done.stderr
+        assert [name for name in listing(device, inside) if "edgekit" in name] == []
+
+
 def test_a_disk_that_fills_while_we_send(tmp_path):
     (tmp_path / "big").write_bytes(bytes(5_000_000))
     with small_disk(tmp_path / "device", 2_000) as (device, inside), connect(device.address) as connection:
