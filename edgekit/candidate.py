@@ -16,7 +16,7 @@ from edgekit.data import Samples
 from edgekit.errors import EdgeKitError, ModelError
 from edgekit.making import compile_step, export, golden_step, measure_step, quantize_step
 from edgekit.metrics import Metric
-from edgekit.places import Place, host_of
+from edgekit.places import Place, host_of, lacks
 from edgekit.processing import as_tensors
 from edgekit.profiling.host import this_host
 from edgekit.profiling.load import COMPARED_TURN_S, LoadSpec
@@ -114,6 +114,9 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
     reason = backend.missing(task.target)
     if reason is not None:
         raise EdgeKitError(f"engine {plan.engine!r} cannot prepare a model here", found=reason)
+    lacking = None if task.place is None else lacks(task.place, plan.engine)
+    if task.place is not None and lacking is not None:
+        raise EdgeKitError(f"engine {plan.engine!r} cannot run on {task.place.name}", found=lacking)
     artifact = model if isinstance(model, Artifact) else export(model, task.examples, out)
     check_plan(plan, task.target)
     if plan.trained and artifact.precision != plan.precision:

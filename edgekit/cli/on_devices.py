@@ -28,8 +28,9 @@ def verify_there(bundle: Path, devices: Sequence[str], *, wheels: bool, as_json:
     memory_mb = needed_mb(bundle, manifest)
 
     def verify(address: Address, progress: Progress) -> dict[str, Any]:
+        sent = [manifest.engine] if wheels else ()
         opening = opened(
-            address, engine=manifest.engine, wheels=wheels, memory_mb=memory_mb, grace_s=1.0, progress=progress
+            address, engine=manifest.engine, wheels=sent, memory_mb=memory_mb, grace_s=1.0, progress=progress
         )
         with opening as device:
             found = verify_on(device, bundle, progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -157,7 +157,9 @@ def look(connection: Connection, kit: str = "") -> Look:
     )
 
 
-def check(name: str, found: Look, target: Target | None, engine: str | None, *, wheels: bool, memory_mb: float) -> None:
+def check(
+    name: str, found: Look, target: Target | None, engine: str | None, *, wheels: Sequence[str], memory_mb: float
+) -> None:
     """Refuses a device that cannot do what is asked, before anything is sent.
 
     Raises:
@@ -188,12 +190,25 @@ def check(name: str, found: Look, target: Target | None, engine: str | None, *, 
             fix="end what else runs there",
         )
     lacking = [package for package in ("numpy", engine) if package is not None and not found.has(package)]
-    if lacking and engine is not None and not wheels:
+    if lacking and engine is not None and engine not in wheels:
         raise EngineMissing(
             f"{name}: {' and '.join(lacking)} cannot be imported there",
             found=f"Python {found.version} at {found.python}, without {' and '.join(lacking)}",
             fix="give --wheels to send what is missing, or install it there",
         )
+
+
+def free_room_mb(connection: Connection, root: str) -> float:
+    """Room that is free now on the disk of an existing folder there, in MB (10^6 bytes).
+
+    Raises:
+        DeviceError: It does not say.
+    """
+    ended = connection.run(["df", "-Pk", root])
+    fields = (ended.stdout.splitlines() or [""])[-1].split()
+    if ended.status != 0 or len(fields) < 4 or not fields[3].isdecimal():
+        raise connection.refused("it does not say how much room it has", ended)
+    return int(fields[3]) * 1024 / 1e6
 
 
 def clock_note(found: Look) -> str | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from device_project import write_device_project
 from fake_line import write_model
 from loopback_sshd import SSHD, LoopbackDevice, loopback_device
 from sshd_sessions import cut
-from tiny_recipe import DATA, NETS, PROFILE, edgekit, stripes
+from tiny_recipe import edgekit
 
 from edgekit.artifact import read_json
 from edgekit.devices import measuring
@@ -20,25 +20,6 @@ from edgekit.profiling.host import this_host
 from edgekit.recipe import load_recipe
 
 pytestmark = pytest.mark.skipif(SSHD is None, reason="sshd is not installed (Debian: openssh-server)")
-
-RECIPE = f"""
-name = "tiny"
-targets = ["board"]
-profile = "quick.toml"
-[teacher]
-model = "tinynets:student"
-weights = "factory"
-[quantization]
-precision = "fp32"
-{DATA}"""
-TARGET = """
-description = "The device of these tests."
-engines = ["onnxruntime"]
-precisions = ["fp32", "int8"]
-arch = "{arch}"
-isa = "{isa}"
-threads = 1
-"""
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +31,7 @@ def board(tmp_path_factory):
 @pytest.fixture
 def recipe(board: LoopbackDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recipe without training; targets that are this machine and one that is not; a user's devices."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / "tinynets.py").write_text(NETS)
-    (folder / "edgekit.toml").write_text(RECIPE)
-    (folder / "quick.toml").write_text(PROFILE.format(p50_ms=1000.0))
-    (folder / "impossible.toml").write_text(PROFILE.format(p50_ms=0.0001))
-    here = TARGET.format(arch=this_host().arch, isa=this_host().isa)
-    (folder / "board.toml").write_text(here)
-    (folder / "another.toml").write_text(here)
-    (folder / "pi.toml").write_text(TARGET.format(arch="aarch64", isa="neon"))
-    for name, count, seed in (("train", 96, 0), ("test", 48, 1)):
-        images, labels = stripes(count, seed)
-        np.savez(folder / f"{name}.npz", x=images, y=labels)
+    folder = write_device_project(tmp_path / "project")
     config = tmp_path / "config/edgekit"
     config.mkdir(parents=True)
     (config / "devices.toml").write_text(f'[bench]\nhost = "board"\nconfig = "{board.folder}/ssh_config"\n')
