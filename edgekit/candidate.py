@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from edgekit.artifact import Array, Artifact, InGraph
 from edgekit.backends import load_backend
 from edgekit.backends.methods import check_plan
-from edgekit.checking import Proof, References, prove
+from edgekit.checking import Proof, References, placed_there, prove
 from edgekit.choosing import best
 from edgekit.data import Samples
-from edgekit.errors import EdgeKitError, ModelError
+from edgekit.errors import EdgeKitError, EngineError, ModelError
 from edgekit.making import compile_step, export, golden_step, measure_step, quantize_step
 from edgekit.metrics import Metric
 from edgekit.places import Place, host_of, lacks
@@ -171,14 +171,20 @@ def _judged(candidate: Candidate, measured: Measured | None, task: Task) -> Cand
         return replace(candidate, failure=candidate.failure or candidate.proof.broken)
     if measured is not None and measured.status != "ok":
         return replace(candidate, measured=measured, failure=measured.reason or measured.status)
+    proof = candidate.proof
+    if measured is not None and measured.placement is not None:
+        try:
+            proof = placed_there(proof, candidate.artifact, measured.placement)
+        except EngineError as exc:
+            return replace(candidate, measured=measured, failure=str(exc))
     verdict = judge(
-        candidate.proof,
+        proof,
         measured,
         task.profile,
         size_mb=candidate.artifact.size_bytes / 1e6,
         not_measured=task.not_measured,
     )
-    return replace(candidate, measured=measured, verdict=verdict)
+    return replace(candidate, proof=proof, measured=measured, verdict=verdict)
 
 
 def try_plan(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Candidate:

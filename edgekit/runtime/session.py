@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -77,6 +77,12 @@ class Placement:
         if len(known) < len(amounts) or not sum(known):
             return None
         return sum(a for a, node in zip(known, nodes, strict=True) if node.precision == precision) / sum(known)
+
+
+def parse_placement(raw: Mapping[str, Any]) -> Placement:
+    """Builds a placement from its JSON form."""
+    nodes = (PlacedNode(**node | {"origins": tuple(node["origins"])}) for node in raw["nodes"])
+    return Placement(device=raw["device"], nodes=tuple(nodes))
 
 
 class Session(Protocol):

@@ -12,12 +12,14 @@ from loopback_sshd import SSHD, LoopbackDevice, loopback_device
 from sshd_sessions import cut
 from tiny_recipe import edgekit
 
+from edgekit.apart import Apart
 from edgekit.artifact import read_json
 from edgekit.devices import measuring
 from edgekit.pipeline import Choices
 from edgekit.pipeline import deploy as run
 from edgekit.profiling.host import this_host
 from edgekit.recipe import load_recipe
+from edgekit.runtime.session import PlacedNode, Placement
 
 pytestmark = pytest.mark.skipif(SSHD is None, reason="sshd is not installed (Debian: openssh-server)")
 
@@ -63,6 +65,26 @@ def test_the_verdict_is_of_the_device(board: LoopbackDevice, recipe: Path) -> No
     assert "measure: " not in again.output, "what was measured on this device is not measured again"
     missed = deploy(recipe, "--device", "bench", "--profile", recipe / "impossible.toml")
     assert missed.exit_code == 3
+
+
+def test_what_ran_in_int8_is_what_the_device_tells(
+    board: LoopbackDevice, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's record here is another one: as of a board with other kernels."""
+    node = PlacedNode(name="here", op="OnlyHere", precision="int8", compute=True, macs=1)
+    monkeypatch.setattr(Apart, "placement", lambda self, samples=None: Placement(device="cpu", nodes=(node,)))
+    done = deploy(recipe, "--device", "bench", "--precision", "int8", "--engine", "onnxruntime")
+    assert done.exit_code in (0, 4), done.output
+    (target,) = read_json(recipe / "out/report.json")["targets"]
+    proof = target["candidates"][0]["proof"]
+    assert proof["placed_there"]
+    assert proof["int8_share"] == 1.0
+    assert "QLinearConv" in {placed["op"] for placed in proof["placement"]}
+    assert "OnlyHere" not in str(proof)
+    assert "100% of the nodes" in (recipe / "out/report.md").read_text()
+    assert "on bench" in (recipe / "out/report.md").read_text()
+    accuracy = read_json(recipe / "out/board/manifest.json")["accuracy"]
+    assert (accuracy["placed_there"], accuracy["placement"][0]["op"]) == (True, proof["placement"][0]["op"])
 
 
 def test_quantize_takes_a_device_too(board: LoopbackDevice, recipe: Path) -> None:
