@@ -30,8 +30,8 @@ from edgekit.errors import EdgeKitError, EngineError
 from edgekit.profiling.environment import child_environment
 from edgekit.runtime import first_silence_s, open_artifact
 from edgekit.runtime.numbers import run_batched
-from edgekit.runtime.placement import PlacedNode, Placement
-from edgekit.runtime.session import Session, one_query
+from edgekit.runtime.placement import Placement
+from edgekit.runtime.session import Placement, Session, one_query, parse_placement
 
 SILENCE_S = 120.0
 PARENT_GONE = 3  # exit status
@@ -60,9 +60,7 @@ class Apart:
         Args:
             samples: Of which the first make a query; none, or where they do not fit: zeros.
         """
-        raw = self._ask({"do": "placement"}, samples or {})[0]["placement"]
-        nodes = (PlacedNode(**node | {"origins": tuple(node["origins"])}) for node in raw["nodes"])
-        return Placement(device=raw["device"], nodes=tuple(nodes))
+        return parse_placement(self._ask({"do": "placement"}, samples or {})[0]["placement"])
 
     def _ask(self, message: Mapping[str, Any], arrays: Mapping[str, Array]) -> tuple[dict[str, Any], dict[str, Array]]:
         _send(self.stream, message, arrays)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from edgekit.artifact import Array, Artifact
 from edgekit.backends import load_backend
 from edgekit.backends.methods import check_plan
-from edgekit.checking import Proof, References, prove
+from edgekit.checking import Proof, References, placed_there, prove
 from edgekit.choosing import best
 from edgekit.data import Samples
-from edgekit.errors import EdgeKitError, ModelError
+from edgekit.errors import EdgeKitError, EngineError, ModelError
 from edgekit.making import compile_step, export, golden_step, measure_step, quantize_step
 from edgekit.metrics import Metric
-from edgekit.places import Place, host_of
+from edgekit.places import Place, host_of, lacks
 from edgekit.processing import as_tensors
 from edgekit.processing_specs import InGraph, Postprocessing
 from edgekit.profiling.host import this_host
@@ -125,6 +125,9 @@ def prepare(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Cand
     reason = backend.missing(task.target)
     if reason is not None:
         raise EdgeKitError(f"engine {plan.engine!r} cannot prepare a model here", found=reason)
+    lacking = None if task.place is None else lacks(task.place, plan.engine)
+    if task.place is not None and lacking is not None:
+        raise EdgeKitError(f"engine {plan.engine!r} cannot run on {task.place.name}", found=lacking)
     artifact = model if isinstance(model, Artifact) else export(model, task.examples, out)
     check_plan(plan, task.target)
     if plan.trained and artifact.precision != plan.precision:
@@ -179,14 +182,20 @@ def _judged(candidate: Candidate, measured: Measured | None, task: Task) -> Cand
         return replace(candidate, failure=candidate.failure or candidate.proof.broken)
     if measured is not None and measured.status != "ok":
         return replace(candidate, measured=measured, failure=measured.reason or measured.status)
+    proof = candidate.proof
+    if measured is not None and measured.placement is not None:
+        try:
+            proof = placed_there(proof, candidate.artifact, measured.placement)
+        except EngineError as exc:
+            return replace(candidate, measured=measured, failure=str(exc))
     verdict = judge(
-        candidate.proof,
+        proof,
         measured,
         task.profile,
         size_mb=candidate.artifact.size_bytes / 1e6,
         not_measured=task.not_measured,
     )
-    return replace(candidate, measured=measured, verdict=verdict)
+    return replace(candidate, proof=proof, measured=measured, verdict=verdict)
 
 
 def try_plan(model: Module | Artifact, plan: Plan, task: Task, out: Path) -> Candidate:

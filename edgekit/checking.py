@@ -96,6 +96,7 @@ class Proof:
         int8_share_macs: Share of their multiply-accumulates; None where the engine's record does not tell.
         int8_share_time: Share of the time of all nodes, likewise.
         ran_in_float: Nodes that are quantised in the file and that the engine ran in float, as far as names tell.
+        placed_there: Whether the engine's record is of the device that measured, and not of this machine.
     """
 
     samples: int
@@ -115,6 +116,7 @@ class Proof:
     int8_share_macs: float | None = None
     int8_share_time: float | None = None
     ran_in_float: tuple[str, ...] = ()
+    placed_there: bool = False
 
 
 def make_references(
@@ -235,6 +237,24 @@ def prove(
         ran_in_float=ran_in_float(built, placement) if on_target and own else (),
     )
     return (proof, None) if proof.broken else _scored(proof, references, outputs, samples, metric)
+
+
+def placed_there(proof: Proof, built: Artifact, placement: Placement) -> Proof:
+    """A proof with what the engine ran on the device that measured, in place of what it ran here.
+
+    Raises:
+        EngineError: It ran nothing of the artifact in the precision that its plan says.
+    """
+    require_precision(built, placement)
+    return replace(
+        proof,
+        placement=_tally(placement),
+        int8_share=placement.share("int8"),
+        int8_share_macs=placement.share("int8", by="macs"),
+        int8_share_time=placement.share("int8", by="time"),
+        ran_in_float=ran_in_float(built, placement),
+        placed_there=True,
+    )
 
 
 def without_times(proof: Proof) -> Proof:

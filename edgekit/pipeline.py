@@ -293,10 +293,10 @@ def _with_devices(jobs: list[Job], choices: Choices) -> list[Job]:
         return jobs
     from edgekit.devices.places import places_for
 
-    engines = {engine for job in jobs for engine in job.engines}
-    only = next(iter(engines)) if len(engines) == 1 else None
+    engines = list(dict.fromkeys(engine for job in jobs for engine in job.engines))
+    only = engines[0] if len(engines) == 1 else None
     targets = [job.target for job in jobs]
-    places = places_for(targets, choices.devices, engine=only, wheels=choices.wheels)
+    places = places_for(targets, choices.devices, engine=only, wheels=engines if choices.wheels else ())
     return [replace(job, place=places.get(job.target.name)) for job in jobs]
 
 

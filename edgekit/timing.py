@@ -49,7 +49,7 @@ def profile_bundle_on(
         address,
         target,
         manifest.engine,
-        wheels=wheels,
+        wheels=[manifest.engine] if wheels else (),
         memory_mb=needed_mb(path, manifest),
         grace_s=GRACE_S,
         progress=progress,

@@ -44,10 +44,12 @@ Host {name}
   UserKnownHostsFile {folder}/known_hosts
   GlobalKnownHostsFile /dev/null
 """
-# The device's own environment: nothing of the test's reaches it, and its home is its own.
+# The device's own environment: nothing of the test's reaches it, and its home is its own. So is the folder of the lock
+# that the accounts of one machine share: several devices of tests are on this one.
 SHELL = """\
 #!/bin/sh
-cd {home} && exec env -i HOME={home} PATH={path} LANG=C.UTF-8 {command} /bin/sh -c "$SSH_ORIGINAL_COMMAND"
+set -- HOME={home} PATH={path} LANG=C.UTF-8 EDGEKIT_LOCKS={locks}
+cd {home} && exec env -i "$@" {command} /bin/sh -c "$SSH_ORIGINAL_COMMAND"
 """
 
 
@@ -84,7 +86,14 @@ class LoopbackDevice:
 
 @contextmanager
 def loopback_device(
-    folder: Path, name: str = "loopback", *, path: str = "", command: str = "", shell: str = "", config: str = ""
+    folder: Path,
+    name: str = "loopback",
+    *,
+    path: str = "",
+    command: str = "",
+    shell: str = "",
+    config: str = "",
+    locks: Path | None = None,
 ) -> Iterator[LoopbackDevice]:
     """Starts a device and stops it.
 
@@ -95,9 +104,11 @@ def loopback_device(
         command: Words before its shell, for instance ``faketime 1970-01-02``.
         shell: The whole script that runs a command, instead of the usual one.
         config: More lines for sshd.
+        locks: The folder of the lock that all accounts share; default: one of this device alone.
     """
     assert SSHD is not None
     folder.mkdir(parents=True, exist_ok=True)
+    locks = locks or folder
     home = folder / "home"
     home.mkdir(exist_ok=True)
     for key in ("host_key", "client_key"):
@@ -105,7 +116,8 @@ def loopback_device(
     port = free_port()
     path = path or f"{PYTHON_FOLDER}:/usr/local/bin:/usr/bin:/bin"
     script = folder / "shell"
-    script.write_text(shell or SHELL.format(home=shlex.quote(str(home)), path=path, command=command))
+    usual = SHELL.format(home=shlex.quote(str(home)), path=path, command=command, locks=shlex.quote(str(locks)))
+    script.write_text(shell or usual)
     script.chmod(0o755)
     (folder / "sshd_config").write_text(CONFIG.format(port=port, folder=folder) + config)
     write_known_hosts(folder, port)

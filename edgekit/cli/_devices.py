@@ -27,7 +27,7 @@ device_option = click.option(
     help="There, not here: ssh://user@host[:port], or a name of ~/.config/edgekit/devices.toml. May be given again.",
 )
 wheels_option = click.option(
-    "--wheels", is_flag=True, help="With --device: send numpy and the engine, where a device has none."
+    "--wheels", is_flag=True, help="With --device: send numpy and the engines, where a device has none."
 )
 _WORST_FIRST = (ERROR, MISSED, UNDECIDED)
 

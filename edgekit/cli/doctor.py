@@ -36,12 +36,19 @@ _INDENT = 10
 @catalog_option
 @json_option
 @device_option
-def doctor(folders: tuple[Path, ...], as_json: bool, devices: tuple[str, ...]) -> int:
+@click.option("--clean", is_flag=True, help="With --device: only remove what EdgeKit keeps there and nobody uses.")
+def doctor(folders: tuple[Path, ...], as_json: bool, devices: tuple[str, ...], clean: bool) -> int:
     """Say what is installed, what each target lacks here, what disturbs timing, and what mends it.
 
     Exits with 1 when no target could be prepared here, else with 0. With --device: which engines run there, which
-    targets the device is, what disturbs timing; exits with 1 where no engine runs.
+    targets the device is, what disturbs timing, what EdgeKit keeps there; exits with 1 where no engine runs.
     """
+    if clean:
+        if not devices:
+            raise click.UsageError("--clean goes with --device")
+        from edgekit.cli.on_devices import clean_there
+
+        return clean_there(devices, as_json=as_json)
     if devices:
         from edgekit.cli.on_devices import examine_there
 

@@ -28,8 +28,9 @@ def verify_there(bundle: Path, devices: Sequence[str], *, wheels: bool, as_json:
     memory_mb = needed_mb(bundle, manifest)
 
     def verify(address: Address, progress: Progress) -> dict[str, Any]:
+        sent = [manifest.engine] if wheels else ()
         opening = opened(
-            address, engine=manifest.engine, wheels=wheels, memory_mb=memory_mb, grace_s=1.0, progress=progress
+            address, engine=manifest.engine, wheels=sent, memory_mb=memory_mb, grace_s=1.0, progress=progress
         )
         with opening as device:
             found = verify_on(device, bundle, progress)
@@ -84,6 +85,38 @@ def examine_there(devices: Sequence[str], folders: Sequence[Path], *, as_json: b
     return worst(ERROR if outcome.result is None or not outcome.result["runs"] else MET for outcome in outcomes)
 
 
+def clean_there(devices: Sequence[str], *, as_json: bool) -> int:
+    """Removes from devices what EdgeKit keeps there and nobody uses; returns the exit code."""
+    from edgekit.devices.clearing import clean_on
+
+    outcomes = each_device(devices, clean_on)
+    if as_json:
+        print_json([json_outcome(outcome) for outcome in outcomes])
+    for outcome in outcomes if not as_json else ():
+        if outcome.result is not None:
+            found = outcome.result
+            click.echo(f"{outcome.address.name}: removed {found['removed_mb']:.1f} MB of {found['root']}")
+            for why, folders in (("in use", found["kept"]), ("cannot be removed", found["left"])):
+                for folder in folders:
+                    click.echo(f"  stays, {why}: {folder}")
+            if found["plans"]["mb"]:
+                click.echo(f"  stay, for programs there: {_plans(found['plans'])}")
+    failed = any(outcome.result is None or outcome.result["left"] for outcome in outcomes)
+    return ERROR if failed else MET
+
+
+def _keeps(found: dict[str, Any]) -> str:
+    """What EdgeKit keeps on a device, in words."""
+    kinds = (("kit", "runtimes"), ("wheels", "wheels"), ("bundles", "bundles and samples"))
+    parts = [f"{word} {found[kind]['mb']:.1f} MB ({found[kind]['count']})" for kind, word in kinds]
+    plans = f"; {_plans(found['plans'])}" if found["plans"]["mb"] else ""
+    return f"{found['mb']:.1f} MB in {found['root']}: {', '.join(parts)}; --clean removes them{plans}"
+
+
+def _plans(found: dict[str, Any]) -> str:
+    return f"{found['mb']:.1f} MB of TensorRT plans in {found['folder']}"
+
+
 def _show_device(name: str, found: dict[str, Any]) -> None:
     from edgekit.cli.doctor import labelled, timing_facts
     from edgekit.profiling.conditions import parse_conditions
@@ -98,7 +131,7 @@ def _show_device(name: str, found: dict[str, Any]) -> None:
         *labelled("left", f"{found['memory_left_mb']:.0f} MB of memory, {found['free_mb']:.0f} MB of disk"),
         *labelled("timing", ", ".join(timing_facts(conditions, timing["clock_source"]))),
     ]
-    advice = [*timing["advice"], *([found["clock"]] if found["clock"] else [])]
+    advice = [*timing["advice"], *(note for note in (found["clock"], found["alone"]) if note)]
     advice += [f"{engine} does not run there: {why}" for engine, why in found["engines"].items() if why is not None]
     for line in advice:
         lines += labelled("", f"- {line}", hanging="  ")
@@ -106,5 +139,6 @@ def _show_device(name: str, found: dict[str, Any]) -> None:
     lines += labelled("engines", ", ".join(runs) or "none runs there: give --wheels to send one")
     targets = [target["name"] for target in found["targets"] if target["mismatch"] is None]
     lines += labelled("targets", ", ".join(targets) or "it is none of the targets (`edgekit targets`)")
+    lines += labelled("kept", _keeps(found["keeps"]))
     for line in lines:
         console().print(line, soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -29,6 +30,7 @@ PUT = "; ".join(
         'mkdir -p "$part" && tar -xf - -C "$part" || full "$part"',
         f'[ -f "$part/{WHOLE}" ] || {{ echo "the stream was cut" >&2; exit 1; }}',
         f'rm "$part/{WHOLE}"',
+        'TZ=UTC0 touch -t "$2" "$part" 2>/dev/null',
         '[ -d "$1" ] || mv "$part" "$1"',
     )
 )
@@ -59,6 +61,11 @@ def packed(files: Mapping[str, Path], progress: Progress = silent) -> Iterator[b
                 progress(SEND_STEP, _megabytes(sent), total, "MB")
         yield bytes(-sizes[name] % tarfile.BLOCKSIZE)
     yield _header(WHOLE, 0, tarfile.REGTYPE, 0o644) + bytes(2 * tarfile.BLOCKSIZE)
+
+
+def used_stamp() -> str:
+    """The time, as ``touch -t`` takes it: a folder's own time is when it was last used, by the clock here."""
+    return time.strftime("%Y%m%d%H%M.%S", time.gmtime())
 
 
 def unpack(data: bytes, names: Sequence[str], out: Path) -> None:

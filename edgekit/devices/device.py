@@ -8,17 +8,18 @@ import json
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.devices.address import Address
+from edgekit.devices.archives import used_stamp
 from edgekit.devices.kit import make_kit, send_kit
-from edgekit.devices.looking import Look, check, look
+from edgekit.devices.looking import Look, check, free_room_mb, look
 from edgekit.devices.ssh import Connection, Ended, Running, connect
-from edgekit.devices.wheels import send_wheels
+from edgekit.devices.wheels import Sites, send_wheels
 from edgekit.errors import ConnectionLost, DeviceError, Unreachable
 from edgekit.profiling.host import Host
 from edgekit.profiling.keeper import BYE, SESSION_VARIABLE
@@ -62,9 +63,10 @@ class Device:
         python: The Python there.
         root: The folder there for what is sent.
         kit: The folder there of the kit, which ``PYTHONPATH`` names.
-        site: The folder there of the wheels that were sent; None: the device has its own.
+        sites: What it imports of wheels that were sent.
         session: Names this use of the device; its job folders lie in ``ROOT/jobs/SESSION/``.
         look: What was found there before anything was sent.
+        note: Why other accounts may measure there at the same time, or None: they cannot.
         hold: What holds the lock.
     """
 
@@ -74,9 +76,10 @@ class Device:
     python: str
     root: str
     kit: str
-    site: str | None
+    sites: Sites
     session: str
     look: Look
+    note: str | None
     hold: Hold
 
     @property
@@ -91,7 +94,7 @@ def opened(
     target: Target | None = None,
     engine: str | None = None,
     *,
-    wheels: bool = False,
+    wheels: Sequence[str] = (),
     memory_mb: float = 0.0,
     grace_s: float = 30.0,
     progress: Progress = silent,
@@ -106,7 +109,7 @@ def opened(
         address: Where it is.
         target: What it should be; its architecture must be the device's.
         engine: The engine that must be there.
-        wheels: Whether to send wheels of numpy and the engine where the device has none.
+        wheels: Engines whose wheels, and numpy's, are sent where the device has none; of several, where there are any.
         memory_mb: Memory that must be left there, in MB (10^6 bytes).
         grace_s: How long, after a cut, the lock is held and jobs run on.
         progress: Told what is sent.
@@ -118,11 +121,15 @@ def opened(
     with connect(address) as connection:
         found = look(connection, make_kit().sha256)
         check(address.name, found, target, engine, wheels=wheels, memory_mb=memory_mb)
-        there, found = _prepared(connection, found, engine if wheels else None, progress)
+        there, found = _prepared(connection, found, wheels, progress)
         session = uuid.uuid4().hex
         keeper, told = _held(there, session, grace_s)
         for left in told["cleared"]:
             progress(f"cleared {left}, which somebody left there", 1, 1)
+        for gone in told["removed"]:
+            progress(f"removed {gone['name']} ({gone['mb']:.0f} MB), unused for {gone['days']:.0f} days", 1, 1)
+        if told["note"]:
+            progress(told["note"], 1, 1)
         device = Device(
             name=address.name,
             connection=connection,
@@ -130,9 +137,10 @@ def opened(
             python=there.python,
             root=there.root,
             kit=there.kit,
-            site=there.site,
+            sites=there.sites,
             session=session,
             look=found,
+            note=told["note"],
             hold=Hold(keeper=keeper, boot=told["boot"], grace_s=grace_s),
         )
         try:
@@ -141,16 +149,16 @@ def opened(
             _leave(device)
 
 
-def _prepared(connection: Connection, found: Look, engine: str | None, progress: Progress) -> tuple[_There, Look]:
-    """Sends the kit, and wheels of numpy and the engine where they are wanted and lacking."""
-    kit, site = f"{found.root}/kit/{make_kit().sha256}", None
+def _prepared(connection: Connection, found: Look, wheels: Sequence[str], progress: Progress) -> tuple[_There, Look]:
+    """Sends the kit, and wheels of numpy and the engines where they are wanted and lacking."""
+    kit, sites = f"{found.root}/kit/{make_kit().sha256}", Sites()
     if not found.kit:
         progress("kit", 0, 1)
         send_kit(connection, found.python, found.root)
         progress("kit", 1, 1)
-    if engine is not None and not found.has("numpy", engine):
-        site, found = send_wheels(connection, found, engine, progress)
-    return _There(connection=connection, python=found.python, root=found.root, kit=kit, site=site), found
+    if wheels and not found.has("numpy", *wheels):
+        sites, found = send_wheels(connection, found, wheels, progress)
+    return _There(connection=connection, python=found.python, root=found.root, kit=kit, sites=sites), found
 
 
 def call(
@@ -181,7 +189,7 @@ def call(
 def command(device: Device, arguments: Sequence[str]) -> list[str]:
     """The command line that runs ``python -m edgekit.ARGUMENTS`` there; what it starts is known as this session's."""
     return _command(
-        device.python, device.root, device.kit, device.site, [f"{SESSION_VARIABLE}={device.session}"], arguments
+        device.python, device.root, device.kit, device.sites, [f"{SESSION_VARIABLE}={device.session}"], arguments
     )
 
 
@@ -206,7 +214,7 @@ def send_folder(device: Device, folder: Path, names: Sequence[str], sha256: str,
     device.hold.used.add(there)
     files = {name: folder / name for name in names}
     sizes = {name: path.stat().st_size for name, path in files.items()}
-    ended = device.connection.run(["sh", "-s", "--", there, *names], stdin=_SIZES.encode())
+    ended = device.connection.run(["sh", "-s", "--", used_stamp(), there, *names], stdin=_SIZES.encode())
     found = ended.stdout.split()
     if ended.status == 0 and found == [str(size) for size in sizes.values()]:
         return there
@@ -219,12 +227,12 @@ def send_folder(device: Device, folder: Path, names: Sequence[str], sha256: str,
 
 def _make_room(device: Device, needed_mb: float, what: str) -> None:
     """Sees to it that there is room for what is sent: what earlier sessions sent makes way for it."""
-    if _free_mb(device) >= needed_mb:
+    if free_room_mb(device.connection, device.root) >= needed_mb:
         return
     device.connection.run(
         ["sh", "-s", "--", f"{device.root}/bundles", *sorted(device.hold.used)], stdin=_OTHERS.encode()
     )
-    free_mb = _free_mb(device)
+    free_mb = free_room_mb(device.connection, device.root)
     if free_mb < needed_mb:
         raise DeviceError(
             f"{device.name}: the disk is full: there is no room for {what}",
@@ -232,14 +240,6 @@ def _make_room(device: Device, needed_mb: float, what: str) -> None:
             allowed=f"{needed_mb:.1f} MB or more",
             fix="make room there and give the same command again",
         )
-
-
-def _free_mb(device: Device) -> float:
-    ended = device.connection.run(["df", "-Pk", device.root])
-    fields = (ended.stdout.splitlines() or [""])[-1].split()
-    if ended.status != 0 or len(fields) < 4 or not fields[3].isdecimal():
-        raise device.connection.refused("it does not say how much room it has", ended)
-    return int(fields[3]) * 1024 / 1e6
 
 
 def come_back(device: Device, *, within_s: float = 300.0) -> bool:
@@ -270,18 +270,20 @@ def come_back(device: Device, *, within_s: float = 300.0) -> bool:
     return rebooted
 
 
-# One line a file: its size; `none` where there is no such folder.
+# One line a file: its size; `none` where there is no such folder. One that is there counts as used now.
 _SIZES = """
-folder=$1; shift
+stamp=$1; folder=$2; shift 2
+TZ=UTC0 touch -c -t "$stamp" "$folder" 2>/dev/null
 [ -d "$folder" ] || { echo none; exit 1; }
 cd "$folder" && for name in "$@"; do [ -f "$name" ] && echo $(($(wc -c < "$name"))) || exit 1; done
 """
 
 
-# Removes all folders of one, but for those that are named.
+# Removes all folders of one that are called by a hash, but for those that are named.
 _OTHERS = """
 cd "$1" || exit 0; shift
 for folder in *; do
+  case $folder in *[!0-9a-f]*) continue;; esac
   for used in "$@"; do [ "$used" = "$PWD/$folder" ] && continue 2; done
   rm -rf "./$folder"
 done
@@ -296,19 +298,19 @@ class _There:
     python: str
     root: str
     kit: str
-    site: str | None
+    sites: Sites
 
 
 def _there(device: Device) -> _There:
     return _There(
-        connection=device.connection, python=device.python, root=device.root, kit=device.kit, site=device.site
+        connection=device.connection, python=device.python, root=device.root, kit=device.kit, sites=device.sites
     )
 
 
 def _command(
-    python: str, root: str, kit: str, site: str | None, variables: Sequence[str], arguments: Sequence[str]
+    python: str, root: str, kit: str, sites: Sites, variables: Sequence[str], arguments: Sequence[str]
 ) -> list[str]:
-    path = kit if site is None else f"{kit}:{site}"
+    path = ":".join([kit, *sites.folders.values()])
     module, *others = arguments
     return [
         *("sh", "-c", _IN_ROOT, root, "env", f"PYTHONPATH={path}", *variables),
@@ -320,8 +322,8 @@ def _held(there: _There, session: str, grace_s: float) -> tuple[Running, dict[st
     """Starts the keeper, which has the lock and tells the host's facts, or says who has it."""
     name = there.connection.address.name
     who = f"{getpass.getuser()}@{socket.gethostname()}"
-    arguments = ["profiling.keeper", there.root, session, who, f"{grace_s:g}"]
-    argv = _command(there.python, there.root, there.kit, there.site, (), arguments)
+    arguments = ["profiling.keeper", there.root, session, who, f"{grace_s:g}", f"{time.time():.0f}"]
+    argv = _command(there.python, there.root, there.kit, there.sites, (), arguments)
     line, keeper = there.connection.start(argv, timeout_s=_KEEPER_S)
     try:
         told = json.loads(line)
@@ -330,10 +332,23 @@ def _held(there: _There, session: str, grace_s: float) -> tuple[Running, dict[st
     if told["held"]:
         return keeper, told
     keeper.end(BYE)
-    since_s = told["since_s"]
-    raise DeviceError(
+    raise refused_lock(name, told)
+
+
+def refused_lock(name: str, told: Mapping[str, Any]) -> DeviceError:
+    """Why a lock of a device could not be had, as the keeper tells it."""
+    if "refused" in told:
+        return DeviceError(
+            f"{name}: the lock that all accounts of it share cannot be taken",
+            found=told["refused"],
+            fix="have whoever put it there, or root, remove it",
+        )
+    since_s, account = told["since_s"], told["account"]
+    return DeviceError(
         f"{name}: somebody else is measuring there",
-        found=told["who"] + ("" if since_s is None else f", for {since_s:.0f} s"),
+        found=told["who"]
+        + (f" (account {account})" if account else "")
+        + ("" if since_s is None else f", for {since_s:.0f} s"),
         allowed="one user at a time: two would spoil each other's numbers",
         fix="wait until they are done",
     )

@@ -25,8 +25,9 @@ def examine(address: Address, folders: Sequence[Path] = (), progress: Progress =
         progress: Told what is sent.
 
     Returns:
-        ``host``, ``python``, ``packages``, ``free_mb``, ``memory_left_mb``, ``clock``, ``timing``, ``engines`` (why
-        each does not execute there, or None), ``runs`` (whether any does), and ``targets``, each with ``mismatch``.
+        ``host``, ``python``, ``packages``, ``free_mb``, ``memory_left_mb``, ``clock``, ``alone`` (why other accounts
+        may measure at the same time, or None), ``timing``, ``engines`` (why each does not execute there, or None),
+        ``runs`` (whether any does), ``targets``, each with ``mismatch``, and what EdgeKit ``keeps`` there.
 
     Raises:
         DeviceError: It cannot be reached, is not trusted, or runs no Python that is new enough.
@@ -36,6 +37,9 @@ def examine(address: Address, folders: Sequence[Path] = (), progress: Progress =
         if ended.status != 0:
             raise device.connection.refused("it does not say what it is", ended)
         facts = json.loads(ended.stdout)
+        keeps = call(device, ["profiling.room", device.root])
+        if keeps.status != 0:
+            raise device.connection.refused("it does not say what is kept there", keeps)
         found = device.look
         engines = {engine: why for engine, why in facts["execute"].items() if engine != "null"}
         targets = [
@@ -54,8 +58,10 @@ def examine(address: Address, folders: Sequence[Path] = (), progress: Progress =
             "free_mb": found.free_mb,
             "memory_left_mb": found.memory_mb,
             "clock": clock_note(found),
+            "alone": device.note,
             "timing": facts["timing"],
             "engines": engines,
             "runs": any(why is None for why in engines.values()),
             "targets": targets,
+            "keeps": json.loads(keeps.stdout),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +21,7 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 # Reads the zip on standard input. Compiled once, since a program that is imported from a zip is compiled every time.
 _UNPACK = """
 import compileall, io, os, shutil, sys, zipfile
-folder = sys.argv[1]
+folder, now = sys.argv[1], float(sys.argv[2])
 part = folder + ".part." + str(os.getpid())
 try:
     os.makedirs(part, mode=0o700)
@@ -28,6 +29,7 @@ try:
         archive.extractall(part)
     compileall.compile_dir(part, quiet=2)
     os.sync()
+    os.utime(part, (now, now))
     if not os.path.isdir(folder):
         os.rename(part, folder)
 finally:
@@ -80,7 +82,9 @@ def send_kit(connection: Connection, python: str, root: str) -> str:
     """
     kit = make_kit()
     folder = f"{root}/kit/{kit.sha256}"
-    ended = connection.run([python, "-I", "-c", _UNPACK, folder], stdin=kit.content, timeout_s=120)
+    ended = connection.run(
+        [python, "-I", "-c", _UNPACK, folder, f"{time.time():.0f}"], stdin=kit.content, timeout_s=120
+    )
     if ended.status != 0:
         raise connection.refused("the kit could not be unpacked", ended, folder)
     return folder

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from edgekit.devices.archives import used_stamp
 from edgekit.devices.ssh import Connection
 from edgekit.errors import DeviceError, EngineMissing
 
@@ -43,12 +44,13 @@ facts["packages"] = dict((name, package(name)) for name in {PACKAGES!r})
 print("facts=" + json.dumps(facts))
 """
 _SHELL_SIDE = f"""
-root=$1; asked=$2; kit=$3
+root=$1; asked=$2; kit=$3; stamp=$4
 [ -n "$root" ] || root=$HOME/.cache/edgekit-device
 echo "root=$root"
 echo "os=$(uname -s)"
 echo "arch=$(uname -m)"
 command -v tar >/dev/null || echo "lacks=tar"
+[ -z "$kit" ] || TZ=UTC0 touch -c -t "$stamp" "$root/kit/$kit" 2>/dev/null
 [ -d "$root/kit/$kit" ] && echo "kit=$root/kit/$kit"
 place=$root
 while [ ! -d "$place" ]; do place=$(dirname "$place"); done
@@ -104,12 +106,12 @@ class Look:
         return replace(self, packages={**self.packages, **versions})
 
 
-def look(connection: Connection, kit: str) -> Look:
-    """Looks at a device: one command, nothing is written.
+def look(connection: Connection, kit: str = "") -> Look:
+    """Looks at a device: one command; nothing is written but when a kit that is there was last used.
 
     Args:
         connection: The way there.
-        kit: The hash of the kit.
+        kit: The hash of the kit; none where none is to be used.
 
     Raises:
         DeviceError: It is no 64-bit Linux on x86 or ARM, or has no Python that is new enough, or no tar.
@@ -117,7 +119,7 @@ def look(connection: Connection, kit: str) -> Look:
     """
     address, name = connection.address, connection.address.name
     began = time.time()
-    argv = ["sh", "-s", "--", address.root or "", address.python or "", kit]
+    argv = ["sh", "-s", "--", address.root or "", address.python or "", kit, used_stamp()]
     ended = connection.run(argv, stdin=_SHELL_SIDE.encode())
     told = [line.partition("=")[::2] for line in ended.stdout.splitlines() if "=" in line]
     facts = dict(told)
@@ -155,7 +157,9 @@ def look(connection: Connection, kit: str) -> Look:
     )
 
 
-def check(name: str, found: Look, target: Target | None, engine: str | None, *, wheels: bool, memory_mb: float) -> None:
+def check(
+    name: str, found: Look, target: Target | None, engine: str | None, *, wheels: Sequence[str], memory_mb: float
+) -> None:
     """Refuses a device that cannot do what is asked, before anything is sent.
 
     Raises:
@@ -175,7 +179,8 @@ def check(name: str, found: Look, target: Target | None, engine: str | None, *, 
             f"{name}: the disk is full, or cannot be written",
             found=f"{found.free_mb:.1f} MB free for {found.root}",
             allowed=f"{least_mb:g} MB or more",
-            fix=f"make room there, or name another folder: root = … of [{name}] in devices.toml",
+            fix="make room there (`edgekit doctor --device … --clean` removes what EdgeKit keeps), "
+            f"or name another folder: root = … of [{name}] in devices.toml",
         )
     if found.memory_mb < memory_mb:
         raise DeviceError(
@@ -185,12 +190,25 @@ def check(name: str, found: Look, target: Target | None, engine: str | None, *, 
             fix="end what else runs there",
         )
     lacking = [package for package in ("numpy", engine) if package is not None and not found.has(package)]
-    if lacking and engine is not None and not wheels:
+    if lacking and engine is not None and engine not in wheels:
         raise EngineMissing(
             f"{name}: {' and '.join(lacking)} cannot be imported there",
             found=f"Python {found.version} at {found.python}, without {' and '.join(lacking)}",
             fix="give --wheels to send what is missing, or install it there",
         )
+
+
+def free_room_mb(connection: Connection, root: str) -> float:
+    """Room that is free now on the disk of an existing folder there, in MB (10^6 bytes).
+
+    Raises:
+        DeviceError: It does not say.
+    """
+    ended = connection.run(["df", "-Pk", root])
+    fields = (ended.stdout.splitlines() or [""])[-1].split()
+    if ended.status != 0 or len(fields) < 4 or not fields[3].isdecimal():
+        raise connection.refused("it does not say how much room it has", ended)
+    return int(fields[3]) * 1024 / 1e6
 
 
 def clock_note(found: Look) -> str | None:

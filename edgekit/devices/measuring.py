@@ -46,11 +46,10 @@ def measure_at(
     *,
     in_numpy: Sequence[InNumpy] = (),
     progress: Progress = silent,
-    engine: str | None = None,
-    wheels: bool = False,
+    wheels: Sequence[str] = (),
 ) -> list[Measured]:
-    """Opens a device, sends wheels where they are wanted, measures, and leaves it; see :func:`measure_on`."""
-    with opened(address, engine=engine, wheels=wheels, grace_s=GRACE_S, progress=progress) as device:
+    """Opens a device, sends wheels of engines where they lack, measures, and leaves it; see :func:`measure_on`."""
+    with opened(address, wheels=wheels, grace_s=GRACE_S, progress=progress) as device:
         return measure_on(device, artifacts, load, feeds, in_numpy=in_numpy, progress=progress)
 
 

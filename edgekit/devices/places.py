@@ -9,7 +9,7 @@ from functools import partial
 from edgekit.devices.address import Address, find_device
 from edgekit.devices.device import Device, opened
 from edgekit.devices.measuring import measure_at, measure_on
-from edgekit.errors import DeviceError, SpecError
+from edgekit.errors import DeviceError
 from edgekit.places import Place
 from edgekit.progress import Progress, silent
 from edgekit.runtime import ENGINES, engine_version
@@ -21,7 +21,7 @@ def places_for(
     devices: Sequence[str],
     *,
     engine: str | None = None,
-    wheels: bool = False,
+    wheels: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Mapping[str, Place]:
     """The device that measures for each target: one that is what the target asks for, and each has one at least.
@@ -30,7 +30,7 @@ def places_for(
         targets: The targets.
         devices: Devices as they are named on the command line.
         engine: The only engine that is wanted there; None: several may be.
-        wheels: Whether to send numpy and that engine to a device that has none.
+        wheels: Engines whose wheels are sent to a device that has none, with numpy's.
         progress: Told what is sent.
 
     Returns:
@@ -76,7 +76,7 @@ def place_at(
     target: Target | None = None,
     engine: str | None = None,
     *,
-    wheels: bool = False,
+    wheels: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Place:
     """Looks at a device and gives it as a place that measures.
@@ -85,37 +85,30 @@ def place_at(
         address: Where it is.
         target: What it should be: the wrong architecture is told before anything is sent.
         engine: The only engine that is wanted there; None: several may be, and one that is missing there is told later.
-        wheels: Whether to send numpy and that engine where it has none.
+        wheels: Engines whose wheels are sent where it has none, with numpy's; of several, where there are any.
         progress: Told what is sent.
 
     Raises:
         DeviceError: It cannot be used.
         EngineMissing: It lacks the engine, and no wheels are to be sent.
-        SpecError: Wheels are wanted, and of no single engine.
     """
-    if wheels and engine is None:
-        raise SpecError("wheels are sent of one engine", found="several are wanted", fix="name one with --engine")
     with opened(address, target, engine, wheels=wheels, grace_s=1.0, progress=progress) as device:
-        measure = partial(measure_at, address, engine=engine if wheels else None, wheels=wheels)
-        return replace(place_on(device, engine), measure=measure)
+        place = place_on(device)
+        there = [name for name in wheels if name in place.builds]  # of the others nobody need be asked again
+        return replace(place, measure=partial(measure_at, address, wheels=there))
 
 
-def place_on(device: Device, engine: str | None = None) -> Place:
-    """An opened device as a place that measures, as long as it is open.
-
-    Args:
-        device: The device.
-        engine: The engine whose wheels were sent there, where any were.
-    """
+def place_on(device: Device) -> Place:
+    """An opened device as a place that measures, as long as it is open."""
     builds = {name: version for name, version in device.look.packages.items() if name in ENGINES}
     builds |= {"null": engine_version("null")}
-    if device.site is not None and engine is not None:
-        builds |= {engine: f"of wheels {device.site.rpartition('/')[2][:16]}"}
+    sent = device.sites.folders.items()
+    builds |= {name: f"of wheels {folder.rpartition('/')[2][:16]}" for name, folder in sent if name in ENGINES}
     fix = f"it is not installed on {device.name}: install it there, or give --wheels where the command has it"
     return Place(
         name=device.name,
         host=device.host,
         builds=builds,
-        lacking={engine: fix for engine in ENGINES if engine not in builds},
+        lacking={engine: device.sites.lacking.get(engine, fix) for engine in ENGINES if engine not in builds},
         measure=partial(measure_on, device),
     )

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from edgekit.devices.address import Address
-from edgekit.devices.archives import PUT, packed, unpack
+from edgekit.devices.archives import PUT, packed, unpack, used_stamp
 from edgekit.devices.dialling import dialled
 from edgekit.devices.ssh_errors import connecting, using
 from edgekit.errors import ConnectionLost, DeviceError
@@ -106,7 +106,7 @@ class Connection:
             ConnectionLost: The connection went; nothing is left of the folder.
             DeviceError: The device has no room, or cannot write there.
         """
-        argv = ["sh", "-c", PUT, "sh", folder]
+        argv = ["sh", "-c", PUT, "sh", folder, used_stamp()]
         ended = self._wait(self._run(argv, packed(files, progress), None, None), f"sending files to {folder}")
         total = sum(path.stat().st_size for path in files.values())
         if ended.status != 0:

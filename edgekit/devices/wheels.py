@@ -11,11 +11,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekit.artifact import hash_file, hash_json
-from edgekit.devices.looking import Look
+from edgekit.devices.archives import used_stamp
+from edgekit.devices.looking import PACKAGES, Look, free_room_mb
 from edgekit.devices.ssh import Connection
 from edgekit.errors import DeviceError
 from edgekit.progress import Progress, silent
@@ -29,16 +32,19 @@ _FETCH_S = 1800.0
 _UNPACK_S = 900.0
 _UNPACKED = 4.0  # times their size that wheels take once they are unpacked, at most
 
+_IS_THERE = 'TZ=UTC0 touch -c -t "$1" "$0" 2>/dev/null; [ -d "$0" ]'  # and counts as used now
+
 # Nothing is run of what is unpacked, and zipfile lets nothing out of the folder.
 _UNPACK = """
 import os, pathlib, shutil, sys, zipfile
-sent, folder = sys.argv[1:]
+sent, folder, now = sys.argv[1:]
 part = folder + ".part." + str(os.getpid())
 try:
     for wheel in sorted(pathlib.Path(sent).glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(part)
     os.sync()
+    os.utime(part, (float(now), float(now)))
     if not os.path.isdir(folder):
         os.rename(part, folder)
 finally:
@@ -47,47 +53,91 @@ finally:
 """
 
 
-def send_wheels(connection: Connection, found: Look, engine: str, progress: Progress = silent) -> tuple[str, Look]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sites:
+    """What a device imports of wheels that were sent.
+
+    Attributes:
+        folders: The folder there of each package's wheel, by package; none of what the device has itself.
+        lacking: By engine, why no wheels of it were sent.
+    """
+
+    folders: Mapping[str, str] = field(default_factory=dict)
+    lacking: Mapping[str, str] = field(default_factory=dict)
+
+
+def send_wheels(
+    connection: Connection, found: Look, engines: Sequence[str], progress: Progress = silent
+) -> tuple[Sites, Look]:
     """Fetches the wheels that a device lacks, sends them and unpacks them there; what is there is not sent again.
+
+    Of several engines those that there are no wheels of are told; one at least must be had.
 
     Args:
         connection: The way there.
         found: What the device is.
-        engine: The engine.
+        engines: The engines that are wanted; numpy is too.
         progress: Told how far it is.
 
     Returns:
-        The folder there to import from, and what the device has with it.
+        What to import from there, and what the device has with it.
 
     Raises:
-        DeviceError: There is no wheel for this device, none could be fetched, or the device has no room.
+        DeviceError: There are no wheels of numpy, or of any of the engines, for this device; none could be fetched;
+            or the device has no room.
         ConnectionLost: The connection went.
     """
-    lacking = [package for package in ("numpy", engine) if package not in found.packages]
-    progress(FETCH_STEP, 0, 1, " ".join(lacking))
-    wheels = fetch_wheels(found, lacking)
-    progress(FETCH_STEP, 1, 1, " ".join(wheel.name for wheel in wheels))
+    folders: dict[str, str] = {}
+    failed: dict[str, DeviceError] = {}
+    for package in ("numpy", *engines):
+        if package in found.packages or package not in PACKAGES:
+            continue
+        progress(FETCH_STEP, 0, 1, package)
+        try:
+            wheels = fetch_wheels(found, [package])
+        except DeviceError as exc:
+            if package == "numpy" or len(engines) == 1:
+                raise
+            failed[package] = exc
+            continue
+        progress(FETCH_STEP, 1, 1, " ".join(wheel.name for wheel in wheels))
+        folders[package] = _send(connection, found, package, wheels, progress)
+        found = found.with_packages(dict(wheel.name.split("-")[:2] for wheel in wheels))
+    if engines and len(failed) == len(set(engines)):
+        raise DeviceError(
+            f"{connection.address.name}: there are wheels of no engine for this device",
+            found="; ".join(f"{engine}: {exc.problem}" for engine, exc in failed.items()),
+            allowed="wheels of one of them",
+        )
+    lacking = {engine: f"{exc.problem}: {exc.found}" for engine, exc in failed.items()}
+    return Sites(folders=folders, lacking=lacking), found
+
+
+def _send(connection: Connection, found: Look, package: str, wheels: Sequence[Path], progress: Progress) -> str:
+    """Sends a package's wheels and unpacks them, unless they are there; the folder there."""
     names = {wheel.name: wheel for wheel in wheels}
     folder = f"{found.root}/wheels/{hash_json({name: hash_file(wheel) for name, wheel in names.items()})}"
-    if connection.run(["test", "-d", folder]).status != 0:
-        needed_mb = sum(wheel.stat().st_size for wheel in wheels) / 1e6 * (1 + _UNPACKED)
-        if found.free_mb < needed_mb:
-            raise DeviceError(
-                f"{connection.address.name}: the disk is full: there is no room for {' and '.join(lacking)}",
-                found=f"{found.free_mb:.0f} MB free",
-                allowed=f"{needed_mb:.0f} MB or more",
-                fix="make room there, or name another folder: root = … in devices.toml",
-            )
-        sent = f"{folder}.whl"
-        connection.run(["rm", "-rf", sent])
-        connection.put(names, sent, progress)
-        progress(UNPACK_STEP, 0, 1)
-        ended = connection.run([found.python, "-I", "-c", _UNPACK, sent, folder], timeout_s=_UNPACK_S)
-        if ended.status != 0:
-            raise connection.refused("the wheels could not be unpacked", ended, folder)
-        progress(UNPACK_STEP, 1, 1)
-    versions = dict(wheel.name.split("-")[:2] for wheel in wheels)
-    return folder, found.with_packages(versions)
+    if connection.run(["sh", "-c", _IS_THERE, folder, used_stamp()]).status == 0:
+        return folder
+    needed_mb = sum(wheel.stat().st_size for wheel in wheels) / 1e6 * (1 + _UNPACKED)
+    free_mb = free_room_mb(connection, found.root)
+    if free_mb < needed_mb:
+        raise DeviceError(
+            f"{connection.address.name}: the disk is full: there is no room for {package}",
+            found=f"{free_mb:.0f} MB free",
+            allowed=f"{needed_mb:.0f} MB or more",
+            fix="make room there, or name another folder: root = … in devices.toml",
+        )
+    sent = f"{folder}.whl"
+    connection.run(["rm", "-rf", sent])
+    connection.put(names, sent, progress)
+    progress(UNPACK_STEP, 0, 1, package)
+    argv = [found.python, "-I", "-c", _UNPACK, sent, folder, f"{time.time():.0f}"]
+    ended = connection.run(argv, timeout_s=_UNPACK_S)
+    if ended.status != 0:
+        raise connection.refused("the wheels could not be unpacked", ended, folder)
+    progress(UNPACK_STEP, 1, 1, package)
+    return folder
 
 
 def fetch_wheels(found: Look, packages: Sequence[str]) -> list[Path]:

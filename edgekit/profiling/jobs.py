@@ -46,6 +46,7 @@ from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import JOBS, measure_jobs
 from edgekit.profiling.measured import Measured, save_measured
 from edgekit.runtime import first_silence_s
+from edgekit.runtime.session import parse_placement
 
 JOBS_FILE = "jobs.json"
 RESULTS = "results"
@@ -145,12 +146,15 @@ class _Told:
 def _measure(folder: Path, told: _Told) -> None:
     jobs, bundles = _laid_out(folder)
     broken: dict[int, Measured] = {}
+    placed: dict[int, dict[str, Any]] = {}
     for index, bundle in enumerate(bundles):
         if bundle is not None:
             told(VERIFY_STEP, index, len(jobs), jobs[index].artifact.engine)
-            failure = _verified(jobs[index], bundle)
-            if failure is not None:
-                broken[index] = _not_timed(jobs[index].artifact, failure)
+            found = _verified(jobs[index], bundle)
+            if isinstance(found, Failure):
+                broken[index] = _not_timed(jobs[index].artifact, found)
+            else:
+                placed[index] = found
     if any(bundles):
         told(VERIFY_STEP, len(jobs), len(jobs))
     good = [index for index in range(len(jobs)) if index not in broken]
@@ -158,7 +162,7 @@ def _measure(folder: Path, told: _Told) -> None:
     if any(result.status in ("failed", "crashed") for result in results.values()) and nearly_full(folder):
         raise DiskFull(JOBS, folder, folder_bytes(folder))  # a process that could not write cannot say so
     for index, result in results.items():
-        save_measured(result, folder / RESULTS / str(index))
+        save_measured(dataclasses.replace(result, **placed.get(index, {})), folder / RESULTS / str(index))
 
 
 def _laid_out(folder: Path) -> tuple[list[Job], list[Path | None]]:
@@ -200,18 +204,21 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _verified(job: Job, bundle: Path) -> Failure | None:
-    """Runs a bundle's golden samples in a process of its own; what is wrong with it, or None."""
+def _verified(job: Job, bundle: Path) -> Failure | dict[str, Any]:
+    """Runs a bundle's golden samples in a process of its own: what is wrong, or how its engine ran them."""
     doing = "running its golden samples"
     with started(job, "--verify", str(bundle)) as child:
         status = ending(child, doing, first_silence_s(job.artifact.engine, job.load.timeout_s))
-        if isinstance(status, Failure):
-            return status
+        ended = status if isinstance(status, Failure) else exited(child, status, doing)
         try:
             found: Mapping[str, Any] = read_json(job.folder / VERIFIED_FILE)
         except BundleError:
-            return exited(child, status, doing)
-    return None if found["reason"] is None else Failure(status="failed", reason=found["reason"])
+            return ended
+    if found["reason"] is not None:
+        return Failure(status="failed", reason=found["reason"])
+    if "placement" in found:
+        return {"placement": parse_placement(found["placement"])}
+    return {"unread": found.get("unread", ended.reason)}
 
 
 def _not_timed(artifact: Artifact, failure: Failure) -> Measured:

@@ -1,19 +1,19 @@
-"""``python -m edgekit.profiling.keeper ROOT SESSION WHO GRACE_S``: holds a device for one user, and clears up.
+"""``python -m edgekit.profiling.keeper ROOT SESSION WHO GRACE_S NOW_S``: holds a device for one user, and clears up.
 
-The kernel frees the lock (flock(2)) whenever the keeper ends, so that none is ever left behind. The keeper hears from
-its user every few seconds; a cut connection closes its standard input, or leaves it silent. It then holds the lock for
-a while, in which the same session may come back, and ends the session's processes and removes its jobs after that. No
-clock but the monotonic one is read: a device's date may be off by years.
+It has the locks of :mod:`edgekit.profiling.locks` and hears from its user every few seconds; a cut connection closes
+its standard input, or leaves it silent. It then holds the locks for a while, in which the same session may come back,
+and ends the session's processes and removes its jobs after that. No clock but the monotonic one is read: a device's
+date may be off by years, so its user says what time it is.
 
-It prints one line of JSON: ``held``, and either ``host``, what was ``cleared`` and ``boot``, or ``who`` has the lock
-and ``since_s``. The last word ``bye`` on standard input ends it at once.
+It prints one line of JSON: ``held``, and either ``host``, what was ``cleared`` and ``removed``, a ``note`` or null,
+and ``boot``; or ``who`` has a lock, their ``account`` and ``since_s``; or why the lock was ``refused``. The last word
+``bye`` on standard input ends it at once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import select
@@ -26,79 +26,64 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.profiling.host import this_host
+from edgekit.profiling.locks import Other, leave, lock_account, lock_machine, only_account, say_who
+from edgekit.profiling.room import JOBS, remove_unused
 from edgekit.runtime.system import read_text
 
-LOCK = "lock"
-JOBS = "jobs"
 SESSION_VARIABLE = "EDGEKIT_DEVICE_SESSION"
 SILENT_S = 60.0
 BYE = "bye"
 _TERM_S = 2.0
 _PARTS = ("bundles/*.part.*", "wheels/*.part.*", "kit/*.part.*")
-_AGAIN = 20
+REFUSED = 3
 
 
 def main(arguments: list[str]) -> int:
-    """Holds the lock of a device; returns the exit status: 0 held until the end, 3 somebody else has it."""
-    root, session, who, grace_s = Path(arguments[0]), arguments[1], arguments[2], float(arguments[3])
+    """Holds the lock of a device; returns the exit status: 0 held until the end, 3 it cannot be had."""
+    root, session, who = Path(arguments[0]), arguments[1], arguments[2]
+    grace_s, now_s = float(arguments[3]), float(arguments[4])
     root.mkdir(parents=True, exist_ok=True)
-    descriptor = _lock(root, session)
-    if descriptor is None:
-        other = _owner(root / LOCK)
-        since_s = _since(other)
-        _say({"held": False, "who": other.get("who", "somebody"), "since_s": since_s})
-        return 3
+    own = lock_account(root, session)
+    if isinstance(own, Other):
+        return _busy(own)
+    try:
+        machine = lock_machine(session)
+    except OSError as exc:
+        leave(own)
+        _say({"held": False, "refused": f"{exc.filename}: {exc.strerror}"})
+        return REFUSED
+    if isinstance(machine, Other):
+        leave(own)
+        return _busy(machine)
     # An older keeper is sent away by the next one of its session, which goes on with the jobs.
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the connection went: that is what it is here for
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    owner = {"who": who, "session": session, "pid": os.getpid(), "monotonic_s": time.monotonic()}
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+    locks = [lock for lock in (machine, own) if lock is not None]
+    for lock in locks:
+        say_who(lock, who, session)
     cleared = _clear_others(root, session)
     (root / JOBS / session).mkdir(parents=True, exist_ok=True)
     boot = read_text(Path("/proc/sys/kernel/random/boot_id")).strip()
-    _say({"held": True, "host": dataclasses.asdict(this_host()), "cleared": cleared, "boot": boot})
+    told = {
+        "host": dataclasses.asdict(this_host()),
+        "cleared": cleared,
+        "removed": remove_unused(root, now_s, [Path(place) for place in sys.path]),
+        "note": only_account() if machine is None else None,
+        "boot": boot,
+    }
+    _say({"held": True, **told})
     if not _heard_bye():
         time.sleep(grace_s)
     _end_session(root, session)
-    (root / LOCK).unlink(missing_ok=True)
+    for lock in locks:
+        leave(lock)
     return 0
 
 
-def _lock(root: Path, session: str) -> int | None:
-    """The locked file, or None where another session has it; an older keeper of the same session is sent away."""
-    for _ in range(_AGAIN):
-        descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            other = _owner(root / LOCK)
-            if other.get("session") != session:
-                return None
-            with contextlib.suppress(OSError):
-                os.kill(int(other["pid"]), signal.SIGTERM)
-            time.sleep(0.1)
-            continue
-        with contextlib.suppress(FileNotFoundError):  # whoever had it may have removed the file meanwhile
-            if os.fstat(descriptor).st_ino == (root / LOCK).stat().st_ino:
-                return descriptor
-        os.close(descriptor)
-    return None
-
-
-def _owner(lock: Path) -> dict[str, Any]:
-    try:
-        owner = json.loads(lock.read_text())
-    except (OSError, ValueError):  # it is just being written
-        return {}
-    return owner if isinstance(owner, dict) else {}
-
-
-def _since(owner: dict[str, Any]) -> float | None:
-    began = owner.get("monotonic_s")
-    return None if not isinstance(began, float) else max(0.0, time.monotonic() - began)
+def _busy(other: Other) -> int:
+    _say({"held": False, **dataclasses.asdict(other)})
+    return REFUSED
 
 
 def _say(message: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from edgekit.artifact import Array, read_json, to_json, write_json
 from edgekit.errors import MeasurementError
 from edgekit.profiling.conditions import Conditions, parse_conditions
 from edgekit.profiling.host import Host
+from edgekit.runtime.session import Placement, parse_placement
 
 Status = Literal["ok", "crashed", "hung", "failed", "refused"]
 
@@ -61,6 +62,8 @@ class Measured:
         turns: How many turns.
         conditions: What the machine did during the turns; None where a process drove itself, or never got that far.
         started_at: Start of the measurement, ISO 8601, UTC.
+        placement: How the engine ran its golden samples there; None where that was not asked, or is not known.
+        unread: Why it was asked and is not known, else None.
     """
 
     status: Status
@@ -87,6 +90,8 @@ class Measured:
     turns: int = 0
     conditions: Conditions | None = None
     started_at: str
+    placement: Placement | None = None
+    unread: str | None = None
 
 
 def split_turns(latencies_ns: npt.NDArray[np.int64], queries: tuple[int, ...]) -> dict[str, Any]:
@@ -170,11 +175,12 @@ def read_latencies(path: Path, columns: int | None = None) -> Array:
 
 def parse_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The plain fields of :class:`Measured` from their JSON form; arrays are the caller's to add."""
-    conditions = raw.get("conditions")
+    conditions, placement = raw.get("conditions"), raw.get("placement")
     return {
         **raw,
         **{name: tuple(raw[name]) for name in _TUPLES if name in raw},
         "conditions": None if conditions is None else parse_conditions(conditions),
+        "placement": None if placement is None else parse_placement(placement),
         "host": parse_host(raw["host"]),
     }
 

@@ -46,10 +46,12 @@ from edgekit.runtime import (
     from_cache,
     get_ready,
     open_artifact,
-    verify_bundle,
+    open_bundle,
     with_cache,
     without_cache,
 )
+from edgekit.runtime.bundle import Bundle
+from edgekit.runtime.golden import placement_of, verify_opened
 from edgekit.runtime.session import Session
 
 PARENT_GONE = 3  # exit status
@@ -147,6 +149,8 @@ def load_once(folder: Path, kind: LoadKind) -> int:
 def verify_once(folder: Path, bundle: Path) -> int:
     """Runs the golden samples of a job's bundle and writes ``verified.json``: driven by a parent, as :func:`load_once`.
 
+    Where they are as they should be, the engine's record of them is added: what it ran, and in what precision.
+
     Args:
         folder: The job folder.
         bundle: The bundle.
@@ -155,13 +159,25 @@ def verify_once(folder: Path, bundle: Path) -> int:
         The exit status: 0 when they are as close as the manifest asks, 1 when not (the file says why).
     """
     _listen()
+    where = folder / VERIFIED_FILE
     try:
-        found = verify_bundle(bundle)
-        reason = None if found.passed else "golden samples: " + "; ".join(found.messages)
+        with open_bundle(bundle) as opened:
+            found = verify_opened(opened)
+            reason = None if found.passed else "golden samples: " + "; ".join(found.messages)
+            write_whole(where, {"reason": reason})  # the record takes memory, for which the system may end us
+            if reason is None:
+                write_whole(where, {"reason": None, **_placed(opened)})
     except EdgeKitError as exc:
         reason = str(exc)
-    write_whole(folder / VERIFIED_FILE, {"reason": reason})
+        write_whole(where, {"reason": reason})
     return 0 if reason is None else 1
+
+
+def _placed(bundle: Bundle) -> dict[str, Any]:
+    try:
+        return {"placement": to_json(placement_of(bundle))}
+    except EdgeKitError as exc:
+        return {"unread": str(exc)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

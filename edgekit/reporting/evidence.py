@@ -90,6 +90,8 @@ class Proof(TypedDict):
     """Share of the time of all nodes, 0 to 1; null where the engine's record does not tell."""
     ran_in_float: NotRequired[list[str]]
     """Nodes that are quantised in the file and that the engine ran in float, as far as names tell."""
+    placed_there: NotRequired[bool]
+    """Whether the engine's record is of the device that measured, and not of the machine that deployed."""
 
 
 @record

@@ -13,6 +13,7 @@ from edgekit.runtime.bundle import Bundle, open_bundle
 from edgekit.runtime.cpu import cpu_model
 from edgekit.runtime.npz import Damaged, read_arrays
 from edgekit.runtime.numbers import run_batched, snr_db
+from edgekit.runtime.session import Placement, one_query
 
 INPUT, REFERENCE, ARTIFACT, RAW = "input/", "reference/", "artifact/", "raw/"
 OWN_FLOOR_DB = 80.0  # the same build on the same CPU differs by its threads' rounding only
@@ -58,6 +59,18 @@ def verify_bundle(path: StrPath) -> Verification:
     """
     with open_bundle(path) as bundle:
         return verify_opened(bundle)
+
+
+def placement_of(bundle: Bundle) -> Placement:
+    """How the engine runs an opened bundle here, by its own record of the golden samples.
+
+    Raises:
+        BundleError: Its golden file does not fit its model.
+        EngineError: The engine failed.
+    """
+    golden = load_golden(bundle.path / GOLDEN_FILE, bundle.manifest)
+    inputs = {spec.name: golden[INPUT + spec.name] for spec in bundle.manifest.inputs}
+    return bundle.session.placement(one_query(inputs, bundle.session.inputs))
 
 
 def verify_opened(bundle: Bundle) -> Verification:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -13,6 +13,12 @@ from edgekit.errors import FeedError, did_you_mean
 
 if TYPE_CHECKING:
     from edgekit.runtime.placement import Placement
+
+
+def parse_placement(raw: Mapping[str, Any]) -> Placement:
+    """Builds a placement from its JSON form."""
+    nodes = (PlacedNode(**node | {"origins": tuple(node["origins"])}) for node in raw["nodes"])
+    return Placement(device=raw["device"], nodes=tuple(nodes))
 
 
 class Session(Protocol):

@@ -87,8 +87,8 @@ def test_an_engine_that_is_not_there_is_a_side_that_failed(
 
     original = places.place_on
 
-    def without_null(device, engine=None):
-        place = original(device, engine)
+    def without_null(device):
+        place = original(device)
         builds = {name: build for name, build in place.builds.items() if name != "null"}
         return places.replace(place, builds=builds, lacking={"null": "it is not installed on board"})
 

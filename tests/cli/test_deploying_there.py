@@ -5,40 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from device_project import write_device_project
 from fake_line import write_model
 from loopback_sshd import SSHD, LoopbackDevice, loopback_device
 from sshd_sessions import cut
-from tiny_recipe import DATA, NETS, PROFILE, edgekit, stripes
+from tiny_recipe import edgekit
 
+from edgekit.apart import Apart
 from edgekit.artifact import read_json
 from edgekit.devices import measuring
 from edgekit.pipeline import Choices
 from edgekit.pipeline import deploy as run
 from edgekit.profiling.host import this_host
 from edgekit.recipe import load_recipe
+from edgekit.runtime.session import PlacedNode, Placement
 
 pytestmark = pytest.mark.skipif(SSHD is None, reason="sshd is not installed (Debian: openssh-server)")
-
-RECIPE = f"""
-name = "tiny"
-targets = ["board"]
-profile = "quick.toml"
-[teacher]
-model = "tinynets:student"
-weights = "factory"
-[quantization]
-precision = "fp32"
-{DATA}"""
-TARGET = """
-description = "The device of these tests."
-engines = ["onnxruntime"]
-precisions = ["fp32", "int8"]
-arch = "{arch}"
-isa = "{isa}"
-threads = 1
-"""
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +33,7 @@ def board(tmp_path_factory):
 @pytest.fixture
 def recipe(board: LoopbackDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recipe without training; targets that are this machine and one that is not; a user's devices."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / "tinynets.py").write_text(NETS)
-    (folder / "edgekit.toml").write_text(RECIPE)
-    (folder / "quick.toml").write_text(PROFILE.format(p50_ms=1000.0))
-    (folder / "impossible.toml").write_text(PROFILE.format(p50_ms=0.0001))
-    here = TARGET.format(arch=this_host().arch, isa=this_host().isa)
-    (folder / "board.toml").write_text(here)
-    (folder / "another.toml").write_text(here)
-    (folder / "pi.toml").write_text(TARGET.format(arch="aarch64", isa="neon"))
-    for name, count, seed in (("train", 96, 0), ("test", 48, 1)):
-        images, labels = stripes(count, seed)
-        np.savez(folder / f"{name}.npz", x=images, y=labels)
+    folder = write_device_project(tmp_path / "project")
     config = tmp_path / "config/edgekit"
     config.mkdir(parents=True)
     (config / "devices.toml").write_text(f'[bench]\nhost = "board"\nconfig = "{board.folder}/ssh_config"\n')
@@ -94,6 +65,26 @@ def test_the_verdict_is_of_the_device(board: LoopbackDevice, recipe: Path) -> No
     assert "measure: " not in again.output, "what was measured on this device is not measured again"
     missed = deploy(recipe, "--device", "bench", "--profile", recipe / "impossible.toml")
     assert missed.exit_code == 3
+
+
+def test_what_ran_in_int8_is_what_the_device_tells(
+    board: LoopbackDevice, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's record here is another one: as of a board with other kernels."""
+    node = PlacedNode(name="here", op="OnlyHere", precision="int8", compute=True, macs=1)
+    monkeypatch.setattr(Apart, "placement", lambda self, samples=None: Placement(device="cpu", nodes=(node,)))
+    done = deploy(recipe, "--device", "bench", "--precision", "int8", "--engine", "onnxruntime")
+    assert done.exit_code in (0, 4), done.output
+    (target,) = read_json(recipe / "out/report.json")["targets"]
+    proof = target["candidates"][0]["proof"]
+    assert proof["placed_there"]
+    assert proof["int8_share"] == 1.0
+    assert "QLinearConv" in {placed["op"] for placed in proof["placement"]}
+    assert "OnlyHere" not in str(proof)
+    assert "100% of the nodes" in (recipe / "out/report.md").read_text()
+    assert "on bench" in (recipe / "out/report.md").read_text()
+    accuracy = read_json(recipe / "out/board/manifest.json")["accuracy"]
+    assert (accuracy["placed_there"], accuracy["placement"][0]["op"]) == (True, proof["placement"][0]["op"])
 
 
 def test_quantize_takes_a_device_too(board: LoopbackDevice, recipe: Path) -> None:

@@ -156,7 +156,7 @@ def test_a_device_with_the_tools_of_busybox_only(tmp_path, verify):
     (folder / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (folder / "python3").chmod(0o755)
     shell = SHELL.replace("/bin/sh -c", f"{folder}/sh -c").format(
-        home=tmp_path / "device/home", path=folder, command=""
+        home=tmp_path / "device/home", path=folder, command="", locks=tmp_path / "device"
     )
     with loopback_device(tmp_path / "device", shell=shell) as device:
         for _ in range(2):
@@ -234,13 +234,10 @@ def small_disk(folder: Path, kilobytes: int):
         with loopback_device(
             folder,
             command="",
-            shell=SHELL.format(home=home, path=f"{Path(sys.executable).parent}:/usr/bin:/bin", command="").replace(
-                "cd ", f"exec {inside} /bin/sh {folder}/inside; cd ", 1
-            ),
+            shell=f"#!/bin/sh\nexec {inside} /bin/sh {folder}/inside\n",
         ) as device:
             (folder / "inside").write_text(
-                f"cd {home} && exec env -i HOME={home} PATH={Path(sys.executable).parent}:/usr/bin:/bin LANG=C.UTF-8 "
-                f'/bin/sh -c "$SSH_ORIGINAL_COMMAND"\n'
+                SHELL.format(home=home, path=f"{Path(sys.executable).parent}:/usr/bin:/bin", command="", locks=folder)
             )
             yield device, inside
     finally:
@@ -273,6 +270,18 @@ def test_an_old_bundle_makes_way_for_a_new_one(tmp_path, verify):
     with small_disk(tmp_path / "device", 35_000) as (device, inside):
         assert [verify(device, bundle)[0] for bundle in (old, new)] == [0, 0]
         assert len([name for name in listing(device, inside) if name.endswith("ballast.bin")]) == 1
+
+
+def test_a_full_disk_is_cleaned(tmp_path, verify):
+    bundle = linear_bundle(tmp_path / "bundle", ballast=10_000_000)
+    with small_disk(tmp_path / "device", 24_000) as (device, inside):
+        assert verify(device, bundle)[0] == 0
+        fill = f"cat /dev/zero > {device.home}/full"
+        assert subprocess.run([*inside.split(), "sh", "-c", fill], capture_output=True, check=False).returncode == 1
+        refused(verify(device, bundle), "the disk is full, or cannot be written", "--clean` removes what EdgeKit keeps")
+        done = edgekit("doctor", "--device", "board", "--clean")
+        assert (done.exit_code, "board: removed 1" in done.stdout) == (0, True), done.stderr
+        assert [name for name in listing(device, inside) if "edgekit" in name] == []
 
 
 def test_a_disk_that_fills_while_we_send(tmp_path):
@@ -322,7 +331,7 @@ CUTTING = """\
 #!/bin/sh
 cd {folder}; n=$(($(cat count) + 1)); echo $n > count
 [ "$n before" = "$(cat cut)" ] && kill -9 $PPID && exit
-cd home; env -i HOME={folder}/home PATH={path} LANG=C.UTF-8 /bin/sh -c "$SSH_ORIGINAL_COMMAND"; status=$?
+cd home; env -i HOME={folder}/home PATH={path} EDGEKIT_LOCKS={folder} /bin/sh -c "$SSH_ORIGINAL_COMMAND"; status=$?
 [ "$n after" = "$(cat ../cut)" ] && kill -9 $PPID
 exit $status
 """

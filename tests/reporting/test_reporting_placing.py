@@ -40,3 +40,13 @@ def test_the_table_of_candidates_shows_it():
     shown |= {"shipped": True, "measured": None, "size_mb": 1.0, "status": "pass"}
     header, (row,) = candidates_table({"candidates": [shown]})
     assert row[header.index("int8")] == "88%"
+
+
+def test_what_a_device_ran_is_told_with_its_name_and_else_that_it_was_read_here():
+    target = {"device": {"name": "bench"}, "candidates": [candidate(int8_share=1.0, placed_there=True)]}
+    assert list(placement_facts(target)) == [("onnxruntime int8 ran in int8", "100% of the nodes, on bench")]
+    (_, note) = placement_facts(target | {"candidates": [candidate(int8_share=1.0)]})
+    assert note == (
+        "int8 of this host",
+        "onnxruntime int8: bench did not tell what it ran, which may be something else",
+    )
