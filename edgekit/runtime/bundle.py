@@ -18,7 +18,7 @@ from edgekit.runtime.session import Session
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """An opened bundle; a context manager, used by one thread at a time.
+    """An opened bundle; a context manager. Threads may share it, but to run in parallel open one a thread.
 
     Attributes:
         path: Its folder.

@@ -82,8 +82,8 @@ class Placement:
 class Session(Protocol):
     """An opened artifact on an engine.
 
-    Outputs of :meth:`run` belong to the caller: a later run never overwrites them. A session is used by one thread
-    at a time; open one a thread to run in parallel.
+    Outputs of :meth:`run` belong to the caller: a later run never overwrites them. Threads that run it at once get
+    their own answers, but may wait for each other: open one a thread to run in parallel.
     """
 
     inputs: Sequence[TensorSpec]
