@@ -45,6 +45,8 @@ print("facts=" + json.dumps(facts))
 _SHELL_SIDE = f"""
 root=$1; asked=$2; kit=$3
 [ -n "$root" ] || root=$HOME/.cache/edgekit-device
+case $root in "~/"*) root=$HOME/${{root#"~/"}};; esac
+case $asked in "~/"*) asked=$HOME/${{asked#"~/"}};; esac
 echo "root=$root"
 echo "os=$(uname -s)"
 echo "arch=$(uname -m)"
@@ -57,7 +59,8 @@ set -- $(df -Pk "$place" | tail -n 1)
 echo "free_kb=$4"
 sed -n 's/^MemAvailable: *\\([0-9]*\\) kB/memory_kb=\\1/p' /proc/meminfo
 cd "$place" || exit 1
-for python in ${{asked:-{_PYTHONS}}}; do
+[ -n "$asked" ] && set -- "$asked" || set -- {_PYTHONS}
+for python; do
   path=$(command -v "$python") || continue
   "$path" - <<'PYTHON' && {{ echo "python=$path"; break; }}
 {_PYTHON_SIDE}
