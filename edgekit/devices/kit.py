@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import edgekit
-from edgekit.devices.ssh import Connection
+from edgekit.devices.ssh import Connection, one_line
 
 # What needs numpy, the standard library and one engine only; tests/test_layers.py holds them to it.
 MODULES = ("__init__", "errors", "progress", "disk", "artifact")
@@ -80,7 +80,7 @@ def send_kit(connection: Connection, python: str, root: str) -> str:
     """
     kit = make_kit()
     folder = f"{root}/kit/{kit.sha256}"
-    ended = connection.run([python, "-I", "-c", _UNPACK, folder], stdin=kit.content, timeout_s=120)
+    ended = connection.run([python, "-I", "-c", one_line(_UNPACK), folder], stdin=kit.content, timeout_s=120)
     if ended.status != 0:
         raise connection.refused("the kit could not be unpacked", ended, folder)
     return folder

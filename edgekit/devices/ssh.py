@@ -270,6 +270,11 @@ class Running:
         return _ended(process, b"".join(out), b"".join(err))
 
 
+def one_line(python: str) -> str:
+    """A Python program as one line: csh, as a login shell, passes on no other."""
+    return f"exec({python!r})"
+
+
 def connect(address: Address) -> Connection:
     """Connects to a device.
 

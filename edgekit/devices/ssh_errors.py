@@ -45,6 +45,12 @@ def connecting(address: Address) -> Iterator[None]:
             f"{where}it does not answer", found="nothing within 20 s", fix="is it on, and reachable?"
         ) from exc
     except (asyncssh.Error, OSError) as exc:
+        if isinstance(exc, OSError) and exc.filename is not None:
+            raise DeviceError(
+                f"{where}a file that the SSH configuration names cannot be read",
+                found=f"{exc.filename}: {exc.strerror}",
+                fix="mend the configuration (IdentityFile, CertificateFile, Include)",
+            ) from exc
         raise Unreachable(
             f"{where}it cannot be reached",
             found=str(exc) or type(exc).__name__,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgekit.artifact import hash_file, hash_json
 from edgekit.devices.looking import Look
-from edgekit.devices.ssh import Connection
+from edgekit.devices.ssh import Connection, one_line
 from edgekit.errors import DeviceError
 from edgekit.progress import Progress, silent
 
@@ -82,7 +82,7 @@ def send_wheels(connection: Connection, found: Look, engine: str, progress: Prog
         connection.run(["rm", "-rf", sent])
         connection.put(names, sent, progress)
         progress(UNPACK_STEP, 0, 1)
-        ended = connection.run([found.python, "-I", "-c", _UNPACK, sent, folder], timeout_s=_UNPACK_S)
+        ended = connection.run([found.python, "-I", "-c", one_line(_UNPACK), sent, folder], timeout_s=_UNPACK_S)
         if ended.status != 0:
             raise connection.refused("the wheels could not be unpacked", ended, folder)
         progress(UNPACK_STEP, 1, 1)
