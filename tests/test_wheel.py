@@ -105,6 +105,16 @@ def test_import_edgekit_needs_the_standard_library_only(bare, tmp_path):
     assert run(python, "-c", script, cwd=tmp_path).endswith(" False True\n")
 
 
+def test_the_command_without_its_packages_says_what_it_needs(bare, tmp_path):
+    python = bare("numpy")
+    for command in ([python.with_name("edgekit")], [python, "-m", "edgekit"]):
+        done = subprocess.run([*command, "doctor"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "no package click" in done.stderr
+        assert "without --no-deps" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 DEVICE = """
 import importlib.util, json, sys
 from pathlib import Path

@@ -23,7 +23,7 @@ class Address:
         port: Port of its SSH server.
         user: Who logs in.
         config: An SSH configuration to read instead of ``~/.ssh/config``.
-        python: The Python to run there; None: the newest that is found.
+        python: The Python to run there; None: the first that is new enough.
         root: The folder there for what is sent; None: ``~/.cache/edgekit-device``.
     """
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from edgekit.errors import SpecError, UnknownName
 from edgekit.specs import Strict, parse, read_toml
+
+# What people look for here, and SSH has a place for.
+_OF_SSH = {"password", "passphrase", "key", "key_file", "identity", "identity_file", "jump", "proxy_jump", "host_key"}
+_FIX_OF_SSH = "keys and jump hosts are named in ~/.ssh/config (IdentityFile, ProxyJump); no password is ever taken"
 
 
 class Entry(Strict):
@@ -16,8 +21,8 @@ class Entry(Strict):
         port: Port of its SSH server.
         user: Who logs in.
         config: An SSH configuration to read instead of ``~/.ssh/config``, from the folder of the file on.
-        python: The Python to run there.
-        root: The folder there for what is sent.
+        python: The Python to run there: a name, or a path (``~/`` is the home there).
+        root: The folder there for what is sent: an absolute path, or one below ``~/``.
     """
 
     host: str
@@ -35,14 +40,33 @@ def read_entry(path: Path, name: str) -> Entry:
         SpecError: The file is wrong.
         UnknownName: It has no such device, or there is no such file.
     """
-    tables = read_toml(path) if path.is_file() else {}
+    tables = read_toml(path) if path.exists() else {}
     if name not in tables:
         raise UnknownName("device", name, tables, where=None if tables else f"{path} (or give ssh://user@host)")
     if not isinstance(tables[name], dict):
         raise SpecError(
             f"{path}: {name!r} is not a table", found=repr(tables[name]), allowed=f"[{name}]", fix="mend it"
         )
-    entry = parse(Entry, tables[name], f"{path}: [{name}]")
+    where = f"{path}: [{name}]"
+    for key in sorted(_OF_SSH & tables[name].keys()):
+        raise SpecError(f"{where}: unknown key {key!r}", allowed=", ".join(Entry.model_fields), fix=_FIX_OF_SSH)
+    entry = parse(Entry, tables[name], where)
     if entry.port is not None and not 1 <= entry.port <= 65535:
-        raise SpecError(f"{path}: [{name}]: no such port", found=entry.port, allowed="1 to 65535")
+        raise SpecError(f"{where}: no such port", found=entry.port, allowed="1 to 65535")
+    if not _is_host(entry.host):
+        raise SpecError(
+            f"{where}: no host",
+            found=repr(entry.host),
+            allowed="a host name, an address, or a Host of ~/.ssh/config",
+            fix="user and port have keys of their own",
+        )
+    if entry.root is not None and not entry.root.startswith(("/", "~/")):
+        raise SpecError(f"{where}: root is a folder there", found=repr(entry.root), allowed="/…, or ~/… for its home")
+    if entry.config is not None and not (path.parent / Path(entry.config).expanduser()).is_file():
+        raise SpecError(f"{where}: no such file", found=f"config = {entry.config!r}", fix="check the path")
     return entry
+
+
+def _is_host(text: str) -> bool:
+    """Whether a text may name a host: no URL, no user, no port (but ``::1`` is an address), and no option of ssh."""
+    return re.fullmatch(r"[^\s@/:-][^\s@/:]*|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[^\s@/]*", text) is not None

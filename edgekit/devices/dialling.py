@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.devices.address import Address
+from edgekit.devices.ssh_errors import connecting
 from edgekit.errors import DeviceError
 
 CONNECT_S = 20.0  # until a device has answered and let us in
@@ -46,7 +47,8 @@ async def dialled(address: Address, via: Any = None, seen: tuple[str, ...] = ())
     opened: list[Any] = []
     try:
         for jump in _jumps(hop, address) if via is None and address.host not in seen else ():
-            opened += await dialled(jump, opened[-1] if opened else None, (*seen, address.host))
+            with connecting(jump):
+                opened += await dialled(jump, opened[-1] if opened else None, (*seen, address.host))
         offered: list[Any] = []
         try:
             tunnel = opened[-1] if opened else via

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import edgekit
-from edgekit.devices.ssh import Connection
+from edgekit.devices.ssh import Connection, one_line
 
 # What needs numpy, the standard library and one engine only; tests/test_layers.py holds them to it.
 MODULES = ("__init__", "errors", "progress", "disk", "processing_specs", "artifact")
@@ -83,7 +83,7 @@ def send_kit(connection: Connection, python: str, root: str) -> str:
     kit = make_kit()
     folder = f"{root}/kit/{kit.sha256}"
     ended = connection.run(
-        [python, "-I", "-c", _UNPACK, folder, f"{time.time():.0f}"], stdin=kit.content, timeout_s=120
+        [python, "-I", "-c", one_line(_UNPACK), folder, f"{time.time():.0f}"], stdin=kit.content, timeout_s=120
     )
     if ended.status != 0:
         raise connection.refused("the kit could not be unpacked", ended, folder)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgekit.devices.archives import used_stamp
-from edgekit.devices.ssh import Connection
+from edgekit.devices.ssh import Connection, Ended
 from edgekit.errors import DeviceError, EngineMissing
 
 if TYPE_CHECKING:
@@ -43,9 +43,13 @@ facts = dict(version=version, bits=8 * struct.calcsize("P"), libc=platform.libc_
 facts["packages"] = dict((name, package(name)) for name in {PACKAGES!r})
 print("facts=" + json.dumps(facts))
 """
+_FIRST = "edgekit looks"
 _SHELL_SIDE = f"""
+echo "{_FIRST}"
 root=$1; asked=$2; kit=$3; stamp=$4
 [ -n "$root" ] || root=$HOME/.cache/edgekit-device
+case $root in "~/"*) root=$HOME/${{root#"~/"}};; esac
+case $asked in "~/"*) asked=$HOME/${{asked#"~/"}};; esac
 echo "root=$root"
 echo "os=$(uname -s)"
 echo "arch=$(uname -m)"
@@ -59,7 +63,8 @@ set -- $(df -Pk "$place" | tail -n 1)
 echo "free_kb=$4"
 sed -n 's/^MemAvailable: *\\([0-9]*\\) kB/memory_kb=\\1/p' /proc/meminfo
 cd "$place" || exit 1
-for python in ${{asked:-{_PYTHONS}}}; do
+[ -n "$asked" ] && set -- "$asked" || set -- {_PYTHONS}
+for python; do
   path=$(command -v "$python") || continue
   "$path" - <<'PYTHON' && {{ echo "python=$path"; break; }}
 {_PYTHON_SIDE}
@@ -114,14 +119,15 @@ def look(connection: Connection, kit: str = "") -> Look:
         kit: The hash of the kit; none where none is to be used.
 
     Raises:
-        DeviceError: It is no 64-bit Linux on x86 or ARM, or has no Python that is new enough, or no tar.
+        DeviceError: It runs no command or adds words to what is said, is no 64-bit Linux on x86 or ARM, or has no
+            Python that is new enough, or no tar.
         ConnectionLost: The connection went.
     """
     address, name = connection.address, connection.address.name
     began = time.time()
     argv = ["sh", "-s", "--", address.root or "", address.python or "", kit, used_stamp()]
     ended = connection.run(argv, stdin=_SHELL_SIDE.encode())
-    told = [line.partition("=")[::2] for line in ended.stdout.splitlines() if "=" in line]
+    told = _told(name, ended)
     facts = dict(told)
     if ended.status != 0 or "arch" not in facts:
         raise connection.refused("it could not be looked at", ended)
@@ -155,6 +161,27 @@ def look(connection: Connection, kit: str = "") -> Look:
         memory_mb=float(facts.get("memory_kb") or 0) * 1024 / 1e6,
         clock_off_s=python["time"] - began,
     )
+
+
+def _told(name: str, ended: Ended) -> list[tuple[str, str]]:
+    """What the shell there told; nothing of it is believed where somebody else speaks too."""
+    before, begun, after = ended.stdout.rpartition(f"{_FIRST}\n")
+    if not begun:
+        said = (ended.stderr.strip() or ended.stdout.strip() or f"exit status {ended.status}").splitlines()[-1]
+        raise DeviceError(
+            f"{name}: it lets us in and runs no command",
+            found=said,
+            allowed="an account with a shell; sftp alone is not enough",
+            fix="`ssh` with the command `uname` must print Linux",
+        )
+    if before:  # it would be in every file that we fetch, too
+        raise DeviceError(
+            f"{name}: its login shell prints something of its own before every command",
+            found=repr(before.splitlines()[0]),
+            allowed="nothing, where nobody sits at a terminal",
+            fix="have ~/.bashrc, or what else prints it there, do so in interactive shells only",
+        )
+    return [(key, value) for key, _, value in (line.partition("=") for line in after.splitlines())]
 
 
 def check(
@@ -225,7 +252,7 @@ def _no_python(connection: Connection, old: list[str]) -> DeviceError:
     oldest = ".".join(map(str, OLDEST_PYTHON))
     return DeviceError(
         f"{connection.address.name}: " + ("its Python is too old" if old else f"there is no Python{where}"),
-        found=f"Python {', '.join(dict.fromkeys(old))}" if old else "no python3",
+        found=f"Python {', '.join(dict.fromkeys(old))}" if old else f"no {asked or 'python3'}",
         allowed=f"Python {oldest} or newer, with the standard library",
         fix=f"install one there, or name it: python = … of [{connection.address.name}] in devices.toml",
     )

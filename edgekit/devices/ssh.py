@@ -204,7 +204,7 @@ class Connection:
         err: list[bytes] = []
         lines = _lines(process.stdout, out, on_line) if on_line is not None else _all(process.stdout, out)
         try:
-            talk = asyncio.gather(_feed(process.stdin, chunks), lines, _all(process.stderr, err))
+            talk = _together(_feed(process.stdin, chunks), lines, _all(process.stderr, err))
             await asyncio.wait_for(talk, timeout_s)
             await asyncio.wait_for(process.wait_closed(), CLOSE_S)
         except asyncio.TimeoutError as exc:
@@ -258,7 +258,7 @@ class Running:
         out: list[bytes] = []
         err: list[bytes] = []
         try:
-            talk = asyncio.gather(
+            talk = _together(
                 _feed(process.stdin, [f"{word}\n".encode()]), _all(process.stdout, out), _all(process.stderr, err)
             )
             await asyncio.wait_for(talk, timeout_s)
@@ -268,6 +268,11 @@ class Running:
         finally:
             process.close()
         return _ended(process, b"".join(out), b"".join(err))
+
+
+def one_line(python: str) -> str:
+    """A Python program as one line: csh, as a login shell, passes on no other."""
+    return f"exec({python!r})"
 
 
 def connect(address: Address) -> Connection:
@@ -303,6 +308,13 @@ async def _wound_up() -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await loop.shutdown_default_executor()
+
+
+def _together(*work: Coroutine[Any, Any, None]) -> asyncio.Future[Any]:
+    """Does all of it at once. Who is interrupted asks no more what came of it: asyncio shall not complain of that."""
+    talk = asyncio.gather(*work)
+    talk.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return talk
 
 
 async def _feed(stdin: Any, chunks: Iterable[bytes]) -> None:

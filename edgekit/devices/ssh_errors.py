@@ -45,7 +45,17 @@ def connecting(address: Address) -> Iterator[None]:
             f"{where}it does not answer", found="nothing within 20 s", fix="is it on, and reachable?"
         ) from exc
     except (asyncssh.Error, OSError) as exc:
-        raise Unreachable(f"{where}it cannot be reached", found=str(exc) or type(exc).__name__) from exc
+        if isinstance(exc, OSError) and exc.filename is not None:
+            raise DeviceError(
+                f"{where}a file that the SSH configuration names cannot be read",
+                found=f"{exc.filename}: {exc.strerror}",
+                fix="mend the configuration (IdentityFile, CertificateFile, Include)",
+            ) from exc
+        raise Unreachable(
+            f"{where}it cannot be reached",
+            found=str(exc) or type(exc).__name__,
+            fix="is it on, and does an SSH server listen there? `ssh` must get in first",
+        ) from exc
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from pathlib import Path
 from edgekit.artifact import hash_file, hash_json
 from edgekit.devices.archives import used_stamp
 from edgekit.devices.looking import PACKAGES, Look, free_room_mb
-from edgekit.devices.ssh import Connection
+from edgekit.devices.ssh import Connection, one_line
 from edgekit.errors import DeviceError
 from edgekit.progress import Progress, silent
 
@@ -132,7 +132,7 @@ def _send(connection: Connection, found: Look, package: str, wheels: Sequence[Pa
     connection.run(["rm", "-rf", sent])
     connection.put(names, sent, progress)
     progress(UNPACK_STEP, 0, 1, package)
-    argv = [found.python, "-I", "-c", _UNPACK, sent, folder, f"{time.time():.0f}"]
+    argv = [found.python, "-I", "-c", one_line(_UNPACK), sent, folder, f"{time.time():.0f}"]
     ended = connection.run(argv, timeout_s=_UNPACK_S)
     if ended.status != 0:
         raise connection.refused("the wheels could not be unpacked", ended, folder)

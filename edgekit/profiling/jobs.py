@@ -46,7 +46,7 @@ from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import JOBS, measure_jobs
 from edgekit.profiling.measured import Measured, save_measured
 from edgekit.runtime import first_silence_s
-from edgekit.runtime.session import parse_placement
+from edgekit.runtime.placement import parse_placement
 
 JOBS_FILE = "jobs.json"
 RESULTS = "results"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bundle:
-    """An opened bundle; a context manager, used by one thread at a time.
+    """An opened bundle; a context manager. Threads may share it, but to run in parallel open one a thread.
 
     Attributes:
         folder: Where it lies.

@@ -13,7 +13,8 @@ from edgekit.runtime.bundle import Bundle, open_bundle
 from edgekit.runtime.cpu import cpu_model
 from edgekit.runtime.npz import Damaged, read_arrays
 from edgekit.runtime.numbers import run_batched, snr_db
-from edgekit.runtime.session import Placement, one_query
+from edgekit.runtime.placement import Placement
+from edgekit.runtime.session import one_query
 
 INPUT, REFERENCE, ARTIFACT, RAW = "input/", "reference/", "artifact/", "raw/"
 OWN_FLOOR_DB = 80.0  # the same build on the same CPU differs by its threads' rounding only

@@ -109,11 +109,16 @@ def _parse(raw: Any, where: StrPath) -> Manifest:
 def _wrong_types(raw: dict[str, Any]) -> Iterator[str]:
     """Names of the values of a wrong type; a missing key is left to the parser."""
     yield from _wrong(raw, _TYPES, "")
+    yield from (f"{key}, which cannot be shown" for key in ("name", "target") if not _can_be_shown(raw.get(key)))
+    if not all(isinstance(label, str) for label in _items(raw.get("labels"))):
+        yield "labels"
     for kind in ("inputs", "outputs"):
         if not raw.get(kind):
             yield kind
         for spec in _items(raw.get(kind)):
             yield from _wrong(spec, _TENSOR, f"{kind}.")
+            if isinstance(spec, dict) and not _can_be_shown(spec.get("name")):
+                yield f"{kind}.name, which cannot be shown"
             if isinstance(spec, dict) and not _is_tensor(spec):
                 yield f"{kind}.shape or dtype"
     yield from _wrong(raw.get("golden", {}), _GOLDEN, "golden.")
@@ -139,6 +144,13 @@ def _wrong_processing(raw: dict[str, Any], prefix: str) -> Iterator[str]:
         yield from _wrong(settings, _POSTPROCESSING, f"{prefix}postprocessing.")
         if isinstance(settings, dict) and not _can_be_done(settings):
             yield f"{prefix}postprocessing.activation, axis or top"
+
+
+def _can_be_shown(text: Any) -> bool:
+    """Whether a text is no more than text to a terminal and to a page: no escape codes, lines, half characters."""
+    if not isinstance(text, str):
+        return True  # told as a wrong type
+    return not any((c < " " and c != "\t") or "\x7f" < c < "\xa0" or "\ud800" <= c <= "\udfff" for c in text)
 
 
 def _can_be_done(settings: dict[str, Any]) -> bool:

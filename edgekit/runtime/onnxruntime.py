@@ -118,7 +118,7 @@ def load(
 
 
 class OrtSession:
-    """A model opened in ONNX Runtime; one thread at a time."""
+    """A model opened in ONNX Runtime."""
 
     def __init__(
         self,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Measure = Literal["nodes", "macs", "time"]
 RECORDED_RUNS = 4  # of a placement's record: the first warms up
@@ -71,6 +71,12 @@ class Placement:
         if len(known) < len(amounts) or not sum(known):
             return None
         return sum(a for a, node in zip(known, nodes, strict=True) if node.precision == precision) / sum(known)
+
+
+def parse_placement(raw: Mapping[str, Any]) -> Placement:
+    """Builds a placement from its JSON form."""
+    nodes = (PlacedNode(**node | {"origins": tuple(node["origins"])}) for node in raw["nodes"])
+    return Placement(device=raw["device"], nodes=tuple(nodes))
 
 
 def recorded_runs() -> Iterator[int]:

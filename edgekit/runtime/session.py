@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -15,17 +15,11 @@ if TYPE_CHECKING:
     from edgekit.runtime.placement import Placement
 
 
-def parse_placement(raw: Mapping[str, Any]) -> Placement:
-    """Builds a placement from its JSON form."""
-    nodes = (PlacedNode(**node | {"origins": tuple(node["origins"])}) for node in raw["nodes"])
-    return Placement(device=raw["device"], nodes=tuple(nodes))
-
-
 class Session(Protocol):
     """An opened artifact on an engine.
 
-    Outputs of :meth:`run` belong to the caller: a later run never overwrites them. A session is used by one thread
-    at a time; open one a thread to run in parallel.
+    Outputs of :meth:`run` belong to the caller: a later run never overwrites them. Threads that run it at once get
+    their own answers, but may wait for each other: open one a thread to run in parallel.
     """
 
     inputs: Sequence[TensorSpec]

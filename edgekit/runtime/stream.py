@@ -345,8 +345,8 @@ def open_stream(
 def _check_settings(when_full: str, capacity: int, gather_s: float, gathering: Gathering) -> None:
     if when_full not in ("newest", "block"):
         raise StreamError("unknown rule for a full queue", found=repr(when_full), allowed="newest, block")
-    if gather_s < 0:
-        raise StreamError("a batch cannot be gathered in less than no time", found=gather_s, allowed="0 or more")
+    if not 0 <= gather_s <= threading.TIMEOUT_MAX:  # nor NaN: what cannot be waited for would end the worker
+        raise StreamError("a batch cannot be gathered in this time", found=gather_s, allowed="seconds, 0 or more")
     least = gathering.most if gather_s > 0 else 1
     if capacity < least:
         raise StreamError(

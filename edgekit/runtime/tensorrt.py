@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -115,7 +116,7 @@ def open_built(
 
 
 class TrtSession:
-    """A plan opened in TensorRT; one thread at a time.
+    """A plan opened in TensorRT; threads that run it at once take turns.
 
     Attributes:
         inputs: What it takes.
@@ -141,6 +142,7 @@ class TrtSession:
         self._name = name
         self._check = feed_checker(inputs)
         self._boundary = engine_errors(f"run {name}")
+        self._turn = threading.RLock()  # two threads at once would write into each other's buffers
         self._log = collect_log(trt)
         self._cuda = Cuda()
         self._graph: Any = None
@@ -209,7 +211,7 @@ class TrtSession:
         if not self._finalizer.alive:
             raise closed(NAME)
         self._check(feeds)
-        with self._boundary:
+        with self._turn, self._boundary:
             self._fit(feeds)
             self._query(feeds)
             return {buffer.io.name: buffer.view.copy() for buffer in self._of_outputs}
@@ -344,10 +346,11 @@ class TrtSession:
         Raises:
             EngineError: CUDA refused to take something back.
         """
-        if self._finalizer.detach() is None:
-            return
-        self._forget()
-        self._cuda.close()
+        with self._turn:
+            if self._finalizer.detach() is None:
+                return
+            self._forget()
+            self._cuda.close()
 
     def _forget(self) -> None:
         """Drops what the engine owns, each after what was made of it."""

@@ -31,6 +31,7 @@ from edgekit.runtime import verify_bundle
 from edgekit.runtime.files import read_npz
 from edgekit.runtime.golden import INPUT, RAW, load_golden
 from edgekit.runtime.manifest import read_manifest
+from edgekit.runtime.postprocessing import CLASSES, LABELS
 from edgekit.runtime.results import Frame
 from edgekit.runtime.stream import Stream, open_stream
 from edgekit.runtime.watch import start_watch
@@ -62,7 +63,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--verify", action="store_true", help="check the golden samples first; exits with 3 where they fail"
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    for name in ("fps", "count"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            parser.error(f"--{name} must be above 0, found {value}")
+    return options
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -106,9 +112,13 @@ def run(stream: Stream, frames: Iterator[Frame], manifest: Manifest, watchdog: W
 
 def answer(outputs: Mapping[str, Array], manifest: Manifest) -> str | int | list[int]:
     """What the first output says: the best class of a classifier, by its label; the shape of anything else."""
-    scores = outputs[manifest.outputs[0].name]
+    name = manifest.outputs[0].name
+    scores = outputs[name]
     if scores.ndim != 1:
         return list(scores.shape)
+    if name + CLASSES in outputs:  # the bundle sorted them already: the best comes first
+        found = outputs.get(name + LABELS, outputs[name + CLASSES])[0].item()
+        return found if isinstance(found, str) else int(found)
     best = int(np.argmax(scores))
     return manifest.labels[best] if len(manifest.labels) == len(scores) else best
 

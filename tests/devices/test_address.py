@@ -42,6 +42,7 @@ def test_what_is_no_address_is_refused(text):
 
 
 def test_a_name_is_looked_up_in_the_users_file(devices_toml):
+    (devices_toml.parent / "ssh_config").touch()
     devices_toml.write_text(
         '[pi]\nhost = "10.0.0.7"\nuser = "me"\nport = 2222\nconfig = "ssh_config"\nroot = "/data"\n'
     )
@@ -56,6 +57,14 @@ def test_a_name_is_looked_up_in_the_users_file(devices_toml):
         ("[pi]\nhots = 'x'\n", ["[pi]", "unknown key 'hots'", "did you mean 'host'?"]),
         ("[pi]\nuser = 'x'\n", ["key 'host' is missing"]),
         ("[pi]\nhost = 'x'\nport = 70000\n", ["no such port", "70000"]),
+        ("[pi]\nhost = 'x'\npassword = 'secret'\n", ["unknown key 'password'", "no password is ever taken"]),
+        ("[pi]\nhost = 'x'\nproxy_jump = 'y'\n", ["unknown key 'proxy_jump'", "ProxyJump"]),
+        *(
+            (f"[pi]\nhost = '{host}'\n", ["no host", repr(host), "user and port have keys of their own"])
+            for host in ("", "me@board", "board:22", "ssh://board", "-oProxyCommand=x", "a b", "board/x")
+        ),
+        ("[pi]\nhost = 'x'\nroot = 'data'\n", ["root is a folder there", "'data'"]),
+        ("[pi]\nhost = 'x'\nconfig = 'nowhere'\n", ["no such file", "'nowhere'"]),
         ("pi = 3\n", ["not a table"]),
         ("[pi\n", ["not valid TOML"]),
     ],
@@ -66,6 +75,18 @@ def test_a_wrong_file_is_told_with_its_key(devices_toml, text, words):
         find_device("pi")
     for word in [str(devices_toml), *words]:
         assert word in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["fe80::1%eth0", "::1", "10.0.0.7", "board_2", "Größe"])
+def test_a_host_may_be_any_name_or_address(devices_toml, host):
+    devices_toml.write_text(f'[pi]\nhost = "{host}"\n')
+    assert find_device("pi").host == host
+
+
+def test_a_folder_in_place_of_the_file_is_told(devices_toml):
+    devices_toml.mkdir()
+    with pytest.raises(SpecError, match=r"devices.toml: cannot be read"):
+        find_device("pi")
 
 
 def test_an_unknown_name_says_what_there_is(devices_toml):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import time
@@ -51,6 +52,22 @@ def test_a_command_that_takes_too_long_is_given_up(connection):
     with pytest.raises(DeviceError, match="took too long"):
         connection.run(["sleep", "60"], timeout_s=0.3)
     assert connection.run(["echo", "on"]).stdout == "on\n"
+
+
+@pytest.mark.parametrize("on_line", [None, print])
+def test_who_interrupts_a_command_hears_nothing_of_asyncio(loopback, caplog, on_line):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    try:
+        with connect(loopback.address) as connection, pytest.raises(KeyboardInterrupt):
+            connection.run(["sleep", "30"], on_line=on_line)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
 
 
 def test_a_connection_that_is_cut_is_told_as_lost_and_comes_back(loopback):

@@ -115,6 +115,28 @@ def test_every_frame_is_answered_in_order_where_a_busy_engine_blocks(tmp_path):
     assert told["answer"] in range(4)
 
 
+@pytest.mark.parametrize("top", [2, 4])  # 4: as many as there are classes
+@pytest.mark.parametrize("labels", [[], ["ant", "bee", "cat", "dog"]])
+def test_the_best_class_is_told_where_the_bundle_sorts_them(tmp_path, top, labels):
+    bundle = written(tmp_path / "bundle", "classifier")
+    output = json.loads((bundle / "manifest.json").read_text())["outputs"][0]["name"]
+    with np.load(bundle / "golden.npz") as golden:
+        best = int(golden[f"reference/{output}"][0].argmax())
+    change(bundle, postprocessing={"output": output, "activation": "softmax", "axis": 1, "top": top}, labels=labels)
+    with Service(tmp_path, bundle, "--count", 1) as service:
+        code, lines, errors = service.end()
+    assert (code, errors) == (0, "")
+    assert json.loads(lines[-1])["answer"] == (labels[best] if labels else best)
+
+
+@pytest.mark.parametrize("options", [("--fps", 0), ("--fps", -1), ("--fps", "nan"), ("--count", -1)])
+def test_a_pace_or_a_count_that_is_none_is_refused_with_2(tmp_path, options):
+    with Service(tmp_path, tmp_path / "bundle", *options) as service:
+        code, _, errors = service.end()
+    assert code == 2
+    assert f"{options[0]} must be above 0, found {options[1]}" in errors
+
+
 def test_a_camera_that_is_faster_than_the_engine_is_answered_about_now(tmp_path):
     bundle = null_bundle(tmp_path / "bundle", latency_us=30_000.0)
     with Service(tmp_path, bundle, "--fps", 1000, "--count", 200) as service:

@@ -323,8 +323,9 @@ def test_streams_of_nothing_or_of_bad_settings_are_refused(make_bundle, tmp_path
     assert "2 or more" in str(caught.value.allowed)
     with pytest.raises(StreamError, match="unknown rule"):
         open_stream(folder, when_full="oldest")
-    with pytest.raises(StreamError, match="less than no time"):
-        open_stream(folder, gather_s=-1)
+    for seconds in (-1, float("nan"), float("inf"), 1e12):
+        with pytest.raises(StreamError, match="gathered in this time"):
+            open_stream(folder, gather_s=seconds)
     with pytest.raises(StreamError, match="needs a bundle"):
         Stream([])
     with pytest.raises(BundleError, match="no bundle here"):

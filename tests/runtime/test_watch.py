@@ -366,6 +366,18 @@ def test_an_unknown_limit_is_named(bundle, tmp_path):
         start_watch(replace(bundle, manifest=replace(bundle.manifest, watch=raw)), tmp_path / "w")
 
 
+@pytest.mark.parametrize("name", ["a\x1b[31mred", "two\nlines", "half \ud800", "\x9b31m"])
+def test_a_name_that_is_more_than_text_to_a_terminal_is_refused(bundle, name):
+    raw = read_json(bundle.path / MANIFEST_FILE)
+    for changed in ({"name": name}, {"target": name}, {"outputs": [raw["outputs"][0] | {"name": name}]}):
+        (bundle.path / MANIFEST_FILE).write_text(json.dumps(raw | changed))
+        with pytest.raises(BundleError, match=r"(name|target), which cannot be shown"):
+            read_manifest(bundle.path)
+    (bundle.path / MANIFEST_FILE).write_text(json.dumps(raw | {"labels": [1]}))
+    with pytest.raises(BundleError, match="wrong type: labels"):
+        read_manifest(bundle.path)
+
+
 @pytest.mark.parametrize("field", ["statistics", "watch"])
 def test_a_manifest_whose_field_is_no_table_is_refused(bundle, field):
     raw = read_json(bundle.path / MANIFEST_FILE) | {field: [1]}
