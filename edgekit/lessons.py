@@ -49,7 +49,7 @@ class Lesson:
     """One training: everything it depends on, and the call that does it.
 
     Attributes:
-        name: ``teacher``, ``student``, ``assistant-1`` …, ``generation-1`` …
+        name: Of its step: ``teacher``, ``student``, ``assistant-1`` …, ``generation-1`` …
         model: What is trained, as it was loaded.
         settings: How.
         seed: Seed of the recipe.
@@ -117,12 +117,14 @@ def train_student(
     progress: Progress,
     name: str = "student",
     *,
+    step: str | None = None,
     score_first: bool = False,
     hold_zeros: bool = False,
 ) -> TrainedModel:
     """Distils a student from a teacher, and the others after it.
 
-    With ``score_first`` what it begins with is kept where no epoch does better. Weights that are zero stay zero with
+    Progress and messages speak of ``name``; the training is kept as ``step``, or as ``name`` where that is None. With
+    ``score_first`` what it begins with is kept where no epoch does better. Weights that are zero stay zero with
     ``hold_zeros``.
     """
     from edgekit.distillation.students import distill
@@ -155,7 +157,7 @@ def train_student(
             )[1]
 
     lesson = Lesson(
-        name=name,
+        name=step or name,
         model=student,
         settings=settings,
         seed=recipe.seed,

@@ -18,6 +18,7 @@ from edgekit.shrinking.tables import table_of
 from edgekit.teaching import TrainedModel
 
 NOTHING_LEFT = "nothing that is left to leave out is shown to make it faster"
+TRAINING = "pruned"  # what the steps' trainings are kept as
 MORE_STEPS = 2  # beyond those of the recipe, where latencies did not add up
 
 
@@ -230,11 +231,16 @@ def _times(search: Search, step: Step) -> Times:
     assert before is not None, "likewise"
     assert before.artifact is not None, "likewise"
     assert first is not None, "likewise"
-    return time_in_turns(made, before.artifact, first, search.plan_task, search.line.steps)
+    assert step.aim_ms is not None, "only the unpruned student has none"
+    share = search.share_of(step.aim_ms)
+    return time_in_turns(made, before.artifact, first, search.plan_task, search.line.steps, share)
 
 
 def _fine_tuned(search: Search, model: TrainedModel, epochs: int, name: str) -> TrainedModel:
-    """The student taught by the unpruned teacher; a resumable training like every other."""
+    """The student taught by the unpruned teacher; a resumable training like every other.
+
+    It is found again by the shape and its weights, whatever number and aim the step had that first came to it.
+    """
     from edgekit.distillation.beginnings import copied
 
     line = search.line
@@ -242,4 +248,5 @@ def _fine_tuned(search: Search, model: TrainedModel, epochs: int, name: str) -> 
     settings = line.settings.train.model_copy(update={"epochs": epochs})
     link = line.recipe.model_copy(update={"distillation": settings})
     twin = dataclasses.replace(model, module=copied(model.module))  # the step before stays as it is
-    return train_student(link, twin, [line.teacher], line.data, line.base, line.steps, line.progress, name)
+    teachers, data = [line.teacher], line.data
+    return train_student(link, twin, teachers, data, line.base, line.steps, line.progress, name, step=TRAINING)
