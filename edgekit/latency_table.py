@@ -211,9 +211,7 @@ def _measure(
         task.progress(f"{_name(plan)}: in turns", start, len(others))
         left = others[start : start + MOST_VARIANTS]
         for times in LONGER:
-            base, *measured = measure_step(
-                [each.artifact for each in (whole, *left)], task, steps, longer(load, times)
-            )
+            base, *measured = measure_step([each.artifact for each in (whole, *left)], task, steps, longer(load, times))
             if base.status != "ok":
                 raise MeasurementError(
                     f"the whole network cannot be measured on {plan}", found=base.reason or base.status

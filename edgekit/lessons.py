@@ -123,9 +123,8 @@ def train_student(
 ) -> TrainedModel:
     """Distils a student from a teacher, and the others after it.
 
-    Progress and messages speak of ``name``; the training is kept as ``step``, or as ``name`` where that is None. With
-    ``score_first`` what it begins with is kept where no epoch does better. Weights that are zero stay zero with
-    ``hold_zeros``.
+    Progress speaks of ``name``; kept is the training as ``step``, or as ``name``. With ``score_first`` what it begins
+    with is kept where no epoch does better. Weights that are zero stay zero with ``hold_zeros``.
     """
     from edgekit.distillation.students import distill
     from edgekit.pruning.holding import zeros_held

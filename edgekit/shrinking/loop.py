@@ -11,7 +11,8 @@ from edgekit.latency_table import LatencyTable
 from edgekit.lessons import train_student
 from edgekit.pruning.knapsack import choose
 from edgekit.shrinking.checks import check_budget
-from edgekit.shrinking.scores import Line, Times, first_plan, score, time_in_turns
+from edgekit.shrinking.floor import check_floor
+from edgekit.shrinking.scores import Line, Times, exported, first_plan, score, time_in_turns
 from edgekit.shrinking.shapes import fitting_shape, groups_of, options_for
 from edgekit.shrinking.steps import Pruned, Search, Step, normal_ms
 from edgekit.shrinking.tables import table_of
@@ -35,8 +36,8 @@ def prune_student(line: Line) -> Pruned:
         line: The recipe, which has a table ``[pruning]``, its data and its models; the student stays as it is.
 
     Raises:
-        SpecError: There is no budget, it is below what the smallest network takes, or the accuracy limit is broken
-            already by the unpruned student.
+        SpecError: There is no budget, it is below what an empty model or the smallest network takes, or the accuracy
+            limit is broken already by the unpruned student.
         EdgeKitError: The student cannot be pruned, made or measured.
     """
     began = time.perf_counter()
@@ -87,6 +88,7 @@ def _begin(line: Line) -> Search:
     given = (settings.budget_ms, settings.ratio and settings.ratio * times.p50_ms)
     budget = min((one for one in given if one is not None), default=limits.p50_ms)
     assert budget is not None, "checked above"
+    check_floor(budget, exported(line, line.student), first.plan.engine, task, line.steps)
     return Search(
         line=line,
         plan_task=task,

@@ -164,7 +164,7 @@ def first_plan(line: Line) -> tuple[Candidate, Task]:
     Raises:
         EdgeKitError: No plan of the target may ship.
     """
-    fp32 = _exported(line, line.student)
+    fp32 = exported(line, line.student)
     task = task_for(line, line.student, fp32)
     plans = plans_for(line.job.target, line.job.engines, line.job.quantization, line.job.place)
     candidates = try_plans(fp32, plans, task, line.steps)
@@ -180,13 +180,13 @@ def first_plan(line: Line) -> tuple[Candidate, Task]:
 
 def score(line: Line, model: TrainedModel, plan: Plan) -> Candidate:
     """Makes a student by the plan and scores it; it is not measured yet."""
-    fp32 = _exported(line, model)
+    fp32 = exported(line, model)
     return prepare(fp32, plan, task_for(line, model, fp32), line.steps)
 
 
 def compiled(line: Line, model: TrainedModel, plan: Plan, task: Task) -> Artifact:
     """What the engine loads of a student by the plan, without proving its numbers: its latency alone is asked for."""
-    artifact = _exported(line, model)
+    artifact = exported(line, model)
     if plan.precision != "fp32":
         artifact = quantize_step(artifact, plan, task, line.steps)
     return compile_step(artifact, plan.engine, task, line.steps)
@@ -242,7 +242,8 @@ def _timed(
     )
 
 
-def _exported(line: Line, model: TrainedModel) -> Artifact:
+def exported(line: Line, model: TrainedModel) -> Artifact:
+    """A student as it crosses to ONNX."""
     assert model.module is not None  # roles refuse .onnx students
     judged = line.judged_on
     return export(model.module, judged.only(model.inputs) if model.inputs else judged, line.steps)

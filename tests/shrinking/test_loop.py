@@ -87,6 +87,8 @@ class Scripted:
         self.drops, self.learnt, self.asked, self.kept_as = drops, [], [], []
         self.faster, self.first_drop, self.saves_ms, self.table_us, self.noise = True, 0.0, 1.0, 1000.0, 0.0
         monkeypatch.setattr(loop, "first_plan", lambda line: (candidate(self.first_drop, "8"), make_task()))
+        monkeypatch.setattr(loop, "exported", lambda line, model: None)
+        monkeypatch.setattr(loop, "check_floor", lambda *args: None)
         monkeypatch.setattr(loop, "train_student", self.train)
         monkeypatch.setattr(loop, "score", self.score)
         monkeypatch.setattr(loop, "time_in_turns", lambda new, *others: self.times(int(new.sha256)))
@@ -266,7 +268,7 @@ def test_the_engine_of_the_job_counts_that_the_command_line_may_have_named(line,
 
     with pytest.MonkeyPatch.context() as patch:
         asked = []
-        patch.setattr(scores, "_exported", lambda line, model: None)
+        patch.setattr(scores, "exported", lambda line, model: None)
         patch.setattr(scores, "task_for", lambda *args: make_task())
         patch.setattr(scores, "plans_for", lambda target, engines, settings, place: asked.append(engines) or [])
         patch.setattr(scores, "try_plans", lambda *args: [candidate(0.0, "8")])
