@@ -23,7 +23,7 @@ from edgekit.progress import Progress, silent
 from edgekit.ranks import is_main
 from edgekit.recipe import Recipe
 from edgekit.reporting.tables import count, interval, percent
-from edgekit.roles import check_roles, check_views
+from edgekit.roles import check_labels, check_roles, check_views
 from edgekit.steps import STEPS, locked
 from edgekit.teaching import (
     TrainedModel,
@@ -58,6 +58,7 @@ def train_models(
     others = load_others(recipe, base)
     data = load_data(recipe, base, given)
     check_views(recipe, data)
+    check_labels(recipe, data)
     bind_stored(teacher, data)
     check_beginning(recipe, student, [teacher, *others], data)
     teacher = train_teacher(recipe, teacher, data, base, steps, progress)

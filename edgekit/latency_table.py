@@ -211,9 +211,7 @@ def _measure(
         task.progress(f"{_name(plan)}: in turns", start, len(others))
         left = others[start : start + MOST_VARIANTS]
         for times in LONGER:
-            base, *measured = measure_step(
-                [each.artifact for each in (whole, *left)], task, steps, _longer(load, times)
-            )
+            base, *measured = measure_step([each.artifact for each in (whole, *left)], task, steps, longer(load, times))
             if base.status != "ok":
                 raise MeasurementError(
                     f"the whole network cannot be measured on {plan}", found=base.reason or base.status
@@ -231,7 +229,8 @@ def _measure(
     return whole_us, [_row(each, whole_us, shares) for each, shares in found if not isinstance(shares, str)]
 
 
-def _longer(load: LoadSpec, times: int) -> LoadSpec:
+def longer(load: LoadSpec, times: int) -> LoadSpec:
+    """The same load, so many times as long."""
     return replace(
         load,
         min_seconds=times * load.min_seconds,

@@ -49,7 +49,7 @@ class Lesson:
     """One training: everything it depends on, and the call that does it.
 
     Attributes:
-        name: ``teacher``, ``student``, ``assistant-1`` …, ``generation-1`` …
+        name: Of its step: ``teacher``, ``student``, ``assistant-1`` …, ``generation-1`` …
         model: What is trained, as it was loaded.
         settings: How.
         seed: Seed of the recipe.
@@ -117,13 +117,14 @@ def train_student(
     progress: Progress,
     name: str = "student",
     *,
+    step: str | None = None,
     score_first: bool = False,
     hold_zeros: bool = False,
 ) -> TrainedModel:
     """Distils a student from a teacher, and the others after it.
 
-    With ``score_first`` what it begins with is kept where no epoch does better. Weights that are zero stay zero with
-    ``hold_zeros``.
+    Progress speaks of ``name``; kept is the training as ``step``, or as ``name``. With ``score_first`` what it begins
+    with is kept where no epoch does better. Weights that are zero stay zero with ``hold_zeros``.
     """
     from edgekit.distillation.students import distill
     from edgekit.pruning.holding import zeros_held
@@ -155,7 +156,7 @@ def train_student(
             )[1]
 
     lesson = Lesson(
-        name=name,
+        name=step or name,
         model=student,
         settings=settings,
         seed=recipe.seed,

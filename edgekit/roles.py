@@ -120,6 +120,30 @@ def check_views(recipe: Recipe, data: Ingredients) -> None:
                 )
 
 
+def check_labels(recipe: Recipe, data: Ingredients) -> None:
+    """Refuses labels that no training learns from: all of them tell classes apart.
+
+    Raises:
+        DataError: Something is to be trained or pruned, and the targets are no class numbers.
+    """
+    learns = {
+        "[teacher.train]": recipe.teacher.train is not None,
+        "[student]": recipe.student is not None,
+        "[pruning]": recipe.pruning is not None,
+        "[qat]": recipe.qat is not None,
+    }
+    table = next((name for name, there in learns.items() if there), None)
+    targets = None if data.train is None else data.train.targets
+    if table is None or targets is None or (targets.ndim == 1 and targets.dtype.kind in "iu"):
+        return
+    raise DataError(
+        f"{table} learns to tell classes apart, and the targets of the training samples are no class numbers",
+        found=f"{targets.dtype}{list(targets.shape)}, the first {targets[0].tolist()}",
+        allowed='integers [n] from 0; values are the targets of a further output: [[tasks]] with kind = "values"',
+        fix=f"give class numbers, or train the model elsewhere and remove {table}: what is trained can be quantised",
+    )
+
+
 def _check_others(recipe: Recipe) -> None:
     """Each further teacher is a network with weights of its own."""
     for i, other in enumerate(recipe.distillation.teachers):

@@ -1,10 +1,14 @@
 """Recipes whose models can and cannot play their parts."""
 
-import pytest
-from fake_line import make_recipe
+from dataclasses import replace
 
-from edgekit.errors import SpecError
-from edgekit.roles import check_roles
+import numpy as np
+import pytest
+from fake_line import make_recipe, make_samples
+
+from edgekit.errors import DataError, SpecError
+from edgekit.ingredients import Ingredients
+from edgekit.roles import check_labels, check_roles
 
 QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05}
 ONNX = {"model": "model.onnx"}
@@ -115,3 +119,39 @@ def test_models_that_can(fields):
     recipe = make_recipe(**fields)
     check_roles(recipe)
     assert recipe.teacher.model == fields["teacher"]["model"]
+
+
+def ingredients(targets) -> Ingredients:
+    samples = replace(make_samples(8), targets=targets)
+    return Ingredients(
+        train=samples,
+        validation=samples,
+        calibration=samples,
+        test=samples,
+        test_sha256="0",
+        held_out=True,
+        metric=None,
+        metric_name=None,
+        labels=(),
+        parents=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "table"),
+    [
+        ({"teacher": TORCH | {"train": QUICK}}, "teacher.train"),
+        ({"teacher": GIVEN, "student": TORCH}, "student"),
+        ({"teacher": GIVEN, "pruning": {"ratio": 0.5}}, "pruning"),
+        ({"teacher": GIVEN, "qat": {"epochs": 1}}, "qat"),
+    ],
+)
+@pytest.mark.parametrize("shape", [(8,), (8, 2)])
+def test_values_teach_nobody_to_tell_classes_apart(fields, table, shape):
+    values = ingredients(np.linspace(-1, 1, np.prod(shape)).reshape(shape))
+    said = rf"\[{table}\] learns to tell classes apart(.|\n)*float64\[8(.|\n)*kind = \"values\""
+    with pytest.raises(DataError, match=said):
+        check_labels(make_recipe(**fields), values)
+    check_labels(make_recipe(teacher=GIVEN), values)  # what learns nothing is scored by a metric of the user's own
+    check_labels(make_recipe(**fields), ingredients(None))
+    check_labels(make_recipe(**fields), ingredients(np.arange(8) % 3))

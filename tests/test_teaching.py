@@ -175,6 +175,23 @@ def test_a_teacher_is_trained_and_a_student_distilled_once(project, tmp_path, ca
     assert sorted(p.name.split("-")[0] for p in steps.iterdir()) == ["outputs", "student", "teacher"]
 
 
+def test_a_training_that_is_kept_by_its_step_is_found_again_under_another_name(project, tmp_path, calls):
+    recipe, steps = torch_recipe(project), tmp_path / "steps"
+    teacher, _ = taught(recipe, project, steps)
+    calls.clear()
+    data, told = load_data(recipe, project, None), []
+
+    def progress(step, done, total, note=""):
+        told.append(step)
+
+    for name in ("pruned-1", "pruned-2"):
+        student = load_models(recipe, project)[1]
+        train_student(recipe, student, [teacher], data, project, steps, progress, name, step="pruned")
+    assert calls == ["student"]
+    assert "train pruned-1" in told
+    assert len(list(steps.glob("pruned-*"))) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "repeated"),
     [

@@ -11,13 +11,15 @@ from edgekit.latency_table import LatencyTable
 from edgekit.lessons import train_student
 from edgekit.pruning.knapsack import choose
 from edgekit.shrinking.checks import check_budget
-from edgekit.shrinking.scores import Line, Times, first_plan, score, time_in_turns
+from edgekit.shrinking.floor import check_floor
+from edgekit.shrinking.scores import Line, Times, exported, first_plan, score, time_in_turns
 from edgekit.shrinking.shapes import fitting_shape, groups_of, options_for
 from edgekit.shrinking.steps import Pruned, Search, Step, normal_ms
 from edgekit.shrinking.tables import table_of
 from edgekit.teaching import TrainedModel
 
 NOTHING_LEFT = "nothing that is left to leave out is shown to make it faster"
+TRAINING = "pruned"  # what the steps' trainings are kept as
 MORE_STEPS = 2  # beyond those of the recipe, where latencies did not add up
 
 
@@ -34,8 +36,8 @@ def prune_student(line: Line) -> Pruned:
         line: The recipe, which has a table ``[pruning]``, its data and its models; the student stays as it is.
 
     Raises:
-        SpecError: There is no budget, it is below what the smallest network takes, or the accuracy limit is broken
-            already by the unpruned student.
+        SpecError: There is no budget, it is below what an empty model or the smallest network takes, or the accuracy
+            limit is broken already by the unpruned student.
         EdgeKitError: The student cannot be pruned, made or measured.
     """
     began = time.perf_counter()
@@ -86,6 +88,7 @@ def _begin(line: Line) -> Search:
     given = (settings.budget_ms, settings.ratio and settings.ratio * times.p50_ms)
     budget = min((one for one in given if one is not None), default=limits.p50_ms)
     assert budget is not None, "checked above"
+    check_floor(budget, exported(line, line.student), first.plan.engine, task, line.steps)
     return Search(
         line=line,
         plan_task=task,
@@ -230,11 +233,16 @@ def _times(search: Search, step: Step) -> Times:
     assert before is not None, "likewise"
     assert before.artifact is not None, "likewise"
     assert first is not None, "likewise"
-    return time_in_turns(made, before.artifact, first, search.plan_task, search.line.steps)
+    assert step.aim_ms is not None, "only the unpruned student has none"
+    share = search.share_of(step.aim_ms)
+    return time_in_turns(made, before.artifact, first, search.plan_task, search.line.steps, share)
 
 
 def _fine_tuned(search: Search, model: TrainedModel, epochs: int, name: str) -> TrainedModel:
-    """The student taught by the unpruned teacher; a resumable training like every other."""
+    """The student taught by the unpruned teacher; a resumable training like every other.
+
+    It is found again by the shape and its weights, whatever number and aim the step had that first came to it.
+    """
     from edgekit.distillation.beginnings import copied
 
     line = search.line
@@ -242,4 +250,5 @@ def _fine_tuned(search: Search, model: TrainedModel, epochs: int, name: str) -> 
     settings = line.settings.train.model_copy(update={"epochs": epochs})
     link = line.recipe.model_copy(update={"distillation": settings})
     twin = dataclasses.replace(model, module=copied(model.module))  # the step before stays as it is
-    return train_student(link, twin, [line.teacher], line.data, line.base, line.steps, line.progress, name)
+    teachers, data = [line.teacher], line.data
+    return train_student(link, twin, teachers, data, line.base, line.steps, line.progress, name, step=TRAINING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +16,12 @@ from edgekit.choosing import best, ratio_in_turns, shown_faster
 from edgekit.data import Samples, draw_calibration
 from edgekit.errors import EdgeKitError, MeasurementError
 from edgekit.ingredients import Ingredients, seen_by
-from edgekit.latency_table import table_load
+from edgekit.latency_table import LONGER, longer, table_load
 from edgekit.making import compile_step, export, measure_step, quantize_step
 from edgekit.planning import plans_for
 from edgekit.processing import postprocessing_of
 from edgekit.profiling.comparison import Ratio
+from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measured import Measured
 from edgekit.profiling.statistics import bounds_or_stretches, percentile
 from edgekit.progress import Progress
@@ -133,6 +135,12 @@ class Times:
     ratio: Ratio | None = None
     faster: bool | None = None
 
+    def within(self, share: float) -> bool | None:
+        """Whether it is shown to take at most such a share of the unpruned student's; None where neither is shown."""
+        if self.ratio is None or not self.ratio.settled or self.ratio.low <= share < self.ratio.high:
+            return None
+        return self.ratio.high <= share
+
 
 def task_for(line: Line, model: TrainedModel, fp32: Artifact) -> Task:
     """What a student is judged by, on the samples kept for validation."""
@@ -159,7 +167,7 @@ def first_plan(line: Line) -> tuple[Candidate, Task]:
     Raises:
         EdgeKitError: No plan of the target may ship.
     """
-    fp32 = _exported(line, line.student)
+    fp32 = exported(line, line.student)
     task = task_for(line, line.student, fp32)
     plans = plans_for(line.job.target, line.job.engines, line.job.quantization, line.job.place)
     candidates = try_plans(fp32, plans, task, line.steps)
@@ -175,26 +183,52 @@ def first_plan(line: Line) -> tuple[Candidate, Task]:
 
 def score(line: Line, model: TrainedModel, plan: Plan) -> Candidate:
     """Makes a student by the plan and scores it; it is not measured yet."""
-    fp32 = _exported(line, model)
+    fp32 = exported(line, model)
     return prepare(fp32, plan, task_for(line, model, fp32), line.steps)
 
 
 def compiled(line: Line, model: TrainedModel, plan: Plan, task: Task) -> Artifact:
     """What the engine loads of a student by the plan, without proving its numbers: its latency alone is asked for."""
-    artifact = _exported(line, model)
+    artifact = exported(line, model)
     if plan.precision != "fp32":
         artifact = quantize_step(artifact, plan, task, line.steps)
     return compile_step(artifact, plan.engine, task, line.steps)
 
 
-def time_in_turns(new: Artifact, before: Artifact, first: Artifact, task: Task, steps: Path) -> Times:
+def time_in_turns(
+    new: Artifact, before: Artifact, first: Artifact, task: Task, steps: Path, share: float | None = None
+) -> Times:
     """Measures a step beside the one before and the unpruned student.
+
+    Args:
+        new: The step.
+        before: The one before.
+        first: The unpruned student.
+        task: Its target, profile and samples.
+        steps: Root of the step folders.
+        share: Of the unpruned student's median that the step is to take at most: while it is not shown whether it does,
+            all are measured again, and longer. None: once is enough.
 
     Raises:
         MeasurementError: One of them could not be measured.
     """
     artifacts = list({artifact.sha256: artifact for artifact in (first, before, new)}.values())
-    load = table_load(task)
+    for times in LONGER:
+        found = _timed(artifacts, new, before, first, task, steps, longer(table_load(task), times))
+        if share is None or found.within(share) is not None:
+            break
+    return found
+
+
+def _timed(
+    artifacts: Sequence[Artifact],
+    new: Artifact,
+    before: Artifact,
+    first: Artifact,
+    task: Task,
+    steps: Path,
+    load: LoadSpec,
+) -> Times:
     found: dict[str, Measured] = {}
     for artifact, measured in zip(artifacts, measure_step(artifacts, task, steps, load), strict=True):
         if measured.status != "ok":
@@ -211,7 +245,8 @@ def time_in_turns(new: Artifact, before: Artifact, first: Artifact, task: Task, 
     )
 
 
-def _exported(line: Line, model: TrainedModel) -> Artifact:
+def exported(line: Line, model: TrainedModel) -> Artifact:
+    """A student as it crosses to ONNX."""
     assert model.module is not None  # roles refuse .onnx students
     judged = line.judged_on
     return export(model.module, judged.only(model.inputs) if model.inputs else judged, line.steps)

@@ -15,7 +15,7 @@ from edgekit.making import tool_versions
 from edgekit.models import class_sources, count_parameters, state_hash
 from edgekit.pruning.knapsack import Option, choose
 from edgekit.shrinking.scores import Line, Times, compiled, time_in_turns
-from edgekit.shrinking.steps import Search, normal_ms
+from edgekit.shrinking.steps import Search, most_ms, normal_ms
 from edgekit.shrinking.tables import table_of
 from edgekit.steps import run_step
 from edgekit.table_file import TABLE_FILE, load_table, write_table
@@ -203,7 +203,7 @@ def fitting_shape(search: Search, options: Options, aim_ms: float) -> Shape | No
         apply_change(module, line.inputs, change)
     load_weights(module, folder / "model.safetensors", where="pruning")
     model = _as_model(line, module)
-    times = _shape_times(search, model, found["predicted_us"])
+    times = _shape_times(search, model, found["predicted_us"], aim_ms)
     return Shape(model=model, changes=changes, said=tuple(found["said"]), times=times)
 
 
@@ -227,7 +227,7 @@ def _shrunk(search: Search, options: Options, aim_ms: float) -> tuple[Module, li
         changes.append(change)
         model = _as_model(line, module)
         if left_us <= most_us:
-            left_us = normal_ms(_shape_times(search, model, left_us), search.steps[0].times) * 1e3
+            left_us = _taken_us(search, _shape_times(search, model, left_us, aim_ms), aim_ms)
             if left_us <= most_us:
                 return module, changes, said, left_us
         try:
@@ -250,13 +250,23 @@ def _next(
     return options.within(goal_us), options
 
 
-def _shape_times(search: Search, model: TrainedModel, predicted_us: float) -> Times:
+def _taken_us(search: Search, times: Times, aim_ms: float) -> float:
+    """What a shape takes; at the budget what it may take, where no measuring tells on which side of it that is.
+
+    A long training follows, which is in vain where the shape is beyond the budget after all.
+    """
+    first, share = search.steps[0].times, search.share_of(aim_ms)
+    undecided = share is not None and times.within(share) is None
+    return 1e3 * (most_ms(times, first) if undecided else normal_ms(times, first))
+
+
+def _shape_times(search: Search, model: TrainedModel, predicted_us: float, aim_ms: float) -> Times:
     """How long a shape takes before it has learnt anything: latency does not hang on weights."""
     line, task, plan = search.line, search.plan_task, search.first.plan
     if task.not_measured is not None:
         return Times(p50_ms=predicted_us / 1e3)
     new, before, first = (compiled(line, one, plan, task) for one in (model, search.now.model, line.student))
-    return time_in_turns(new, before, first, task, line.steps)
+    return time_in_turns(new, before, first, task, line.steps, search.share_of(aim_ms))
 
 
 def _as_model(line: Line, module: Module) -> TrainedModel:

@@ -22,6 +22,11 @@ def normal_ms(times: Times, first: Times) -> float:
     return times.p50_ms if times.ratio is None else first.p50_ms * times.ratio.ratio
 
 
+def most_ms(times: Times, first: Times) -> float:
+    """The upper end of the same; the median itself where there is no interval."""
+    return times.p50_ms if times.ratio is None else first.p50_ms * times.ratio.high
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Step:
     """One step, as it was found: the unpruned student is number 0.
@@ -107,6 +112,10 @@ class Search:
     def now_ms(self) -> float:
         """The median of the student as it stands."""
         return normal_ms(self.now.times, self.steps[0].times)
+
+    def share_of(self, aim_ms: float) -> float | None:
+        """The budget as a share of the unpruned student's latency, where an aim is no less; None on the way there."""
+        return None if aim_ms > self.budget_ms else self.budget_ms / self.steps[0].times.p50_ms
 
     def near(self, aim_ms: float) -> float:
         """Times an aim that a step may take; the budget itself is not exceeded."""

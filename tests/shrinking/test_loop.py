@@ -48,9 +48,9 @@ def candidate(drop: float | None, name: str = "first") -> Candidate:
     return Candidate(plan=Plan(engine="null", precision="int8"), artifact=artifact, proof=proof)
 
 
-def ratio(value: float) -> Ratio:
-    fields = {field.name: 0 for field in dataclasses.fields(Ratio)}
-    return Ratio(**fields | {"ratio": value, "low": value * 0.99, "high": value * 1.01})  # type: ignore[arg-type]
+def ratio(value: float, noise: float = 0.0) -> Ratio:
+    fields = {field.name: 0 for field in dataclasses.fields(Ratio)} | {"settled": True}
+    return Ratio(**fields | {"ratio": value, "low": value - noise, "high": value + noise})  # type: ignore[arg-type]
 
 
 class Block(nn.Module):
@@ -84,13 +84,15 @@ class Scripted:
     """How long what is left takes, and what it loses once it has learnt."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, drops: Any = lambda left, epochs: 0.0) -> None:
-        self.drops, self.learnt, self.asked = drops, [], []
-        self.faster, self.first_drop, self.saves_ms, self.table_us = True, 0.0, 1.0, 1000.0
+        self.drops, self.learnt, self.asked, self.kept_as = drops, [], [], []
+        self.faster, self.first_drop, self.saves_ms, self.table_us, self.noise = True, 0.0, 1.0, 1000.0, 0.0
         monkeypatch.setattr(loop, "first_plan", lambda line: (candidate(self.first_drop, "8"), make_task()))
+        monkeypatch.setattr(loop, "exported", lambda line, model: None)
+        monkeypatch.setattr(loop, "check_floor", lambda *args: None)
         monkeypatch.setattr(loop, "train_student", self.train)
         monkeypatch.setattr(loop, "score", self.score)
         monkeypatch.setattr(loop, "time_in_turns", lambda new, *others: self.times(int(new.sha256)))
-        monkeypatch.setattr(shapes, "_shape_times", lambda search, model, us: self.times(left_in(model)))
+        monkeypatch.setattr(shapes, "_shape_times", lambda search, model, *others: self.times(left_in(model)))
         monkeypatch.setattr(shapes, "table_of", self.table)
         monkeypatch.setattr("edgekit.pruning.worth.worth_of", self.worth)
         monkeypatch.setattr("edgekit.pruning.counting.macs_of", lambda module, inputs: 1000)
@@ -101,7 +103,7 @@ class Scripted:
         share = 1 - (8 - left) * self.saves_ms / WHOLE_MS
         if left == 8:
             return Times(p50_ms=WHOLE_MS)
-        return Times(p50_ms=share * WHOLE_MS, ratio=ratio(share), faster=self.faster)
+        return Times(p50_ms=share * WHOLE_MS, ratio=ratio(share, self.noise), faster=self.faster)
 
     def table(self, line: Any, model: Any, groups: Any, *others: Any) -> LatencyTable:
         rows = {
@@ -137,8 +139,9 @@ class Scripted:
         order = range(8) if len(module.blocks) > 6 else range(8, 0, -1)  # type: ignore[arg-type]
         return {g.name: {"removed": 0.1 * (1 + order[int(g.name.rpartition(".")[2])])} for g in groups}
 
-    def train(self, recipe: Any, model: Any, teachers: Any, *others: Any) -> TrainedModel:
+    def train(self, recipe: Any, model: Any, teachers: Any, *others: Any, step: str) -> TrainedModel:
         epochs = recipe.distillation.epochs
+        self.kept_as.append((others[-1], step))
         self.learnt.append((left_in(model), epochs))
         if self.drops(left_in(model), epochs) is None:
             raise Diverged("pruned: the loss is nan")
@@ -242,12 +245,30 @@ def test_the_budget_is_not_exceeded_however_little(line, tmp_path):
     assert met(found)
 
 
+def test_a_shape_that_no_measuring_shows_to_be_within_the_budget_is_not_trained(line, tmp_path):
+    line.noise = 0.01
+    found = prune(tmp_path, ratio=0.505, steps=1)  # four of eight blocks take 0.49 to 0.51 of the time
+    assert left(found) == [(8, True), (3, True)]
+    assert line.learnt == [(3, 2)]
+
+
+def test_on_the_way_to_the_budget_the_median_is_enough(line, tmp_path):
+    line.noise = 0.01
+    found = prune(tmp_path, ratio=0.45, steps=2)  # an aim of 5.37 ms, then 3.6
+    assert left(found) == [(8, True), (5, True), (3, True)]
+
+
+def test_a_training_is_found_again_whatever_number_its_step_has(line, tmp_path):
+    prune(tmp_path, ratio=0.5)
+    assert line.kept_as == [("pruned-1", "pruned"), ("pruned-2", "pruned")]
+
+
 def test_the_engine_of_the_job_counts_that_the_command_line_may_have_named(line, tmp_path):
     from edgekit.shrinking import scores
 
     with pytest.MonkeyPatch.context() as patch:
         asked = []
-        patch.setattr(scores, "_exported", lambda line, model: None)
+        patch.setattr(scores, "exported", lambda line, model: None)
         patch.setattr(scores, "task_for", lambda *args: make_task())
         patch.setattr(scores, "plans_for", lambda target, engines, settings, place: asked.append(engines) or [])
         patch.setattr(scores, "try_plans", lambda *args: [candidate(0.0, "8")])

@@ -16,7 +16,7 @@ MOMENTS = [
     r"^progress worth of moves 4/",
     r"^rename \S*-pruned-shape-# to",
     r"^progress train pruned-1 30/",
-    r"^rename \S*-pruned-1-# to",
+    r"^rename \S*-pruned-# to",
     r"^rename \S* to pruned$",
     r"^rename \S* to pruning.json",
 ]
