@@ -11,7 +11,7 @@ from typing import Any
 from edgekit.devices.address import Address
 from edgekit.devices.device import refused_lock
 from edgekit.devices.looking import look
-from edgekit.devices.ssh import connect
+from edgekit.devices.ssh import connect, one_line
 from edgekit.profiling import locks, room
 from edgekit.progress import Progress, silent
 
@@ -51,7 +51,7 @@ def clean_on(address: Address, progress: Progress = silent) -> dict[str, Any]:
         progress(CLEAN_STEP, 0, 1)
         sources = [(module.__name__, _source(module.__file__)) for module in _MODULES]
         who = f"{getpass.getuser()}@{socket.gethostname()}"
-        argv = [found.python, "-I", "-c", _RUN, "--clean", found.root, uuid.uuid4().hex, who]
+        argv = [found.python, "-I", "-c", one_line(_RUN), "--clean", found.root, uuid.uuid4().hex, who]
         ended = connection.run(argv, stdin=json.dumps(sources).encode(), timeout_s=_CLEAN_S)
         try:
             told: dict[str, Any] = json.loads(ended.stdout)
