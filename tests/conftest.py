@@ -1,10 +1,11 @@
 """Fixtures for any test: tiny ONNX models, artifacts made of them, a deployed recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fake_line import catalogue  # noqa: F401  # a fixture
 from made_bundles import make_bundle, slow  # noqa: F401  # fixtures
 from tiny_models import HEAD, MODELS, onnx_specs
@@ -12,13 +13,17 @@ from tiny_recipe import deployed, project  # noqa: F401  # fixtures
 
 from edgekit.artifact import Artifact, hash_files, save_artifact
 
+torch.set_num_threads(1)  # the networks are tiny, and threads that wait for each other cost most on a busy machine
 
-@pytest.fixture(autouse=True)
-def _brief_measurements(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.fixture(autouse=True, scope="module")
+def _brief_measurements(request: pytest.FixtureRequest) -> Iterator[None]:
     """Measurements of this process load each artifact once; those of the profiler's own tests as always."""
-    if "profiling" not in request.path.parts:
-        monkeypatch.setattr("edgekit.profiling.loads.MOST_S", 0.0)
-        monkeypatch.setattr("edgekit.gains.SECONDS", 0.01)
+    with pytest.MonkeyPatch.context() as patch:
+        if "profiling" not in request.path.parts:
+            patch.setattr("edgekit.profiling.loads.MOST_S", 0.0)
+            patch.setattr("edgekit.gains.SECONDS", 0.01)
+        yield
 
 
 @pytest.fixture

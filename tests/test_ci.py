@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,29 +18,32 @@ def test_other():
 """
 
 
-def run(folder: Path, reason: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, reason: str, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
     tests = folder / "tests" / "runtime"
     tests.mkdir(parents=True)
     (tests / "test_engine.py").write_text(SKIPS.format(reason=reason))
     (folder / "plugin_ci.py").write_text(PLUGIN.read_text())
-    command = [sys.executable, "-m", "pytest", "-p", "plugin_ci", "-p", "no:cacheprovider", "tests"]
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder), **environment}
+    command = [sys.executable, "-m", "pytest", "-p", "plugin_ci", "-p", "no:cacheprovider", *options, "tests"]
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": path, **environment}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_skipped_engine_fails_in_ci(tmp_path: Path) -> None:
-    found = run(tmp_path, "onnxruntime is not installed", {"EDGEKIT_CI": "1"})
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "two"])
+def test_a_skipped_engine_fails_in_ci(options: tuple[str, ...], tmp_path: Path) -> None:
+    found = run(tmp_path, "onnxruntime is not installed", {"EDGEKIT_CI": "1"}, *options)
     assert found.returncode == 1
     assert "tests/runtime/test_engine.py::test_engine: Skipped: onnxruntime is not installed" in found.stdout
 
 
-def test_a_whole_file_that_is_skipped_fails_in_ci(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "two"])
+def test_a_whole_file_that_is_skipped_fails_in_ci(options: tuple[str, ...], tmp_path: Path) -> None:
     folder = tmp_path / "tests" / "reporting"
     folder.mkdir(parents=True)
     (folder / "test_browser.py").write_text(
         "import pytest\n\npytest.importorskip('no_such_module', reason='no browser')\n"
     )
-    found = run(tmp_path, "needs a host with VNNI", {"EDGEKIT_CI": "1"})
+    found = run(tmp_path, "needs a host with VNNI", {"EDGEKIT_CI": "1"}, *options)
     assert found.returncode == 1
     assert "tests/reporting/test_browser.py: Skipped: no browser" in found.stdout
 

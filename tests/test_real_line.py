@@ -22,8 +22,6 @@ def bundles(tmp_path_factory):
     """The same recipe deployed in two folders, once an engine and precision: bundles by folder and try."""
     made = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgekit.profiling.loads.MOST_S", 0.0)
-        patch.setattr("edgekit.gains.SECONDS", 0.01)
         patch.setattr("edgekit.pipeline.load_profile", lambda name, folders: quick_profile(p50_ms=1000.0))
         for place in ("here", "elsewhere"):
             folder = tmp_path_factory.mktemp(place)

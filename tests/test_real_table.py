@@ -28,7 +28,6 @@ def steps(tmp_path_factory):
 
 @pytest.mark.parametrize(("engine", "precision"), [("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "int8")])
 def test_what_a_block_saves_is_measured_once(engine, precision, steps, tmp_path, monkeypatch):
-    monkeypatch.setattr("edgekit.profiling.loads.MOST_S", 0.0)
     monkeypatch.setattr(latency_table, "ROUNDS", 12)
     torch.manual_seed(0)
     module, inputs = ResNet(2).eval(), {"input": torch.from_numpy(IMAGES[:2])}

@@ -128,7 +128,8 @@ SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
 
-import edgekit.bundle, edgekit.making, edgekit.pipeline, edgekit.references, edgekit.steps, edgekit.teaching
+import edgekit.bundle, edgekit.gains, edgekit.making, edgekit.pipeline, edgekit.profiling.loads, edgekit.references
+import edgekit.steps, edgekit.teaching
 from fake_line import fake_target, make_recipe, quick_profile
 
 project, out, victim = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -163,6 +164,7 @@ edgekit.bundle.replace_folder = replacing
 written, edgekit.pipeline.to_markdown = edgekit.pipeline.to_markdown, writing
 edgekit.pipeline.load_target = lambda name, folders: fake_target()
 edgekit.pipeline.load_profile = lambda name, folders: quick_profile()
+edgekit.gains.SECONDS, edgekit.profiling.loads.MOST_S = 0.01, 0.0  # as in the tests' own process
 report = edgekit.pipeline.deploy(make_recipe(quantization={"precision": "int8"}), project, out)
 print(json.dumps({"made": made, "id": report["targets"][0]["bundle"]["id"]}))
 """

@@ -29,8 +29,6 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = project / "edgekit.toml"
     recipe.write_text(recipe.read_text() + QAT)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgekit.profiling.loads.MOST_S", 0.0)
-        patch.setattr("edgekit.gains.SECONDS", 0.01)
         # Which one is the fastest is for the clock to say, and not what is tested here.
         patch.setattr("edgekit.pipeline.best", lambda found, _: next(c for c in found if str(c.plan) == SHIPPED))
         result = edgekit("deploy", project, "--precision", "int8", "--out", project / "out")

@@ -93,14 +93,14 @@ def as_tensors(images: np.ndarray) -> np.ndarray:
     return ((images / 255 - 0.5) / 0.5).astype(np.float32).transpose(0, 3, 1, 2)
 
 
-def write_project(folder: Path) -> Path:
-    """Writes the recipe, its networks, its data and its profiles into ``folder``."""
+def write_project(folder: Path, *, train: int = 384, test: int = 96) -> Path:
+    """Writes the recipe, its networks, so many samples and its profiles into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tinynets.py").write_text(NETS)
     (folder / "edgekit.toml").write_text(RECIPE)
     (folder / "quick.toml").write_text(PROFILE.format(p50_ms=1000.0))
     (folder / "impossible.toml").write_text(PROFILE.format(p50_ms=0.001))
-    for name, count, seed in (("train", 384, 0), ("test", 96, 1)):
+    for name, count, seed in (("train", train, 0), ("test", test, 1)):
         images, labels = stripes(count, seed)
         np.savez(folder / f"{name}.npz", x=images, y=labels)
     return folder
@@ -111,7 +111,7 @@ def edgekit(*args: object) -> Result:
     torch.set_num_threads(1)  # as in a process of its own, so that both find each other's steps
     for name in [name for name, module in sys.modules.items() if _is_users(module)]:
         del sys.modules[name]  # another test's module of the same name, from another folder
-    result = CliRunner().invoke(cli, [str(arg) for arg in args])
+    result = CliRunner().invoke(cli, [str(arg) for arg in args], env={"COLUMNS": os.environ.get("COLUMNS", "80")})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -121,10 +121,20 @@ def _is_users(module: object) -> bool:
     return "pytest-of-" in (getattr(module, "__file__", None) or "")
 
 
+# As `python -m edgekit`, but that each artifact is loaded once; nothing here looks at how long loading takes.
+BRIEF = """
+import sys
+from edgekit.profiling import loads
+loads.MOST_S = 0.0
+from edgekit.cli.main import main
+sys.exit(main())
+"""
+
+
 def edgekit_process(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs the command line as a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "edgekit", *map(str, args)],
+        [sys.executable, "-c", BRIEF, *map(str, args)],
         capture_output=True,
         text=True,
         check=False,

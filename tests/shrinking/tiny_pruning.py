@@ -42,7 +42,7 @@ profile = "quick.toml"
 model = "stripednets:Net"
 [teacher.train]
 epochs = 2
-batch_size = 16
+batch_size = 8
 learning_rate = 0.005
 [pruning]
 ratio = 0.7
@@ -51,7 +51,7 @@ steps = 1
 samples = 48
 [pruning.train]
 epochs = 2
-batch_size = 16
+batch_size = 8
 learning_rate = 0.002
 {DATA}[quantization]
 precision = "fp32"
@@ -63,7 +63,7 @@ BLOCKS_ALONE = RECIPE.replace("[pruning]\n", "[pruning]\nchannels = false\n")  #
 
 def write_striped(folder: Path) -> Path:
     """Writes the recipe, its network, its data and its profiles into ``folder``."""
-    write_project(folder)
+    write_project(folder, train=192, test=48)
     (folder / "stripednets.py").write_text(NETS)
     (folder / "edgekit.toml").write_text(RECIPE)
     return folder
