@@ -24,7 +24,7 @@ from edgekit.errors import ConnectionLost, DeviceError
 from edgekit.profiling.following import ENDED
 from edgekit.profiling.in_numpy import NOTHING, InNumpy
 from edgekit.profiling.job import FEEDS_FILE, check_feeds, write_feeds
-from edgekit.profiling.jobs import RESULTS, Sent, write_jobs
+from edgekit.profiling.jobs import DAMAGED, RESULTS, Sent, write_jobs
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measured import LATENCIES_FILE, MEASURED_FILE, WARM_UP_FILE, Measured, load_measured
 from edgekit.progress import Progress, silent
@@ -85,6 +85,37 @@ def measure_on(
     around = in_numpy or [NOTHING] * len(artifacts)
     for artifact, steps in zip(artifacts, around, strict=True):
         check_feeds(artifact, feeds, steps.preprocessing)
+    try:
+        return _measured(device, artifacts, load, feeds, around, progress)
+    except _DamagedThereError as exc:  # what an earlier session sent, for what we have was hashed here
+        there = exc.folders
+    lasting(device, lambda: device.connection.run(["rm", "-rf", *there]))
+    try:
+        return _measured(device, artifacts, load, feeds, around, progress)
+    except _DamagedThereError as exc:
+        raise DeviceError(
+            f"{device.name}: what is sent there does not stay what it was: its disk fails, or somebody writes to it",
+            found=", ".join(exc.folders),
+            fix="name another folder: root = … in devices.toml",
+        ) from exc
+
+
+class _DamagedThereError(Exception):
+    """Files on the device are not those that were sent."""
+
+    def __init__(self, folders: list[str]) -> None:
+        super().__init__(*folders)
+        self.folders = folders
+
+
+def _measured(
+    device: Device,
+    artifacts: Sequence[Artifact],
+    load: LoadSpec,
+    feeds: Mapping[str, Array],
+    around: Sequence[InNumpy],
+    progress: Progress,
+) -> list[Measured]:
     folder = f"{device.jobs}/{uuid.uuid4().hex[:12]}"
     began = datetime.now(timezone.utc).isoformat(timespec="seconds")  # the device's own date may be off by years
     try:
@@ -184,6 +215,9 @@ def _follow(device: Device, folder: str, progress: Progress) -> None:
             raise DeviceError(f"{device.name}: nobody there says how the measuring goes", found=said or ended.signal)
 
     lasting(device, listen, further=lambda: heard.lines)
+    if heard.last[ENDED] == DAMAGED:
+        ours = f"{device.root}/bundles/"
+        raise _DamagedThereError([str(place) for place in heard.last["reason"] if str(place).startswith(ours)])
     if heard.last[ENDED] != "ok":
         raise DeviceError(f"{device.name}: nothing was measured: it {heard.last[ENDED]}", found=heard.last["reason"])
 

@@ -25,7 +25,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any, NoReturn
 
-from edgekit.artifact import Artifact, check_inside, read_json, save_artifact, to_json, write_json
+from edgekit.artifact import Artifact, check_inside, hash_file, read_json, save_artifact, to_json, write_json
 from edgekit.disk import DiskFull, folder_bytes, nearly_full
 from edgekit.errors import BundleError, EdgeKitError, MeasurementError
 from edgekit.profiling.child import Failure, ending, exited, started
@@ -46,10 +46,12 @@ from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import JOBS, measure_jobs
 from edgekit.profiling.measured import Measured, save_measured
 from edgekit.runtime import first_silence_s
+from edgekit.runtime.manifest import read_manifest
 from edgekit.runtime.placement import parse_placement
 
 JOBS_FILE = "jobs.json"
 RESULTS = "results"
+DAMAGED = "damaged"  # how jobs end whose files are not those that were sent; the reason names their folders
 VERIFY_STEP = "verify"
 _PROGRESS_S = 0.5  # a line of progress at most so often: what writes disturbs what is measured
 
@@ -108,15 +110,44 @@ def run_jobs(folder: Path) -> int:
     if not hold(folder):
         return 0  # another process measures this, or has
     told = _Told(folder / PROGRESS_FILE)
+    reason: object = None
     try:
-        _measure(folder, told)
-        ended, reason = "ok", None
+        reason = damaged(folder)
+        if not reason:
+            _measure(folder, told)
+        ended, reason = (DAMAGED, reason) if reason else ("ok", None)
     except KeyboardInterrupt:
         ended, reason = "stopped", "it was stopped"
     except (EdgeKitError, DiskFull) as exc:
         ended, reason = "failed", str(exc)
     told.write({ENDED: ended, "reason": reason})
     return 0 if ended == "ok" else 1
+
+
+def damaged(folder: Path) -> list[str]:
+    """The folders that a run's jobs name whose files are not those that were sent: disks err, and people edit.
+
+    Raises:
+        MeasurementError: The jobs cannot be read.
+    """
+    raw = read_json(folder / JOBS_FILE)
+    feeds, found = Path(raw["feeds"]), []
+    if _hash(feeds / FEEDS_FILE) != feeds.name:
+        found.append(str(feeds))
+    for index, one in enumerate(raw["jobs"]):
+        place, files = Path(one["folder"]), read_job(folder / str(index)).artifact.files
+        if any(_hash(place / name) != sha256 for name, sha256 in files.items()):
+            found.append(str(place))
+        elif one["bundle"]:
+            try:
+                read_manifest(place)
+            except BundleError:
+                found.append(str(place))
+    return found
+
+
+def _hash(path: Path) -> str | None:
+    return hash_file(path) if path.is_file() else None
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

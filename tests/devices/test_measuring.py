@@ -120,6 +120,26 @@ def test_a_bundle_is_verified_there_before_it_is_timed(loopback: LoopbackDevice,
     assert "golden samples: reference:" in str(broken.reason)
 
 
+@pytest.mark.parametrize("name", ["model.null", "golden.npz", "feeds.npz", "manifest.json", "plain"])
+def test_what_was_changed_there_meanwhile_is_sent_again_before_it_is_timed(tmp_path: Path, name: str) -> None:
+    bundle = null_bundle(tmp_path / "bundle")
+    artifact, feeds = artifact_of(bundle, read_manifest(bundle)), {"input": np.zeros((4, 4), np.float32)}
+    if name == "plain":
+        artifact, feeds = null_artifact(tmp_path / "plain"), FEEDS
+    name = Path(artifact.model).name if name in ("plain", "model.null") else name
+    with loopback_device(tmp_path / "device") as there:
+        measure_at(there.address, [artifact], BRIEF, feeds)
+        (file,) = (file for file in there.root.glob("bundles/**/*") if file.name == name)
+        text = file.read_bytes()
+        file.write_bytes(text[:-4] + bytes([text[-4] ^ 1]) + text[-3:])
+        heard = Heard()
+        (found,) = measure_at(there.address, [artifact], BRIEF, feeds, progress=heard)
+        assert (found.status, found.reason) == ("ok", None)
+        assert file.read_bytes() == text
+        assert "send" in {step for step, *_ in heard}
+        assert there.left() == []
+
+
 @pytest.mark.parametrize("step", ["send", "load", "measure"])
 def test_a_cut_connection_is_taken_up_again(loopback: LoopbackDevice, tmp_path: Path, step: str) -> None:
     heard = Heard(step, lambda: cut(loopback))
