@@ -158,7 +158,7 @@ def _kept(kept: Mapping[str, Any]) -> str:
 
 def _pruning(found: Mapping[str, Any]) -> Iterator[Part]:
     """What came of it in sight, since the model that ships is another than the recipe's; how, folded."""
-    estimate = f" Latencies are an **estimate**: {escape(found['estimate'])}." if found["estimate"] else ""
+    estimate = f" Latencies are **not measured here**: {escape(found['estimate'])}." if found["estimate"] else ""
     yield Part(text=f"**Pruned**: {escape(pruned.pruning_sentence(found))}.{estimate}")
     said = [f"- {escape(name)}: {escape(text)}" for name, text in pruned.remarks(found)]
     said += [f"- {escape(note)}" for note in found["notes"]]

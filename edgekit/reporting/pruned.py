@@ -132,7 +132,7 @@ def remarks(pruning: Pruning) -> Iterator[tuple[str, str]]:
     yield "accuracy", f"{'no limit' if limit is None else f'at most {limit:g} points lost'}, {judged}"
     yield "criterion", pruning["criterion"]
     if pruning["estimate"]:
-        yield "estimate", pruning["estimate"]
+        yield "latencies", pruning["estimate"]
     table = pruning["table"]
     if table:
         shown = sum(bool(row["shown"]) for row in table["rows"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit._lookup import resolve
@@ -13,6 +14,8 @@ from edgekit.recipe_pruning import Pruning
 from edgekit.shipping import Job
 from edgekit.specs import Profile, mismatch
 from edgekit.table_file import MAKE_ONE, load_table
+
+NOTES = 8  # of what stays, that are told where a budget cannot be met
 
 
 def check_budget(settings: Pruning, profile: Profile) -> None:
@@ -36,6 +39,29 @@ def check_budget(settings: Pruning, profile: Profile) -> None:
             allowed=f"{step_ms:.2g} ms or more on this host",
             fix=f"budgets are in milliseconds: is {settings.budget_ms:g} meant in seconds?",
         )
+
+
+def check_least(budget_ms: float, whole_ms: float, least_ms: float, notes: Sequence[str]) -> None:
+    """Refuses a budget below what a student takes with all left out that may go, and names what may not.
+
+    Args:
+        budget_ms: The budget.
+        whole_ms: What the unpruned student takes.
+        least_ms: What it takes with all left out that may go, by the table of latencies.
+        notes: What stays and why.
+
+    Raises:
+        SpecError: It is so.
+    """
+    if budget_ms >= least_ms * (1 - 1e-9):
+        return
+    shown = [*notes[:NOTES], *([f"and {len(notes) - NOTES} more"] if len(notes) > NOTES else [])]
+    raise SpecError(
+        "pruning: the budget is below what the smallest network takes",
+        found="; ".join([f"{budget_ms:.4g} ms, {budget_ms / whole_ms:.2f} of the unpruned student's", *shown]),
+        allowed=f"{least_ms:.4g} ms or more, {least_ms / whole_ms:.2f} of it: the rest is not shown to become faster",
+        fix="a larger budget_ms or ratio; or blocks and channels, a smaller multiple, fewer layers in keep",
+    )
 
 
 def check_pruning(settings: Pruning, job: Job, base: Path) -> None:

@@ -9,8 +9,7 @@ from edgekit.candidate import Candidate, Task
 from edgekit.errors import Diverged, SpecError
 from edgekit.latency_table import LatencyTable
 from edgekit.lessons import train_student
-from edgekit.pruning.knapsack import choose
-from edgekit.shrinking.checks import check_budget
+from edgekit.shrinking.checks import check_budget, check_least
 from edgekit.shrinking.floor import check_floor
 from edgekit.shrinking.scores import Line, Times, exported, first_plan, score, time_in_turns
 from edgekit.shrinking.shapes import fitting_shape, groups_of, options_for
@@ -136,13 +135,13 @@ def _run(search: Search) -> str:
         return "the unpruned student is within the budget"
     count = line.settings.steps
     aims = [start * (budget / start) ** (i / count) for i in range(1, count)]
-    least = True
+    first = True
     for aim in [*aims, *[budget] * (1 + MORE_STEPS)]:
         if search.now_ms <= aim * search.near(aim):
             continue
         line.progress("prune", min(len(search.steps), count) - 1, count, f"{search.now_ms:.3f} ms, next {aim:.3f} ms")
-        stopped = _step(search, aim, check_budget=least)
-        least = False
+        stopped = _step(search, aim, first=first)
+        first = False
         if stopped is not None:
             return stopped
     line.progress("prune", count, count, f"{search.now_ms:.3f} ms")
@@ -151,15 +150,15 @@ def _run(search: Search) -> str:
     return f"no shape was found within the budget: {search.now_ms:.3f} ms is the least of {len(search.steps)} steps"
 
 
-def _step(search: Search, aim_ms: float, *, check_budget: bool) -> str | None:
+def _step(search: Search, aim_ms: float, *, first: bool) -> str | None:
     """Makes one step; why all ends with it, or None."""
     line, before = search.line, search.now
     options = options_for(search)
     if options is None:
         return NOTHING_LEFT
     search.notes += options.notes
-    if check_budget:  # the knapsack says so where the smallest network takes more
-        choose(options.options, search.budget_ms * 1e3 + options.overlap_us)
+    if first:
+        check_least(search.budget_ms, search.now_ms, options.least_us / 1e3, options.notes)
     shape = fitting_shape(search, options, aim_ms)
     if shape is None or shape.model.sha256 in {step.model.sha256 for step in search.steps}:
         return NOTHING_LEFT

@@ -51,6 +51,11 @@ class Options:
     overlap_us: float
     notes: tuple[str, ...]
 
+    @property
+    def least_us(self) -> float:
+        """What the student takes once the best move of every group was made, by the table."""
+        return sum(min(option.cost_us for option in each) for each in self.options.values()) - self.overlap_us
+
     def within(self, budget_us: float) -> tuple[Change, float] | None:
         """The moves that keep most within a budget, or as near to it as there are moves, and what they save.
 
@@ -59,8 +64,7 @@ class Options:
         """
         from edgekit.pruning.changes import merged
 
-        least_us = sum(min(option.cost_us for option in each) for each in self.options.values())
-        least_us *= 1 + 1e-9  # a sum of floats may be rounded below the sum
+        least_us = (self.least_us + self.overlap_us) * (1 + 1e-9)  # a sum of floats may be rounded below the sum
         chosen = choose(self.options, max(budget_us + self.overlap_us, least_us)).options
         moves = {(group.name, move.name): move.change for group in self.groups for move in group.moves}
         picked = [(name, one) for name, one in chosen.items() if (name, one.name) in moves]

@@ -76,7 +76,7 @@ def pruning(*steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 def estimated() -> dict[str, Any]:
     """On another host than the target: latencies are those of a roofline, without intervals."""
-    found = pruning(target="raspberry-pi-4", estimate="a roofline of raspberry-pi-4; nothing was measured")
+    found = pruning(target="raspberry-pi-4", estimate="estimate: roofline")
     for one in found["steps"]:
         one |= {"estimated": True, "p50_low_ms": None, "p50_high_ms": None, "ratio": None}
     found["table"]["source"] = "estimate: roofline"

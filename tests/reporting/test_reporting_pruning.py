@@ -123,7 +123,7 @@ def test_remarks_say_how_and_why_it_ended(found):
     }
     bare = dict(remarks(PRUNINGS["empty"]() | {"samples": None, "estimate": "a roofline"}))
     assert bare["accuracy"] == "no limit, not judged: no labels"
-    assert bare["estimate"] == "a roofline"
+    assert bare["latencies"] == "a roofline"
     assert "budget" not in bare
     assert "moves" not in bare
 
@@ -162,7 +162,7 @@ def test_what_is_estimated_says_so_everywhere():
     found = PRUNINGS["estimated"]()
     assert "latencies are an estimate" in printed(print_pruning, found, 80)
     assert pruning_table(found)[0][3] == "p50 ms, estimate"
-    assert "Latencies are an **estimate**: a roofline of raspberry-pi-4" in to_markdown(sample_report(1, pruning=found))
+    assert "Latencies are **not measured here**: estimate: roofline." in to_markdown(sample_report(1, pruning=found))
     html = pruning_page(found, "flowers")
     assert "estimated p50 latency, ms" in html
     assert "estimated p50 2.672 ms" in html

@@ -15,7 +15,7 @@ from edgekit.profiling.host import this_host
 from edgekit.recipe import Quantization
 from edgekit.recipe_pruning import Pruning
 from edgekit.shipping import Job
-from edgekit.shrinking.checks import check_budget, check_pruning
+from edgekit.shrinking.checks import NOTES, check_budget, check_least, check_pruning
 
 
 def job(*, elsewhere: bool = False) -> Job:
@@ -76,3 +76,11 @@ def test_a_table_is_not_looked_at_where_this_host_is_the_target(tmp_path, monkey
     monkeypatch.setattr("edgekit.shrinking.checks.load_table", read.append)
     check_pruning(Pruning(table="none.json"), job(), tmp_path)
     assert read == []
+
+
+def test_a_budget_below_the_smallest_network_names_what_stays_and_the_budget_that_can_be():
+    stays = [f"rnn{i}: all 64 channels stay: goes through an LSTM" for i in range(NOTES + 2)]
+    said = r"smallest network(.|\n)*1 ms, 0.25 of(.|\n)*rnn0: all 64(.|\n)*and 2 more(.|\n)*3 ms or more, 0.75 of it"
+    with pytest.raises(SpecError, match=said):
+        check_least(1.0, 4.0, 3.0, stays)
+    check_least(3.0, 4.0, 3.0, stays)
