@@ -60,6 +60,8 @@ def test_a_network_is_pruned_to_what_a_device_takes_and_deployed_there(
     there = (project, "--engine", "onnxruntime", "--device", "bench", "--out", tmp_path / "out")
     done = edgekit("prune", *there)
     assert done.exit_code in (0, 3), done.output  # a busy machine may hide what a step saves
+    assert "measured on: bench" in done.output
+    assert read_json(tmp_path / "out/pruning.json")["device"] == "bench"
     assert "--device bench" in done.output.rpartition("next: edgekit deploy")[2]
     assert measured_on(tmp_path / "out") == {"bench"}, "nothing was measured anywhere else"
     assert board.left() == []
