@@ -13,8 +13,9 @@ from typing import IO, Any
 import numpy as np
 
 from edgekit._readers import Source, check_targets, class_indices
-from edgekit.artifact import Array, Preprocessing
+from edgekit.artifact import Array
 from edgekit.errors import DataError
+from edgekit.processing_specs import Preprocessing
 from edgekit.runtime.preprocessing import resize_bilinear
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")

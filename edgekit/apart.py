@@ -30,7 +30,8 @@ from edgekit.errors import EdgeKitError, EngineError
 from edgekit.profiling.environment import child_environment
 from edgekit.runtime import first_silence_s, open_artifact
 from edgekit.runtime.numbers import run_batched
-from edgekit.runtime.session import Placement, Session, one_query, parse_placement
+from edgekit.runtime.placement import Placement, parse_placement
+from edgekit.runtime.session import Session, one_query
 
 SILENCE_S = 120.0
 PARENT_GONE = 3  # exit status

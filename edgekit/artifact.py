@@ -5,24 +5,30 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekit.errors import BundleError
 
+if TYPE_CHECKING:
+    from pathlib import Path  # 4 ms on a workstation, which a bundle opens without
+
+    from edgekit.processing_specs import InGraph, Postprocessing, Preprocessing
+
 _MAKE_AGAIN = "the file is damaged; make it again"
 Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]  # NDArray[Any] of numpy.typing, without its import
 Option = str | int | float | bool
+StrPath = str | os.PathLike[str]
 
 SCHEMA_VERSION = 1
 ARTIFACT_FILE = "artifact.json"
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.npz"
-ACTIVATIONS = ["none", "softmax", "sigmoid"]  # a list, because what is looked up may not be hashable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,57 +47,6 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{', '.join(str(d) for d in self.shape)}]"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preprocessing:
-    """From a raw sample to a model tensor; travels in the manifest.
-
-    A raw batch is resized, scaled (``x * scale``), normalised (``(x - mean) / std`` per channel) and
-    laid out for the model, in that order.
-
-    Attributes:
-        input: The model input it feeds.
-        layout: Axes of a raw batch: ``NHWC``, ``NCHW``, ``NHW`` (no channel axis) or ``any`` (kept as is).
-        model_layout: Axes the model takes, ``NCHW`` or ``NHWC``.
-        scale: Factor applied to raw values.
-        mean: Per-channel mean after scaling (one value: all channels).
-        std: Per-channel standard deviation after scaling.
-        resize: Height and width in pixels, or None to keep the size.
-    """
-
-    input: str = "input"
-    layout: str = "any"
-    model_layout: str = "NCHW"
-    scale: float = 1.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    resize: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Postprocessing:
-    """From a model's output to scores; travels in the manifest.
-
-    Attributes:
-        output: The model output it reads.
-        activation: ``none``, ``softmax`` or ``sigmoid``.
-        axis: The axis of classes; 0 is the batch.
-        top: How many of the best are kept; None: all, in order of classes.
-    """
-
-    output: str = "output"
-    activation: str = "none"
-    axis: int = 1
-    top: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InGraph:
-    """What the artifact's own graph does, so that nobody else may: it takes raw samples, or gives scores."""
-
-    preprocessing: Preprocessing | None = None
-    postprocessing: Postprocessing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +202,7 @@ def bundle_id(manifest: Manifest) -> str:
     return hash_json(content)
 
 
-def parse_manifest(raw: Mapping[str, Any], where: Path) -> Manifest:
+def parse_manifest(raw: Mapping[str, Any], where: StrPath) -> Manifest:
     """Builds a manifest from JSON.
 
     Raises:
@@ -268,11 +223,9 @@ def parse_manifest(raw: Mapping[str, Any], where: Path) -> Manifest:
             fix="give the folder of a bundle, made with `edgekit deploy` or `edgekit export`",
         )
     try:
-        pre = raw["preprocessing"]
         fields = dict(raw) | {
             "inputs": tensor_specs(raw["inputs"]),
             "outputs": tensor_specs(raw["outputs"]),
-            "preprocessing": None if pre is None else parse_preprocessing(pre),
             **_processing(raw),
             "labels": tuple(raw["labels"]),
             "parents": tuple(Parent(**p) for p in raw["parents"]),
@@ -295,37 +248,24 @@ def _some_keys(raw: Mapping[str, Any]) -> str:
     return f"keys {names}{', …' if len(raw) > 5 else ''}" if names else "no keys at all"
 
 
-def parse_preprocessing(raw: Mapping[str, Any]) -> Preprocessing:
-    """Builds preprocessing from its JSON form."""
-    resize = raw["resize"]
-    return Preprocessing(
-        **dict(raw)
-        | {"mean": tuple(raw["mean"]), "std": tuple(raw["std"])}
-        | {"resize": None if resize is None else (int(resize[0]), int(resize[1]))}
-    )
-
-
 def _processing(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Postprocessing, and what the graph does, from their JSON forms; nothing of what is not there."""
-    post, graph = raw.get("postprocessing"), raw.get("in_graph")
-    found: dict[str, Any] = {} if post is None else {"postprocessing": Postprocessing(**post)}
-    if graph is not None:
-        pre, post = graph["preprocessing"], graph["postprocessing"]
-        found["in_graph"] = InGraph(
-            preprocessing=None if pre is None else parse_preprocessing(pre),
-            postprocessing=None if post is None else Postprocessing(**post),
-        )
-    return found
+    """Preprocessing, postprocessing and what the graph does, from their JSON forms; nothing of what is not there."""
+    names = ("preprocessing", "postprocessing", "in_graph")
+    if all(raw.get(name) is None for name in names):
+        return {"preprocessing": raw["preprocessing"]}
+    from edgekit.processing_specs import parse_processing
+
+    return parse_processing(raw)
 
 
-def check_inside(name: str, where: Path) -> None:
+def check_inside(name: str, where: StrPath) -> None:
     """Refuses a file name that could leave its folder.
 
     Raises:
         BundleError: The name is absolute, has a drive, or climbs with ``..``.
     """
-    posix, windows = PurePosixPath(name), PureWindowsPath(name)
-    if not name or "\0" in name or posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
+    absolute = name[:1] in ("/", "\\") or name[1:2] == ":"  # of POSIX, of Windows with a drive, a share or neither
+    if not name or "\0" in name or absolute or ".." in re.split(r"[/\\]", name):
         raise BundleError(
             f"{where}: a file name points outside its folder",
             found=repr(name),
@@ -334,18 +274,18 @@ def check_inside(name: str, where: Path) -> None:
         )
 
 
-def hash_file(path: Path) -> str:
+def hash_file(path: StrPath) -> str:
     """sha256 of a file's bytes, as 64 hex digits."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with open(path, "rb", buffering=0) as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 
 
-def hash_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
+def hash_files(folder: StrPath, names: Iterable[str]) -> dict[str, str]:
     """sha256 of files in ``folder``, by name, sorted."""
-    return {name: hash_file(folder / name) for name in sorted(names)}
+    return {name: hash_file(os.path.join(folder, name)) for name in sorted(names)}
 
 
 def hash_json(value: Any) -> str:
@@ -362,8 +302,8 @@ def to_json(value: Any) -> Any:
         return {str(k): to_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_json(v) for v in value]
-    if isinstance(value, Path):
-        return value.as_posix()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value).replace(os.sep, "/")
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         return value.item()
     return value
@@ -374,14 +314,15 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(to_json(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: StrPath) -> Any:
     """Reads JSON.
 
     Raises:
         BundleError: The file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        with open(path, encoding="utf-8") as stream:
+            return json.load(stream, parse_constant=_refuse)
     except FileNotFoundError as exc:
         raise BundleError(f"{path}: no such file", fix="check the folder") from exc
     except RecursionError as exc:

@@ -17,11 +17,8 @@ from edgekit.artifact import (
     Array,
     Artifact,
     Golden,
-    InGraph,
     Manifest,
     Parent,
-    Postprocessing,
-    Preprocessing,
     bundle_id,
     hash_file,
     hash_json,
@@ -31,6 +28,7 @@ from edgekit.checking import References, runnable
 from edgekit.data import RANDOM, Samples
 from edgekit.disk import PARTIAL, filled
 from edgekit.errors import BundleError
+from edgekit.processing_specs import InGraph, Postprocessing, Preprocessing
 from edgekit.profiling.host import this_host
 from edgekit.quantization.schemes import Plan
 from edgekit.runtime import engine_version, missing, open_artifact

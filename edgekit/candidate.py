@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.artifact import Array, Artifact, InGraph
+from edgekit.artifact import Array, Artifact
 from edgekit.backends import load_backend
 from edgekit.backends.methods import check_plan
 from edgekit.checking import Proof, References, placed_there, prove
@@ -18,6 +18,7 @@ from edgekit.making import compile_step, export, golden_step, measure_step, quan
 from edgekit.metrics import Metric
 from edgekit.places import Place, host_of, lacks
 from edgekit.processing import as_tensors
+from edgekit.processing_specs import InGraph
 from edgekit.profiling.host import this_host
 from edgekit.profiling.load import COMPARED_TURN_S, LoadSpec
 from edgekit.profiling.measured import Measured

@@ -20,7 +20,7 @@ from edgekit.runtime import missing
 from edgekit.runtime.golden import PARITY_FLOOR_DB
 from edgekit.runtime.numbers import max_error, snr_db
 from edgekit.runtime.onnxruntime import DEFAULT_PROVIDER, lacks_provider
-from edgekit.runtime.session import PlacedNode, Placement
+from edgekit.runtime.placement import PlacedNode, Placement
 
 # Below this an artifact computes something else; int8 has no floor but NaN: its loss is judged by the metric.
 # Samples preprocessed at a time.

@@ -9,7 +9,7 @@ from edgekit.artifact import Artifact
 from edgekit.backends.onnxruntime import COMPUTE
 from edgekit.errors import EngineError
 from edgekit.quantization.codebooks import codebooks_in
-from edgekit.runtime.session import PlacedNode, Placement
+from edgekit.runtime.placement import PlacedNode, Placement
 
 if TYPE_CHECKING:
     import onnx

@@ -13,8 +13,9 @@ import numpy as np
 from edgekit._draws import drawn
 from edgekit._paths import expand_path, portable_name
 from edgekit._readers import Source, read_dataset, read_npz
-from edgekit.artifact import Array, Preprocessing, TensorSpec, hash_json
+from edgekit.artifact import Array, TensorSpec, hash_json
 from edgekit.errors import DataError, FeedError, did_you_mean
+from edgekit.processing_specs import Preprocessing
 from edgekit.runtime.preprocessing import preprocess
 from edgekit.runtime.session import fits
 

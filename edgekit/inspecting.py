@@ -6,8 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from edgekit.artifact import MANIFEST_FILE, Manifest, Postprocessing, Preprocessing, to_json
+from edgekit.artifact import MANIFEST_FILE, Manifest, to_json
 from edgekit.errors import BundleError
+from edgekit.processing_specs import Postprocessing, Preprocessing
 from edgekit.runtime.manifest import read_manifest
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgekit.artifact import Array, Artifact, Preprocessing
+from edgekit.artifact import Array, Artifact
+from edgekit.processing_specs import Preprocessing
 from edgekit.profiling.host import Host, this_host
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measured import Measured

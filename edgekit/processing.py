@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from edgekit.artifact import Array, InGraph, Postprocessing, TensorSpec
+from edgekit.artifact import Array, TensorSpec
 from edgekit.checking import References
 from edgekit.data import Samples
 from edgekit.errors import SpecError, UnknownName
 from edgekit.metrics import METRICS
+from edgekit.processing_specs import InGraph, Postprocessing
 from edgekit.recipe import Recipe
 from edgekit.runtime.postprocessing import CLASSES, LABELS, activated
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from edgekit.artifact import Preprocessing
 from edgekit.errors import SpecError
+from edgekit.processing_specs import Preprocessing
 from edgekit.recipe_pruning import Pruning
 from edgekit.recipe_qat import Qat
 from edgekit.recipe_student import StudentSpec
@@ -51,7 +51,7 @@ class DataSpec(Strict):
 
 
 class InputSpec(Strict):
-    """Preprocessing from a raw sample to a model tensor; the fields of :class:`edgekit.artifact.Preprocessing`.
+    """Preprocessing from a raw sample to a model tensor; the fields of :class:`edgekit.processing_specs.Preprocessing`.
 
     With ``in_graph`` the shipped model does it itself: it takes raw samples, of the type and size of the test set's.
     """
@@ -78,7 +78,7 @@ class InputSpec(Strict):
 
 
 class OutputSpec(Strict):
-    """Postprocessing of one output; the fields of :class:`edgekit.artifact.Postprocessing`.
+    """Postprocessing of one output; the fields of :class:`edgekit.processing_specs.Postprocessing`.
 
     Attributes:
         name: The output; None: the only one.

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.artifact import MANIFEST_FILE, Array, Artifact, Manifest, Preprocessing, TensorSpec, read_json
+from edgekit.artifact import MANIFEST_FILE, Array, Artifact, Manifest, TensorSpec, read_json
 from edgekit.errors import BundleError, EngineError, EngineMissing, FeedError, MeasurementError
 from edgekit.places import Place, host_of, lacks
+from edgekit.processing_specs import Preprocessing
 from edgekit.reporting.report import REPORT_JSON
 from edgekit.reporting.tables import shipped_of
 from edgekit.reporting.validation import validate

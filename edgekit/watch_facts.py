@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.artifact import Array, Artifact, Preprocessing, TensorSpec
+from edgekit.artifact import Array, Artifact, TensorSpec
 from edgekit.checking import runnable
 from edgekit.data import RANDOM, Samples
 from edgekit.errors import EngineError
+from edgekit.processing_specs import Preprocessing
 from edgekit.recipe_watch import WatchSpec
 from edgekit.runtime import open_artifact
 from edgekit.runtime.numbers import run_batched

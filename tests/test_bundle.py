@@ -13,7 +13,7 @@ from fake_line import (
     snapshot,
 )
 
-from edgekit.artifact import Parent, Preprocessing, read_json, tensor_specs
+from edgekit.artifact import Parent, read_json, tensor_specs
 from edgekit.bundle import (
     GOLDEN_SAMPLES,
     NOT_HERE,
@@ -27,6 +27,7 @@ from edgekit.candidate import Plan
 from edgekit.checking import make_references
 from edgekit.data import Samples
 from edgekit.errors import BundleError
+from edgekit.processing_specs import Preprocessing
 from edgekit.quantization.schemes import Scheme
 from edgekit.random_inputs import random_samples
 from edgekit.runtime import open_bundle, verify_bundle

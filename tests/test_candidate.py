@@ -15,7 +15,6 @@ from fake_line import (
     references_of,
 )
 
-from edgekit.artifact import Preprocessing
 from edgekit.backends import null
 from edgekit.candidate import (
     Plan,
@@ -30,6 +29,7 @@ from edgekit.choosing import best, p50_bound_ms
 from edgekit.data import Samples
 from edgekit.errors import DataError, EdgeKitError, EngineError
 from edgekit.making import measuring_feeds, tool_versions
+from edgekit.processing_specs import Preprocessing
 from edgekit.profiling.comparison import rounds_needed
 from edgekit.profiling.host import this_host
 from edgekit.quantization.schemes import plan_of

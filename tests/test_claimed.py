@@ -10,7 +10,8 @@ from edgekit.claimed import ran_in_float, require_precision
 from edgekit.errors import EngineError
 from edgekit.random_inputs import random_samples
 from edgekit.runtime import open_artifact
-from edgekit.runtime.session import PlacedNode, Placement, one_query
+from edgekit.runtime.placement import PlacedNode, Placement
+from edgekit.runtime.session import one_query
 
 WEIGHTS = ", ".join(str(v) for v in np.random.default_rng(0).integers(-100, 100, 64 * 64))
 SMALL = f"""small (float["batch", 64] input) => (float["batch", 64] output)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit.artifact import Preprocessing, TensorSpec
+from edgekit.artifact import TensorSpec
 from edgekit.data import (
     Samples,
     check_disjoint,
@@ -16,6 +16,7 @@ from edgekit.data import (
     split_validation,
 )
 from edgekit.errors import DataError
+from edgekit.processing_specs import Preprocessing
 from edgekit.random_inputs import random_samples
 
 

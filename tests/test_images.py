@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekit.artifact import Preprocessing
 from edgekit.data import Samples, load_samples
 from edgekit.errors import DataError
+from edgekit.processing_specs import Preprocessing
 
 IMAGES = Preprocessing(layout="NHWC", scale=1 / 255)
 

@@ -10,10 +10,11 @@ from jsonschema import Draft202012Validator
 from tiny_models import HEAD
 from tiny_recipe import PROFILE, edgekit, stripes
 
-from edgekit.artifact import Postprocessing, Preprocessing, TensorSpec, read_json
+from edgekit.artifact import TensorSpec, read_json
 from edgekit.errors import EdgeKitError, SpecError
 from edgekit.pipeline import Choices, make_jobs
 from edgekit.processing import check_processing, in_graph_of, postprocessing_of
+from edgekit.processing_specs import Postprocessing, Preprocessing
 from edgekit.recipe import load_recipe
 from edgekit.runtime import open_bundle, open_stream
 from edgekit.runtime.golden import load_golden

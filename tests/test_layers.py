@@ -17,6 +17,7 @@ PACKAGE = Path(edgekit.__file__).parent
 # Lowest first; a module may import from its own line and from those above it.
 LAYERS = [
     ["__init__", "errors", "progress", "disk", "ranks"],
+    ["processing_specs"],
     ["artifact"],
     ["runtime"],
     ["profiling"],
@@ -62,7 +63,7 @@ LAYERS = [
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 
 # What is sent to a device may need, besides numpy and the standard library, one engine.
-ON_DEVICE = ["errors", "disk", "artifact", "runtime", "profiling"]
+ON_DEVICE = ["errors", "disk", "processing_specs", "artifact", "runtime", "profiling"]
 ENGINES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt", "cuda": "tensorrt"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit.artifact import Preprocessing
 from edgekit.data import Samples, load_samples
 from edgekit.errors import DataError
+from edgekit.processing_specs import Preprocessing
 
 
 def _npz(path: Path, **arrays: Any) -> Path:

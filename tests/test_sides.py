@@ -7,7 +7,6 @@ from fake_line import ZEROS, write_model
 from sample_report import candidate, not_measured_report, report_of, sample_report, target_of
 from tiny_bundles import null_bundle
 
-from edgekit.artifact import Preprocessing
 from edgekit.errors import (
     BundleError,
     DataError,
@@ -18,6 +17,7 @@ from edgekit.errors import (
     SpecError,
     UnknownName,
 )
+from edgekit.processing_specs import Preprocessing
 from edgekit.sides import (
     batch_of,
     bundle_beside,

@@ -15,13 +15,14 @@ from fake_line import (
     references_of,
 )
 
-from edgekit.artifact import Preprocessing, hash_json, read_json, to_json, write_json
+from edgekit.artifact import hash_json, read_json, to_json, write_json
 from edgekit.bundle import BundleFacts, make_golden, write_bundle
 from edgekit.candidate import Plan
 from edgekit.catalog import load_target
 from edgekit.checking import check
 from edgekit.errors import BundleError, EngineMissing, MeasurementError, SpecError, UnknownName
 from edgekit.metrics import accuracy
+from edgekit.processing_specs import Preprocessing
 from edgekit.reporting.validation import validate
 from edgekit.timing import profile_bundle
 

@@ -11,10 +11,10 @@ import torch
 from tiny_recipe import edgekit, stripes
 from torch import nn
 
-from edgekit.artifact import Preprocessing
 from edgekit.data import Samples
 from edgekit.distillation.adversarial import perturbed
 from edgekit.distillation.forward import call, take_inputs
+from edgekit.processing_specs import Preprocessing
 from edgekit.recipe_augmentation import Adversarial
 from edgekit.runtime import open_bundle
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from fake_line import make_samples, null_artifact, quick_profile
 
-from edgekit.artifact import Preprocessing, TensorSpec, to_json
+from edgekit.artifact import TensorSpec, to_json
 from edgekit.data import RANDOM, Samples
 from edgekit.errors import EngineError, SpecError
+from edgekit.processing_specs import Preprocessing
 from edgekit.recipe import load_recipe
 from edgekit.recipe_watch import WatchLimits, WatchSpec
 from edgekit.runtime.watch_settings import LIMITS

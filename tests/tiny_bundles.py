@@ -10,19 +10,11 @@ from typing import Any
 import numpy as np
 from fake_line import fake_target, make_samples, null_artifact, quick_profile, references_of, write_model
 
-from edgekit.artifact import (
-    MANIFEST_FILE,
-    Artifact,
-    Preprocessing,
-    hash_files,
-    hash_json,
-    read_json,
-    to_json,
-    write_json,
-)
+from edgekit.artifact import MANIFEST_FILE, Artifact, hash_files, hash_json, read_json, to_json, write_json
 from edgekit.bundle import BundleFacts, make_golden, write_bundle
 from edgekit.candidate import Plan
 from edgekit.checking import check
+from edgekit.processing_specs import Preprocessing
 from edgekit.profiling.host import this_host
 from edgekit.profiling.measured import Measured
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from edgekit.artifact import Artifact, InGraph, TensorSpec
+from edgekit.artifact import Artifact, TensorSpec
 from edgekit.backends import in_graph_onnx, in_graph_openvino
 from edgekit.backends.refusals import require_opens
 from edgekit.errors import EngineError
+from edgekit.processing_specs import InGraph
 
 _MAKERS = {"onnxruntime": in_graph_onnx.put_in, "openvino": in_graph_openvino.put_in}
 

@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgekit.artifact import Array, Artifact, InGraph, Postprocessing, Preprocessing, TensorSpec
+from edgekit.artifact import Array, Artifact, TensorSpec
 from edgekit.conversion.clean import all_nodes, describe_onnx, load_onnx, save_onnx
 from edgekit.errors import EngineError
+from edgekit.processing_specs import InGraph, Postprocessing, Preprocessing
 from edgekit.runtime.preprocessing import factor_and_offset
 
 _RESIZES = 11  # the first opset whose Resize has half-pixel centres

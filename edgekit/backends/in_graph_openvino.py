@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.artifact import Artifact, InGraph, Postprocessing, Preprocessing, TensorSpec
+from edgekit.artifact import Artifact, TensorSpec
 from edgekit.backends.openvino_ir import read_graph, save_graph
+from edgekit.processing_specs import InGraph, Postprocessing, Preprocessing
 from edgekit.runtime.openvino import engine_errors
 
 

@@ -14,7 +14,7 @@ import edgekit
 from edgekit.devices.ssh import Connection
 
 # What needs numpy, the standard library and one engine only; tests/test_layers.py holds them to it.
-MODULES = ("__init__", "errors", "progress", "disk", "artifact")
+MODULES = ("__init__", "errors", "progress", "disk", "processing_specs", "artifact")
 PACKAGES = ("runtime", "profiling")
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 

@@ -16,11 +16,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgekit.artifact import MANIFEST_FILE, Array, Artifact, Preprocessing, hash_file, hash_json
+from edgekit.artifact import MANIFEST_FILE, Array, Artifact, hash_file, hash_json
 from edgekit.devices.address import Address
 from edgekit.devices.device import Device, call, come_back, opened, send_folder
 from edgekit.devices.verifying import send_bundle
 from edgekit.errors import ConnectionLost, DeviceError
+from edgekit.processing_specs import Preprocessing
 from edgekit.profiling.following import ENDED
 from edgekit.profiling.job import FEEDS_FILE, check_feeds, write_feeds
 from edgekit.profiling.jobs import RESULTS, Sent, write_jobs

@@ -27,19 +27,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.artifact import (
-    Array,
-    Artifact,
-    Preprocessing,
-    check_inside,
-    load_artifact,
-    parse_preprocessing,
-    read_json,
-    save_artifact,
-    to_json,
-    write_json,
-)
+from edgekit.artifact import Array, Artifact, check_inside, load_artifact, read_json, save_artifact, to_json, write_json
 from edgekit.errors import DataError, FeedError, MeasurementError, did_you_mean
+from edgekit.processing_specs import Preprocessing, parse_preprocessing
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measured import LATENCIES_FILE, WARM_UP_FILE, Measured, parse_fields, read_latencies, split_turns
 

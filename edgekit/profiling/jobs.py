@@ -25,9 +25,10 @@ from time import monotonic
 from types import FrameType
 from typing import Any, NoReturn
 
-from edgekit.artifact import Artifact, Preprocessing, check_inside, read_json, save_artifact, to_json, write_json
+from edgekit.artifact import Artifact, check_inside, read_json, save_artifact, to_json, write_json
 from edgekit.disk import DiskFull, folder_bytes, nearly_full
 from edgekit.errors import BundleError, EdgeKitError, MeasurementError
+from edgekit.processing_specs import Preprocessing
 from edgekit.profiling.child import Failure, ending, exited, started
 from edgekit.profiling.following import ENDED, PROGRESS_FILE, hold
 from edgekit.profiling.host import this_host
@@ -45,7 +46,7 @@ from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import JOBS, measure_jobs
 from edgekit.profiling.measured import Measured, save_measured
 from edgekit.runtime import first_silence_s
-from edgekit.runtime.session import parse_placement
+from edgekit.runtime.placement import parse_placement
 
 JOBS_FILE = "jobs.json"
 RESULTS = "results"

@@ -10,9 +10,10 @@ from time import perf_counter
 
 import numpy as np
 
-from edgekit.artifact import Array, Artifact, Preprocessing
+from edgekit.artifact import Array, Artifact
 from edgekit.disk import DiskFull, folder_bytes, nearly_full, temporary_folder
 from edgekit.errors import BundleError, MeasurementError
+from edgekit.processing_specs import Preprocessing
 from edgekit.profiling.child import Child, Failure, ending, exited, expect, failure, started, tell
 from edgekit.profiling.conditions import Conditions
 from edgekit.profiling.host import this_host

@@ -15,7 +15,7 @@ from edgekit.artifact import Array, read_json, to_json, write_json
 from edgekit.errors import MeasurementError
 from edgekit.profiling.conditions import Conditions, parse_conditions
 from edgekit.profiling.host import Host
-from edgekit.runtime.session import Placement, parse_placement
+from edgekit.runtime.placement import Placement, parse_placement
 
 Status = Literal["ok", "crashed", "hung", "failed", "refused"]
 

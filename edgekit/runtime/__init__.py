@@ -9,15 +9,15 @@ import contextlib
 import dataclasses
 import gc
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from edgekit.errors import EngineMissing, UnknownName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
-    from edgekit.artifact import Artifact, Option, TensorSpec
+    from edgekit.artifact import Artifact, Option, StrPath, TensorSpec
     from edgekit.runtime.bundle import Bundle
     from edgekit.runtime.golden import Verification
     from edgekit.runtime.session import Session
@@ -45,7 +45,7 @@ class Engine(Protocol):
         ...
 
     def load(
-        self, model: Path, options: Mapping[str, Option], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+        self, model: StrPath, options: Mapping[str, Option], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
     ) -> Session:
         """Opens a model file."""
         ...
@@ -73,24 +73,35 @@ def engine_version(engine: str) -> str:
 
 
 def open_artifact(artifact: Artifact) -> Session:
-    """Opens an artifact on the engine it was made for, with its own options.
+    """Opens an artifact on the engine it was made for, with its own options; see :func:`open_model`."""
+    return open_model(artifact.engine, artifact.path, artifact.options, artifact.inputs, artifact.outputs)
+
+
+def open_model(
+    engine: str,
+    model: StrPath,
+    options: Mapping[str, Option],
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+) -> Session:
+    """Opens a model's file on an engine.
 
     With the option ``cpus`` this thread is pinned to them until the session is closed; see
     :func:`edgekit.runtime.affinity.pinned`.
 
     Raises:
-        UnknownName: Its engine is not one that executes.
-        EngineMissing: Its engine cannot execute here.
-        EngineError: Its engine refuses it.
-        BundleError: Its file points outside its folder.
+        UnknownName: The engine is not one that executes.
+        EngineMissing: The engine cannot execute here.
+        EngineError: The engine refuses it.
+        BundleError: The file points outside its folder.
     """
-    module = _ready(artifact.engine)
-    cpus, options = _without_cpus(artifact)
+    module = _ready(engine)
+    cpus, own = _without_cpus(options)
     if cpus is None:
-        return module.load(artifact.path, options, artifact.inputs, artifact.outputs)
+        return module.load(model, own, inputs, outputs)
     from edgekit.runtime.affinity import pinned
 
-    return pinned(str(cpus), lambda: module.load(artifact.path, options, artifact.inputs, artifact.outputs))
+    return pinned(str(cpus), lambda: module.load(model, own, inputs, outputs))
 
 
 def get_ready(artifact: Artifact) -> None:
@@ -103,7 +114,7 @@ def get_ready(artifact: Artifact) -> None:
     """
     if artifact.engine in BUILDING_S:
         prepare: Callable[[Path, Mapping[str, Option]], None] = vars(_ready(artifact.engine))["get_ready"]
-        prepare(artifact.path, _without_cpus(artifact)[1])
+        prepare(artifact.path, _without_cpus(artifact.options)[1])
 
 
 def first_silence_s(engine: str, otherwise: float) -> float:
@@ -129,12 +140,12 @@ def from_cache(session: Session) -> bool:
     return bool(getattr(session, "from_cache", False))
 
 
-def open_bundle(path: str | Path) -> Bundle:
+def open_bundle(path: StrPath) -> Bundle:
     """Checks a bundle's files and opens it; see :func:`edgekit.runtime.bundle.open_bundle`."""
     with _collector_paused():
         from edgekit.runtime.bundle import open_bundle as open_checked
 
-        return open_checked(Path(path))
+        return open_checked(path)
 
 
 def open_stream(path: str | Path, **settings: Any) -> Stream:
@@ -144,17 +155,17 @@ def open_stream(path: str | Path, **settings: Any) -> Stream:
     return open_frames(path, **settings)
 
 
-def verify_bundle(path: str | Path) -> Verification:
+def verify_bundle(path: StrPath) -> Verification:
     """Runs a bundle's golden samples here; see :func:`edgekit.runtime.golden.verify_bundle`."""
     from edgekit.runtime.golden import verify_bundle as verify
 
-    return verify(Path(path))
+    return verify(path)
 
 
-def _without_cpus(artifact: Artifact) -> tuple[Option | None, Mapping[str, Option]]:
+def _without_cpus(options: Mapping[str, Option]) -> tuple[Option | None, Mapping[str, Option]]:
     """The CPUs that an artifact is to run on, or None, and the options that are the engine's own."""
-    options = dict(artifact.options)
-    return options.pop("cpus", None), options
+    own = dict(options)
+    return own.pop("cpus", None), own
 
 
 @contextlib.contextmanager

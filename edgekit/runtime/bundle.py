@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from edgekit.artifact import GOLDEN_FILE, Array, Artifact, Manifest, TensorSpec
+from edgekit.artifact import GOLDEN_FILE, Array, Artifact, Manifest, StrPath, TensorSpec
 from edgekit.errors import FeedError
-from edgekit.runtime import open_artifact
+from edgekit.runtime import open_model
 from edgekit.runtime.manifest import read_manifest
 from edgekit.runtime.postprocessing import postprocess
 from edgekit.runtime.preprocessing import preprocess
 from edgekit.runtime.session import Session
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bundle:
     """An opened bundle; a context manager, used by one thread at a time.
 
     Attributes:
-        path: Its folder.
+        folder: Where it lies.
         manifest: What it says of itself.
         session: Its artifact, opened on its engine.
     """
 
-    path: Path
+    folder: str
     manifest: Manifest
     session: Session
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        from pathlib import Path  # whose import takes as long as the rest of the opening of a small model
+
+        return Path(self.folder)
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:
@@ -101,7 +112,7 @@ class Bundle:
         self.close()
 
 
-def open_bundle(path: Path, *, check: bool = True) -> Bundle:
+def open_bundle(path: StrPath, *, check: bool = True) -> Bundle:
     """Reads a bundle's manifest, checks its files and opens its artifact.
 
     Args:
@@ -114,12 +125,18 @@ def open_bundle(path: Path, *, check: bool = True) -> Bundle:
         EngineError: Its engine refuses it, or what the engine built of it on this device gives wrong outputs.
     """
     manifest = read_manifest(path, check=check)
-    bundle = Bundle(path=path, manifest=manifest, session=open_artifact(artifact_of(path, manifest)))
+    bundle = Bundle(folder=os.fspath(path), manifest=manifest, session=open_listed(path, manifest))
     if getattr(bundle.session, "plan", None) is None:
         return bundle
     from edgekit.runtime.proving import proven  # needs TensorRT's modules, which other engines do without
 
     return proven(bundle)
+
+
+def open_listed(path: StrPath, manifest: Manifest) -> Session:
+    """Opens the artifact in a bundle's folder; see :func:`edgekit.runtime.open_model`."""
+    model = os.path.join(path, manifest.model)
+    return open_model(manifest.engine, model, manifest.options, manifest.inputs, manifest.outputs)
 
 
 def artifact_of(path: Path, manifest: Manifest) -> Artifact:

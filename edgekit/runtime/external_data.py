@@ -7,11 +7,12 @@ file wherever it is. This walks the message (https://protobuf.dev/programming-gu
 from __future__ import annotations
 
 import mmap
+import os
+import stat
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
-from edgekit.artifact import check_inside
+from edgekit.artifact import StrPath, check_inside
 from edgekit.errors import BundleError
 
 # Fields that lead to tensors, by number: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
@@ -35,7 +36,7 @@ class _Field(NamedTuple):
     end: int
 
 
-def check_external_data(model: Path) -> None:
+def check_external_data(model: StrPath) -> None:
     """Refuses an ONNX file whose tensors lie outside its folder, before an engine opens it.
 
     Args:
@@ -45,24 +46,21 @@ def check_external_data(model: Path) -> None:
         BundleError: It is missing, is no ONNX file, or names a file that is missing or outside its folder.
     """
     for name in external_files(model):
-        check_file_inside(name, model.parent, model)
+        check_file_inside(name, os.path.dirname(model), model)
 
 
-def check_file_inside(name: str, folder: Path, where: Path) -> None:
+def check_file_inside(name: str, folder: StrPath, where: StrPath) -> None:
     """Refuses a file name that leads out of ``folder``, by its text or through a link, or that is missing.
 
     Raises:
         BundleError: The name is not that of a file inside the folder.
     """
     check_inside(name, where)
-    file = folder / name
-    try:
-        there = file.is_file()
-    except OSError as exc:  # no name that a file can have
-        raise BundleError(f"{where}: a file's name is impossible", found=f"{name[:60]}…: {exc.strerror}") from exc
-    if not there:
+    file = os.path.join(folder, name)
+    if not _is_file(file, where):
         raise BundleError(f"{where}: the file {name!r} is missing", fix="copy the whole folder again")
-    if not file.resolve().is_relative_to(folder.resolve()):
+    inside = os.path.join(os.path.realpath(folder), "")
+    if not os.path.realpath(file).startswith(inside):
         raise BundleError(
             f"{where}: a file name points outside its folder through a link",
             found=f"{name!r} is a link",
@@ -71,14 +69,24 @@ def check_file_inside(name: str, folder: Path, where: Path) -> None:
         )
 
 
-def external_files(model: Path) -> tuple[str, ...]:
+def _is_file(file: str, where: StrPath) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(file).st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: text that is no name here
+        return False
+    except OSError as exc:  # no name that a file can have
+        name = os.path.basename(file)
+        raise BundleError(f"{where}: a file's name is impossible", found=f"{name[:60]}…: {exc.strerror}") from exc
+
+
+def external_files(model: StrPath) -> tuple[str, ...]:
     """Names of the files in which an ONNX file keeps tensors, as written in it, sorted.
 
     Raises:
         BundleError: The file is missing or is not an ONNX file.
     """
     try:
-        with model.open("rb") as stream:
+        with open(model, "rb") as stream:
             if not stream.seek(0, 2):
                 raise ValueError("it is empty")
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:

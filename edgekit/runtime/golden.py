@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgekit.artifact import GOLDEN_FILE, Array, Manifest
+from edgekit.artifact import GOLDEN_FILE, Array, Manifest, StrPath
 from edgekit.errors import BundleError, FeedError
 from edgekit.runtime import ENGINES, engine_version
 from edgekit.runtime.bundle import Bundle, open_bundle
 from edgekit.runtime.cpu import cpu_model
 from edgekit.runtime.npz import Damaged, read_arrays
 from edgekit.runtime.numbers import run_batched, snr_db
-from edgekit.runtime.session import Placement, one_query
+from edgekit.runtime.session import one_query
+
+if TYPE_CHECKING:
+    from edgekit.runtime.placement import Placement
 
 INPUT, REFERENCE, ARTIFACT, RAW = "input/", "reference/", "artifact/", "raw/"
 OWN_FLOOR_DB = 80.0  # the same build on the same CPU differs by its threads' rounding only
@@ -43,7 +47,7 @@ class Verification:
     messages: tuple[str, ...]
 
 
-def verify_bundle(path: Path) -> Verification:
+def verify_bundle(path: StrPath) -> Verification:
     """Checks a bundle's hashes, runs its golden samples and compares.
 
     Against the reference no output may be under the manifest's floor, or, where another engine recorded that, under

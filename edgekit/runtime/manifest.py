@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from edgekit.artifact import (
-    ACTIVATIONS,
     GOLDEN_FILE,
     MANIFEST_FILE,
     SCHEMA_VERSION,
     Manifest,
+    StrPath,
     bundle_id,
     hash_file,
     hash_json,
@@ -49,7 +50,7 @@ _PREPROCESSING: dict[str, type] = {
 _POSTPROCESSING: dict[str, type] = {"output": str, "activation": str, "axis": int}
 
 
-def read_manifest(path: Path, *, check: bool = True) -> Manifest:
+def read_manifest(path: StrPath, *, check: bool = True) -> Manifest:
     """Reads a bundle's manifest and checks its files, without opening its artifact.
 
     Args:
@@ -59,8 +60,8 @@ def read_manifest(path: Path, *, check: bool = True) -> Manifest:
     Raises:
         BundleError: It is no bundle, of a newer schema, damaged, or points outside itself.
     """
-    where = path / MANIFEST_FILE
-    if not where.is_file():
+    where = os.path.join(path, MANIFEST_FILE)
+    if not os.path.isfile(where):
         raise BundleError(f"{path}: no bundle here", found=_what_is(path), fix="give a folder made by edgekit")
     check_file_inside(MANIFEST_FILE, path, path)
     manifest = _parse(read_json(where), where)
@@ -77,8 +78,11 @@ def read_manifest(path: Path, *, check: bool = True) -> Manifest:
     return manifest
 
 
-def _what_is(path: Path) -> str:
+def _what_is(place: StrPath) -> str:
     """What lies where a bundle should."""
+    from pathlib import Path
+
+    path = Path(place)
     if not path.is_dir():
         return "a file" if path.exists() else "nothing"
     inner = sorted(found.parent.name for found in path.glob(f"*/{MANIFEST_FILE}"))
@@ -87,7 +91,7 @@ def _what_is(path: Path) -> str:
     return f"no {MANIFEST_FILE}" if any(path.iterdir()) else "an empty folder"
 
 
-def _parse(raw: Any, where: Path) -> Manifest:
+def _parse(raw: Any, where: StrPath) -> Manifest:
     """A manifest of JSON whose values have the right types; a newer schema is refused first, whatever it holds."""
     if not isinstance(raw, dict):
         raise BundleError(f"{where}: not a manifest of an EdgeKit bundle", found=type(raw).__name__, fix=_AGAIN)
@@ -139,6 +143,8 @@ def _wrong_processing(raw: dict[str, Any], prefix: str) -> Iterator[str]:
 
 def _can_be_done(settings: dict[str, Any]) -> bool:
     """Whether the activation is one there is, the axis no batch, and top none or a whole number above zero."""
+    from edgekit.processing_specs import ACTIVATIONS
+
     top, axis = settings.get("top"), settings.get("axis", 1)
     known = settings.get("activation", "none") in ACTIVATIONS
     return known and type(axis) is int and axis > 0 and (top is None or (type(top) is int and top > 0))
@@ -174,29 +180,31 @@ def _items(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _needed(path: Path, manifest: Manifest) -> list[str]:
+def _needed(path: StrPath, manifest: Manifest) -> list[str]:
     """The files that are read when the bundle is used."""
-    folder, model = Path(manifest.model).parent, path / manifest.model
-    check_file_inside(manifest.model, path, path / MANIFEST_FILE)
-    beside = external_files(model) if model.suffix == ".onnx" else ()
-    if model.suffix == ".xml":
-        beside = (model.with_suffix(".bin").name,)
-    return [manifest.model, GOLDEN_FILE, *((folder / name).as_posix() for name in beside)]
+    check_file_inside(manifest.model, path, os.path.join(path, MANIFEST_FILE))
+    folder, model = posixpath.split(manifest.model)
+    stem, suffix = posixpath.splitext(model)
+    beside = external_files(os.path.join(path, manifest.model)) if suffix == ".onnx" else ()
+    if suffix == ".xml":
+        beside = (f"{stem}.bin",)
+    return [manifest.model, GOLDEN_FILE, *(posixpath.join(folder, name) for name in beside)]
 
 
-def _check_hashes(path: Path, manifest: Manifest) -> None:
+def _check_hashes(path: StrPath, manifest: Manifest) -> None:
     for name, sha256 in manifest.files.items():
-        found = hash_file(path / name)
+        file = os.path.join(path, name)
+        found = hash_file(file)
         if found != sha256:
             raise BundleError(
                 f"{path}: the file {name!r} is damaged or was changed",
-                found=f"sha256 {found} of {(path / name).stat().st_size} bytes",
+                found=f"sha256 {found} of {os.stat(file).st_size} bytes",
                 allowed=f"sha256 {sha256}",
                 fix=_AGAIN,
             )
 
 
-def _check_id(path: Path, manifest: Manifest) -> None:
+def _check_id(path: StrPath, manifest: Manifest) -> None:
     said = {"id": manifest.id or "missing", "timings_sha256": manifest.timings_sha256}
     found_in = {"id": _hash(bundle_id, manifest), "timings_sha256": _hash(hash_json, manifest.timings)}
     for name, hashed in found_in.items():
@@ -216,14 +224,10 @@ def _hash(hashing: Callable[[Any], str], value: object) -> str:
         return f"none: {exc}"
 
 
-def _check_nothing_else(path: Path, manifest: Manifest) -> None:
+def _check_nothing_else(path: StrPath, manifest: Manifest) -> None:
     """Refuses files of which the manifest knows nothing: no hash vouches for them."""
-    known = {path / name for name in (MANIFEST_FILE, *manifest.files)}
-    others = sorted(
-        file.relative_to(path).as_posix()
-        for file in path.rglob("*")
-        if (file.is_symlink() or not file.is_dir()) and file not in known
-    )
+    known = {posixpath.normpath(name) for name in (MANIFEST_FILE, *manifest.files)}
+    others = sorted(name for name in _all_files(path) if name not in known)
     if others:
         raise BundleError(
             f"{path}: the file {others[0]!r} is none of the bundle's",
@@ -231,3 +235,11 @@ def _check_nothing_else(path: Path, manifest: Manifest) -> None:
             allowed="the files that it lists, and no other",
             fix="remove what was added",
         )
+
+
+def _all_files(folder: StrPath) -> Iterator[str]:
+    """What lies in a folder and below, but for folders; a link to a folder is no folder."""
+    for where, folders, files in os.walk(folder):
+        below = os.path.relpath(where, folder).replace(os.sep, "/")
+        links = [name for name in folders if os.path.islink(os.path.join(where, name))]
+        yield from (posixpath.normpath(f"{below}/{name}") for name in (*files, *links))

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit.artifact import Array, Option, TensorSpec
+from edgekit.artifact import Array, Option, StrPath, TensorSpec
 from edgekit.errors import EngineError
 from edgekit.runtime.boundary import closed
 from edgekit.runtime.options import check_options
-from edgekit.runtime.session import PlacedNode, Placement, feed_checker
+from edgekit.runtime.placement import PlacedNode, Placement
+from edgekit.runtime.session import feed_checker
 
 NAME = "null"
 OPTIONS: dict[str, type] = {
@@ -38,7 +39,7 @@ def version() -> str:
 
 
 def load(
-    model: Path, options: Mapping[str, Option], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    model: StrPath, options: Mapping[str, Option], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> NullSession:
     """Opens any file.
 
@@ -55,6 +56,7 @@ def load(
         EngineError: The file is missing, or an option is wrong.
     """
     check_options(NAME, options, OPTIONS)
+    model = Path(model)
     if not model.is_file():
         raise EngineError(f"{NAME} could not open {model.name}", found="no such file")
     return NullSession(options, _script(options), tuple(inputs), tuple(outputs))

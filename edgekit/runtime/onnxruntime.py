@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
-import json
+import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgekit.artifact import Array, Option, TensorSpec
+from edgekit.artifact import Array, Option, StrPath, TensorSpec
 from edgekit.errors import EngineError, EngineMissing
 from edgekit.runtime.boundary import Boundary, closed, match_specs
 from edgekit.runtime.external_data import check_external_data
 from edgekit.runtime.options import check_options
 from edgekit.runtime.quiet import silence_telemetry
-from edgekit.runtime.session import Placement, feed_checker, recorded_runs, zeros
+from edgekit.runtime.session import feed_checker, zeros
+
+if TYPE_CHECKING:
+    from edgekit.runtime.placement import Placement
 
 NAME = "onnxruntime"
 DEFAULT_PROVIDER = "CPUExecutionProvider"
@@ -86,7 +88,7 @@ def engine_errors(doing: str) -> Boundary:
 
 
 def load(
-    model: Path, options: Mapping[str, Option], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    model: StrPath, options: Mapping[str, Option], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> OrtSession:
     """Opens an ONNX file.
 
@@ -105,11 +107,12 @@ def load(
         EngineError: The engine refuses the model, or the model is not the one declared.
         BundleError: The model is no ONNX file, or its external data points outside its folder.
     """
+    name = os.path.basename(model)
     check_external_data(model)
     _check_options(options)
     session = _create(model, options, str(options.get("provider", DEFAULT_PROVIDER)), profile_to=None)
-    match_specs(model.name, "input", inputs, _specs(session.get_inputs()))
-    match_specs(model.name, "output", outputs, _specs(session.get_outputs()))
+    match_specs(name, "input", inputs, _specs(session.get_inputs()))
+    match_specs(name, "output", outputs, _specs(session.get_outputs()))
     _check_taken(options, session.get_session_options())
     return OrtSession(session, model, options, tuple(inputs), tuple(outputs))
 
@@ -120,7 +123,7 @@ class OrtSession:
     def __init__(
         self,
         session: Any,
-        model: Path,
+        model: StrPath,
         options: Mapping[str, Option],
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
@@ -132,7 +135,7 @@ class OrtSession:
         self._options = options
         self._names = [spec.name for spec in outputs]
         self._check = feed_checker(inputs)
-        self._boundary = engine_errors(f"run {model.name}")
+        self._boundary = engine_errors(f"run {os.path.basename(model)}")
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Runs one batch; see :meth:`edgekit.runtime.session.Session.run`."""
@@ -148,6 +151,7 @@ class OrtSession:
         if self._session is None:
             raise closed(NAME)
         from edgekit.runtime.onnxruntime_record import is_blocked, placed_nodes
+        from edgekit.runtime.placement import Placement
 
         provider = self._session.get_providers()[0]
         feeds = zeros(self.inputs) if feeds is None else feeds
@@ -163,10 +167,14 @@ class OrtSession:
         """Events of a few runs, or of one where it serves for the shapes alone."""
         options = {**self._options, **_UNPACKED} if unpacked else self._options
         without = ["NchwcTransformer"] if unblocked else []
+        import json
         import tempfile
+        from pathlib import Path
+
+        from edgekit.runtime.placement import recorded_runs
 
         with tempfile.TemporaryDirectory() as folder:
-            session = _create(self._model, options, provider, profile_to=Path(folder), without=without)
+            session = _create(self._model, options, provider, profile_to=folder, without=without)
             with self._boundary:
                 for _ in range(1) if unpacked else recorded_runs():
                     session.run(None, feeds)
@@ -188,21 +196,22 @@ def _check_options(options: Mapping[str, Option]) -> None:
 
 
 def _create(
-    model: Path,
+    model: StrPath,
     options: Mapping[str, Option],
     provider: str,
     *,
-    profile_to: Path | None,
+    profile_to: str | None,
     without: Sequence[str] = (),
 ) -> Any:
     silence_telemetry()
     import onnxruntime as ort
 
+    name = os.path.basename(model)
     ort.disable_telemetry_events()
     if provider not in ort.get_available_providers():
         raise _provider_missing(provider, ort.get_available_providers())
     try:
-        with engine_errors(f"open {model.name}"):
+        with engine_errors(f"open {name}"):
             session = ort.InferenceSession(
                 model,
                 _settings(ort, options, provider, profile_to),
@@ -214,7 +223,7 @@ def _create(
         if _FELL_BACK not in str(exc.found):
             raise
         raise EngineError(
-            f"ONNX Runtime's {provider} does not take all of {model.name}",
+            f"ONNX Runtime's {provider} does not take all of {name}",
             found="operators that would run on the CPU, unasked",
             fix=f'give them to the CPU: "{_NO_FALLBACK}" = false in [options.{NAME}] of the target',
         ) from exc.__cause__
@@ -223,7 +232,7 @@ def _create(
     return session
 
 
-def _settings(ort: Any, options: Mapping[str, Option], provider: str, profile_to: Path | None) -> Any:
+def _settings(ort: Any, options: Mapping[str, Option], provider: str, profile_to: str | None) -> Any:
     settings = ort.SessionOptions()
     settings.log_severity_level = 3  # errors; they are raised as well
     if provider != DEFAULT_PROVIDER:
@@ -235,7 +244,7 @@ def _settings(ort: Any, options: Mapping[str, Option], provider: str, profile_to
             setattr(settings, key, value)
     if profile_to is not None:
         settings.enable_profiling = True
-        settings.profile_file_prefix = str(profile_to / "profile")
+        settings.profile_file_prefix = os.path.join(profile_to, "profile")
     return settings
 
 

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from edgekit.runtime.macs import macs_of
-from edgekit.runtime.session import PlacedNode
+from edgekit.runtime.placement import PlacedNode
 
 Events = Sequence[Mapping[str, Any]]
 

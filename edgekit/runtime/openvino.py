@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit.artifact import Array, Option, TensorSpec, check_inside
+from edgekit.artifact import Array, Option, StrPath, TensorSpec, check_inside
 from edgekit.errors import BundleError, EngineError
 from edgekit.runtime.boundary import Boundary, closed, match_specs
 from edgekit.runtime.external_data import check_external_data, check_file_inside
 from edgekit.runtime.options import check_options
+from edgekit.runtime.placement import Placement, recorded_runs
 from edgekit.runtime.quiet import silence_telemetry
-from edgekit.runtime.session import Placement, feed_checker, recorded_runs, zeros
+from edgekit.runtime.session import feed_checker, zeros
 
 NAME = "openvino"
 DEFAULT_DEVICE = "CPU"
@@ -74,7 +75,7 @@ def engine_errors(doing: str) -> Boundary:
 
 
 def load(
-    model: Path, options: Mapping[str, Option], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    model: StrPath, options: Mapping[str, Option], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> OpenVinoSession:
     """Opens an IR or ONNX file and compiles it.
 
@@ -91,6 +92,7 @@ def load(
         EngineError: The engine refuses the model or a property, or the model is not the one declared.
         BundleError: The model or its external data is missing or points outside its folder.
     """
+    model = Path(model)
     _check_files(model)
     check_options(NAME, options, OPTIONS)
     silence_telemetry()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgekit.runtime.macs import macs_of
-from edgekit.runtime.session import PlacedNode
+from edgekit.runtime.placement import PlacedNode
 
 _PRECISIONS = {
     "f32": "fp32",

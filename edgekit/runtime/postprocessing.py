@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.artifact import Array, Postprocessing
+from edgekit.artifact import Array
 from edgekit.errors import FeedError
+
+if TYPE_CHECKING:
+    from edgekit.processing_specs import Postprocessing
 
 CLASSES, LABELS = "_classes", "_labels"
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from edgekit.artifact import Array, Preprocessing
+from edgekit.artifact import Array
 from edgekit.errors import FeedError
+
+if TYPE_CHECKING:
+    from edgekit.processing_specs import Preprocessing
 
 LAYOUTS = ("NHWC", "NCHW", "NHW", "any")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit.artifact import GOLDEN_FILE
-from edgekit.runtime import open_artifact
-from edgekit.runtime.bundle import Bundle, artifact_of
+from edgekit.runtime.bundle import Bundle, open_listed
 from edgekit.runtime.golden import verify_opened
 from edgekit.runtime.tensorrt_plans import is_proven, mark_proven, refuse
 
@@ -41,5 +40,5 @@ def proven(bundle: Bundle) -> Bundle:
             raise
         bundle.close()
         refuse(plan, "; ".join(verification.messages))
-        artifact = artifact_of(bundle.path, bundle.manifest)
-        bundle = Bundle(path=bundle.path, manifest=bundle.manifest, session=open_artifact(artifact))
+        session = open_listed(bundle.folder, bundle.manifest)
+        bundle = Bundle(folder=bundle.folder, manifest=bundle.manifest, session=session)

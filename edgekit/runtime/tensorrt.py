@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit.artifact import Array, Option, TensorSpec
+from edgekit.artifact import Array, Option, StrPath, TensorSpec
 from edgekit.errors import EngineError, EngineMissing
 from edgekit.runtime import cuda as cuda_calls
 from edgekit.runtime.boundary import Boundary, closed, match_specs
 from edgekit.runtime.cuda import MB, MORE_MEMORY, Cuda, gpu
 from edgekit.runtime.options import check_options
-from edgekit.runtime.session import Placement, feed_checker, recorded_runs, zeros
+from edgekit.runtime.placement import Placement, recorded_runs
+from edgekit.runtime.session import feed_checker, zeros
 from edgekit.runtime.tensorrt_io import Buffer, Shape, check_ranges, growing_outputs, layer_times, read_io
 from edgekit.runtime.tensorrt_module import check_version, collect_log, import_tensorrt, open_plan
 from edgekit.runtime.tensorrt_record import placed_nodes
@@ -61,7 +62,7 @@ def get_ready(model: Path, options: Mapping[str, Option]) -> None:
 
 
 def load(
-    model: Path, options: Mapping[str, Option], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    model: StrPath, options: Mapping[str, Option], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> TrtSession:
     """Builds the plan of an ONNX file, or takes the one built before, and opens it.
 
@@ -80,6 +81,7 @@ def load(
     """
     from edgekit.runtime.tensorrt_plans import plan_for
 
+    model = Path(model)
     build = {name: value for name, value in options.items() if name != GRAPH_OPTION}
     plan = plan_for(model, build)
     session = open_built(plan, options, inputs, outputs, name=model.name)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from edgekit.runtime.session import PlacedNode
+from edgekit.runtime.placement import PlacedNode
 
 _ELEMENT = re.compile(
     r"(?i)\b(int8|int4|int32|int64|uint8|bool|bf16|bfloat16|fp16|half|float16|fp32|float32|float|fp8|fp4)(?:e4m3|e2m1)?\b"

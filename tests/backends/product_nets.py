@@ -14,7 +14,7 @@ from edgekit.backends import load_backend
 from edgekit.catalog import load_target
 from edgekit.runtime import open_artifact
 from edgekit.runtime.numbers import run_batched
-from edgekit.runtime.session import PlacedNode
+from edgekit.runtime.placement import PlacedNode
 
 PERCEPTRON = """perceptron (float["batch", 64] x) => (float["batch", 10] y) {
     [first] a = MatMul(x, w1)

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from edgekit.artifact import Array, InGraph, Postprocessing, Preprocessing, TensorSpec
+from edgekit.artifact import Array, TensorSpec
 from edgekit.backends import load_backend
 from edgekit.backends.in_graph import put_in_graph
 from edgekit.catalog import load_target
 from edgekit.conversion.clean import describe_onnx
 from edgekit.errors import EngineError
+from edgekit.processing_specs import InGraph, Postprocessing, Preprocessing
 from edgekit.runtime import open_artifact
 from edgekit.runtime.postprocessing import activated
 from edgekit.runtime.preprocessing import preprocess

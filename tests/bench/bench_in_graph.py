@@ -19,11 +19,12 @@ import onnx
 from bench_session import convolutions
 from onnx.parser import parse_model
 
-from edgekit.artifact import Artifact, InGraph, Preprocessing, TensorSpec
+from edgekit.artifact import Artifact, TensorSpec
 from edgekit.backends import load_backend
 from edgekit.backends.in_graph import put_in_graph
 from edgekit.catalog import load_target
 from edgekit.conversion.clean import describe_onnx
+from edgekit.processing_specs import InGraph, Preprocessing
 from edgekit.runtime import open_artifact
 from edgekit.runtime.preprocessing import preprocess
 

@@ -69,7 +69,7 @@ def bundle(folder: Path, shapes: tuple[tuple[int, ...], ...], every: int) -> Bun
         statistics=reference_statistics(artifact, None, samples, WatchSpec()),
         watch={"every": every, "period_s": 1e6, "window_s": 300.0, "limits": {"p99_ms": 30.0, "drift": 0.25}},
     )
-    return Bundle(path=folder, manifest=manifest, session=open_artifact(artifact))
+    return Bundle(folder=str(folder), manifest=manifest, session=open_artifact(artifact))
 
 
 def record_us(watch: Watch, feeds: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> float:

@@ -19,7 +19,7 @@ from edgekit.pipeline import Choices
 from edgekit.pipeline import deploy as run
 from edgekit.profiling.host import this_host
 from edgekit.recipe import load_recipe
-from edgekit.runtime.session import PlacedNode, Placement
+from edgekit.runtime.placement import PlacedNode, Placement
 
 pytestmark = pytest.mark.skipif(SSHD is None, reason="sshd is not installed (Debian: openssh-server)")
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.artifact import Preprocessing
 from edgekit.data import Samples
 from edgekit.distillation.corruption import (
     CONTRAST,
@@ -24,6 +23,7 @@ from edgekit.distillation.corruption import (
     under_corruption,
 )
 from edgekit.errors import DataError, TrainingError
+from edgekit.processing_specs import Preprocessing
 
 
 def samples_of(x, targets=None, **fields):

@@ -23,7 +23,6 @@ from edgekit.artifact import (
     MANIFEST_FILE,
     Artifact,
     Golden,
-    Preprocessing,
     hash_file,
     hash_files,
     hash_json,
@@ -31,6 +30,7 @@ from edgekit.artifact import (
     write_json,
 )
 from edgekit.bundle import BundleFacts, GoldenSet, write_bundle
+from edgekit.processing_specs import Preprocessing
 from edgekit.quantization.schemes import Plan
 from edgekit.runtime import engine_version, open_artifact
 from edgekit.runtime.cpu import cpu_model

@@ -17,7 +17,7 @@ from embedded_builds import change, written
 from tiny_bundles import null_bundle
 from tiny_recipe import edgekit
 
-from edgekit.artifact import Preprocessing
+from edgekit.processing_specs import Preprocessing
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "embedded"

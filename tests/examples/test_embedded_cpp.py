@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from embedded_builds import ENGINES, SOURCE, change, change_golden, written
 
-from edgekit.artifact import Preprocessing, read_json
+from edgekit.artifact import read_json
+from edgekit.processing_specs import Preprocessing
 from edgekit.runtime import verify_bundle
 from edgekit.runtime.files import run_file
 

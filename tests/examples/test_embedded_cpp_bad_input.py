@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from embedded_builds import change, change_golden, rehash, written
 
-from edgekit.artifact import MANIFEST_FILE, Preprocessing, read_json, to_json, write_json
+from edgekit.artifact import MANIFEST_FILE, read_json, to_json, write_json
 from edgekit.errors import EdgeKitError
+from edgekit.processing_specs import Preprocessing
 from edgekit.runtime import verify_bundle
 
 CONV = """far (float[2, 4] input) => (float[2, 4] output) <float[4] w = {1, 2, 3, 4}> { output = Add(input, w) }"""

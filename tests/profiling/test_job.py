@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit.artifact import Array, Artifact, Preprocessing, TensorSpec
+from edgekit.artifact import Array, Artifact, TensorSpec
 from edgekit.errors import BundleError, DataError, FeedError, MeasurementError
+from edgekit.processing_specs import Preprocessing
 from edgekit.profiling.job import Job, check_feeds, read_feeds, read_job, read_result, write_job
 from edgekit.profiling.load import LoadSpec
 

@@ -14,8 +14,9 @@ import pytest
 
 import edgekit
 import edgekit.profiling.measure as measuring
-from edgekit.artifact import Array, Artifact, Preprocessing
+from edgekit.artifact import Array, Artifact
 from edgekit.errors import FeedError
+from edgekit.processing_specs import Preprocessing
 from edgekit.profiling.load import LoadSpec
 from edgekit.profiling.measure import measure, measure_in_turns
 from edgekit.profiling.measured import PHASES

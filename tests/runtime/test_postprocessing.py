@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from edgekit.artifact import InGraph, Postprocessing, Preprocessing, read_json, write_json
+from edgekit.artifact import read_json, write_json
 from edgekit.cli.main import cli
 from edgekit.errors import BundleError, FeedError
+from edgekit.processing_specs import InGraph, Postprocessing, Preprocessing
 from edgekit.runtime import open_stream
 from edgekit.runtime.bundle import open_bundle
 from edgekit.runtime.manifest import read_manifest

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from edgekit.artifact import Preprocessing
 from edgekit.errors import FeedError
+from edgekit.processing_specs import Preprocessing
 from edgekit.runtime.preprocessing import preprocess, resize_bilinear
 
 RNG = np.random.default_rng(0)

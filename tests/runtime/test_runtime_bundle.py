@@ -7,15 +7,9 @@ import pytest
 from made_bundles import write
 
 from edgekit import runtime
-from edgekit.artifact import (
-    GOLDEN_FILE,
-    Preprocessing,
-    hash_file,
-    hash_json,
-    read_json,
-    write_json,
-)
+from edgekit.artifact import GOLDEN_FILE, hash_file, hash_json, read_json, write_json
 from edgekit.errors import BundleError, EdgeKitError, EngineMissing, FeedError
+from edgekit.processing_specs import Preprocessing
 from edgekit.runtime.bundle import open_bundle
 from edgekit.runtime.cpu import cpu_model, parse_cpu_model
 from edgekit.runtime.manifest import read_manifest

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from made_bundles import Slowly, one_by_one, tensors
 
-from edgekit.artifact import Preprocessing, TensorSpec
+from edgekit.artifact import TensorSpec
 from edgekit.errors import BundleError, EngineError, FeedError, StreamError
+from edgekit.processing_specs import Preprocessing
 from edgekit.runtime import open_stream
 from edgekit.runtime.bundle import open_bundle
 from edgekit.runtime.stream import Stream

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgekit.runtime.session import Placement
+from edgekit.runtime.placement import Placement
 from edgekit.runtime.tensorrt_record import placed_nodes
 
 

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import edgekit.schemas
-from edgekit import artifact, checking, metrics, specs, verdict
+from edgekit import artifact, checking, metrics, processing_specs, specs, verdict
 from edgekit.artifact import read_json
 from edgekit.profiling import conditions, host, load, statistics
 from edgekit.quantization import schemes
@@ -78,9 +78,9 @@ def test_every_figure_says_its_unit_or_what_it_is(name):
 
 PAIRS = [
     (artifact.TensorSpec, manifest.TensorSpec),
-    (artifact.Preprocessing, manifest.Preprocessing),
-    (artifact.Postprocessing, manifest.Postprocessing),
-    (artifact.InGraph, manifest.InGraph),
+    (processing_specs.Preprocessing, manifest.Preprocessing),
+    (processing_specs.Postprocessing, manifest.Postprocessing),
+    (processing_specs.InGraph, manifest.InGraph),
     (artifact.Parent, manifest.Parent),
     (artifact.Golden, manifest.Golden),
     (artifact.Manifest, manifest.Manifest),
