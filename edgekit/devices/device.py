@@ -339,7 +339,7 @@ def refused_lock(name: str, told: Mapping[str, Any]) -> DeviceError:
     """Why a lock of a device could not be had, as the keeper tells it."""
     if "refused" in told:
         return DeviceError(
-            f"{name}: the lock that all accounts of it share cannot be taken",
+            f"{name}: its lock, which all accounts share, cannot be taken",
             found=told["refused"],
             fix="have whoever put it there, or root, remove it",
         )

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.profiling.host import this_host
-from edgekit.profiling.locks import Other, leave, lock_account, lock_machine, only_account, say_who
+from edgekit.profiling.locks import Other, leave, lock_both, only_account, say_who
 from edgekit.profiling.room import JOBS, remove_unused
 from edgekit.runtime.system import read_text
 
@@ -43,23 +43,18 @@ def main(arguments: list[str]) -> int:
     root, session, who = Path(arguments[0]), arguments[1], arguments[2]
     grace_s, now_s = float(arguments[3]), float(arguments[4])
     root.mkdir(parents=True, exist_ok=True)
-    own = lock_account(root, session)
-    if isinstance(own, Other):
-        return _busy(own)
     try:
-        machine = lock_machine(session)
+        locks = lock_both(root, session)
     except OSError as exc:
-        leave(own)
         _say({"held": False, "refused": f"{exc.filename}: {exc.strerror}"})
         return REFUSED
-    if isinstance(machine, Other):
-        leave(own)
-        return _busy(machine)
+    if isinstance(locks, Other):
+        _say({"held": False, **dataclasses.asdict(locks)})
+        return REFUSED
     # An older keeper is sent away by the next one of its session, which goes on with the jobs.
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the connection went: that is what it is here for
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    locks = [lock for lock in (machine, own) if lock is not None]
     for lock in locks:
         say_who(lock, who, session)
     cleared = _clear_others(root, session)
@@ -69,7 +64,7 @@ def main(arguments: list[str]) -> int:
         "host": dataclasses.asdict(this_host()),
         "cleared": cleared,
         "removed": remove_unused(root, now_s, [Path(place) for place in sys.path]),
-        "note": only_account() if machine is None else None,
+        "note": only_account() if len(locks) == 1 else None,
         "boot": boot,
     }
     _say({"held": True, **told})
@@ -79,11 +74,6 @@ def main(arguments: list[str]) -> int:
     for lock in locks:
         leave(lock)
     return 0
-
-
-def _busy(other: Other) -> int:
-    _say({"held": False, **dataclasses.asdict(other)})
-    return REFUSED
 
 
 def _say(message: dict[str, Any]) -> None:

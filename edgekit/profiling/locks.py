@@ -58,6 +58,26 @@ class Other:
     since_s: float | None
 
 
+def lock_both(root: Path, session: str) -> list[Lock] | Other:
+    """Takes the lock of the machine and that of a folder of this account; the latter alone where there is no other.
+
+    Raises:
+        OSError: What lies in the place of a lock is not one, or its owner keeps others from it.
+    """
+    own = lock_account(root, session)
+    if isinstance(own, Other):
+        return own
+    try:
+        machine = lock_machine(session)
+    except OSError:
+        leave(own)
+        raise
+    if isinstance(machine, Other):
+        leave(own)
+        return machine
+    return [own] if machine is None else [machine, own]
+
+
 def lock_account(root: Path, session: str) -> Lock | Other:
     """Takes the lock of a folder of this account; an older keeper of the same session is sent away."""
     path = root / LOCK

@@ -30,7 +30,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from edgekit.profiling.locks import Lock, Other, leave, lock_account, lock_machine, say_who
+from edgekit.profiling.locks import Other, leave, lock_both, say_who
 
 KINDS = ("kit", "wheels", "bundles")
 JOBS = "jobs"
@@ -88,18 +88,12 @@ def clean(root: Path, session: str, who: str) -> dict[str, Any]:
     """
     if not root.is_dir():
         return {"removed_mb": 0.0, "kept": [], "left": [], "plans": _plans()}
-    own = lock_account(root, session)
-    if isinstance(own, Other):
-        return dataclasses.asdict(own)
     try:
-        machine = lock_machine(session)  # removing much is work, too, for a board's disk
+        locks = lock_both(root, session)  # the machine's too: removing much is work for a board's disk
     except OSError as exc:
-        leave(own)
         return {"refused": f"{exc.filename}: {exc.strerror}"}
-    if isinstance(machine, Other):
-        leave(own)
-        return dataclasses.asdict(machine)
-    locks = [lock for lock in (machine, own) if isinstance(lock, Lock)]
+    if isinstance(locks, Other):
+        return dataclasses.asdict(locks)
     for lock in locks:
         say_who(lock, who, session)
     before_mb = size_mb(_all(root))

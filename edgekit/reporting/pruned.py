@@ -130,6 +130,8 @@ def remarks(pruning: Pruning) -> Iterator[tuple[str, str]]:
     judged = f"on {pruning['samples']:,} samples" if pruning["samples"] is not None else "not judged: no labels"
     limit = pruning["max_drop_points"]
     yield "accuracy", f"{'no limit' if limit is None else f'at most {limit:g} points lost'}, {judged}"
+    if pruning.get("device"):
+        yield "measured on", pruning["device"]
     yield "criterion", pruning["criterion"]
     if pruning["estimate"]:
         yield "latencies", pruning["estimate"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from edgekit.reporting.evidence import Drop, record
 
@@ -101,6 +101,8 @@ class Pruning(TypedDict):
     target: str
     plan: str
     """Engine and precision that latencies and scores are of."""
+    device: NotRequired[str]
+    """The device that measured; left out where that was the machine that pruned."""
     samples: int | None
     """Samples that steps were judged on; null without labels."""
     budget_ms: float | None

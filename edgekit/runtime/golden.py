@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit.artifact import GOLDEN_FILE, Array, Manifest, StrPath
 from edgekit.errors import BundleError, FeedError
@@ -13,8 +14,10 @@ from edgekit.runtime.bundle import Bundle, open_bundle
 from edgekit.runtime.cpu import cpu_model
 from edgekit.runtime.npz import Damaged, read_arrays
 from edgekit.runtime.numbers import run_batched, snr_db
-from edgekit.runtime.placement import Placement
 from edgekit.runtime.session import one_query
+
+if TYPE_CHECKING:
+    from edgekit.runtime.placement import Placement
 
 INPUT, REFERENCE, ARTIFACT, RAW = "input/", "reference/", "artifact/", "raw/"
 OWN_FLOOR_DB = 80.0  # the same build on the same CPU differs by its threads' rounding only

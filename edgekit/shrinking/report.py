@@ -27,6 +27,7 @@ def pruning_report(pruned: Pruned) -> dict[str, Any]:
     return {
         "target": line.job.target.name,
         "plan": str(first.candidate.plan) if first.candidate else "",
+        **({} if line.job.place is None else {"device": line.job.place.name}),
         "samples": None if line.data.metric is None else len(line.judged_on),
         "budget_ms": pruned.budget_ms,
         "budget": _budget(pruned),

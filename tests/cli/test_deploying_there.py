@@ -87,6 +87,23 @@ def test_what_ran_in_int8_is_what_the_device_tells(
     assert (accuracy["placed_there"], accuracy["placement"][0]["op"]) == (True, proof["placement"][0]["op"])
 
 
+def test_auto_chooses_by_what_the_device_took(board: LoopbackDevice, recipe: Path) -> None:
+    """15 s where nothing else runs: two plans are made, proven and measured."""
+    done = deploy(recipe, "--device", "bench", "--precision", "auto")
+    assert done.exit_code == 0, done.output
+    (target,) = read_json(recipe / "out/report.json")["targets"]
+    found = {candidate["precision"]: candidate for candidate in target["candidates"]}
+    assert {"fp32", "int8"} <= set(found)
+    for precision in ("fp32", "int8"):
+        assert found[precision]["measured"]["application"]["n"] >= 50
+        assert found[precision]["proof"]["placed_there"]
+    keys = [read_json(path) for path in (recipe / "out/.steps").glob("measure-*/step.json")]
+    assert {key["device"] for key in keys} == {"bench"}, "nothing was measured anywhere else"
+    assert board.left() == []
+    again = deploy(recipe, "--device", "bench", "--precision", "auto")
+    assert (again.exit_code, "measure: " in again.output) == (0, False), again.output
+
+
 def test_quantize_takes_a_device_too(board: LoopbackDevice, recipe: Path) -> None:
     model = write_model(recipe / "zeros.onnx")
     target = ("--target", recipe / "board.toml", "--profile", recipe / "quick.toml", "--precision", "fp32")

@@ -99,7 +99,7 @@ def test_no_account_can_have_another_write_over_a_file(accounts, how):
         lock.write_text("")
         lock.chmod(0o600)
     device = second if how == "closed" else first
-    refused = r"(?s)the lock that all accounts of it share cannot be taken.*edgekit-device\.lock"
+    refused = r"(?s)its lock, which all accounts share, cannot be taken.*edgekit-device\.lock"
     with pytest.raises(DeviceError, match=refused), opened(device.address):
         pass
     assert victim.read_text() == "root's own"
