@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.devices.address import Address
 from edgekit.devices.archives import used_stamp
+from edgekit.devices.holders import has_ended, this_process
 from edgekit.devices.kit import make_kit, send_kit
 from edgekit.devices.looking import Look, check, free_room_mb, look
 from edgekit.devices.ssh import Connection, Ended, Running, connect
@@ -318,11 +319,23 @@ def _command(
     ]
 
 
-def _held(there: _There, session: str, grace_s: float) -> tuple[Running, dict[str, Any]]:
-    """Starts the keeper, which has the lock and tells the host's facts, or says who has it."""
+def _held(there: _There, session: str, grace_s: float, after: str = "") -> tuple[Running, dict[str, Any]]:
+    """Starts the keeper, which has the lock and tells the host's facts, or says who has it.
+
+    A session that a killed process of this machine left is taken over.
+    """
     name = there.connection.address.name
     who = f"{getpass.getuser()}@{socket.gethostname()}"
-    arguments = ["profiling.keeper", there.root, session, who, f"{grace_s:g}", f"{time.time():.0f}"]
+    arguments = [
+        "profiling.keeper",
+        there.root,
+        session,
+        who,
+        f"{grace_s:g}",
+        f"{time.time():.0f}",
+        this_process(),
+        after,
+    ]
     argv = _command(there.python, there.root, there.kit, there.sites, (), arguments)
     line, keeper = there.connection.start(argv, timeout_s=_KEEPER_S)
     try:
@@ -332,6 +345,8 @@ def _held(there: _There, session: str, grace_s: float) -> tuple[Running, dict[st
     if told["held"]:
         return keeper, told
     keeper.end(BYE)
+    if not after and "refused" not in told and has_ended(told["process"]):
+        return _held(there, session, grace_s, after=told["session"])
     raise refused_lock(name, told)
 
 

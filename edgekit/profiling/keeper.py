@@ -1,13 +1,16 @@
-"""``python -m edgekit.profiling.keeper ROOT SESSION WHO GRACE_S NOW_S``: holds a device for one user, and clears up.
+"""Holds a device for one user, and clears up.
+
+``python -m edgekit.profiling.keeper ROOT SESSION WHO GRACE_S NOW_S PROCESS AFTER``
 
 It has the locks of :mod:`edgekit.profiling.locks` and hears from its user every few seconds; a cut connection closes
 its standard input, or leaves it silent. It then holds the locks for a while, in which the same session may come back,
 and ends the session's processes and removes its jobs after that. No clock but the monotonic one is read: a device's
-date may be off by years, so its user says what time it is.
+date may be off by years, so its user says what time it is. ``PROCESS`` is the user's, and ``AFTER`` a session whose
+process that user knows to have ended: it is taken over, and cleared up. Both may be empty.
 
 It prints one line of JSON: ``held``, and either ``host``, what was ``cleared`` and ``removed``, a ``note`` or null,
-and ``boot``; or ``who`` has a lock, their ``account`` and ``since_s``; or why the lock was ``refused``. The last word
-``bye`` on standard input ends it at once.
+and ``boot``; or ``who`` has a lock, their ``account``, ``since_s``, ``session`` and ``process``; or why the lock was
+``refused``. The last word ``bye`` on standard input ends it at once.
 """
 
 from __future__ import annotations
@@ -42,9 +45,10 @@ def main(arguments: list[str]) -> int:
     """Holds the lock of a device; returns the exit status: 0 held until the end, 3 it cannot be had."""
     root, session, who = Path(arguments[0]), arguments[1], arguments[2]
     grace_s, now_s = float(arguments[3]), float(arguments[4])
+    process, after = arguments[5], arguments[6]
     root.mkdir(parents=True, exist_ok=True)
     try:
-        locks = lock_both(root, session)
+        locks = lock_both(root, {session, after} - {""})
     except OSError as exc:
         _say({"held": False, "refused": f"{exc.filename}: {exc.strerror}"})
         return REFUSED
@@ -56,7 +60,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the connection went: that is what it is here for
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     for lock in locks:
-        say_who(lock, who, session)
+        say_who(lock, who, session, process)
     cleared = _clear_others(root, session)
     (root / JOBS / session).mkdir(parents=True, exist_ok=True)
     boot = read_text(Path("/proc/sys/kernel/random/boot_id")).strip()

@@ -19,6 +19,7 @@ import pwd
 import signal
 import stat
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,24 +52,32 @@ class Other:
         who: User and host that they came from.
         account: Their account on the device; empty where they did not say.
         since_s: How long they have had it, in seconds; None where they did not say.
+        session: Theirs.
+        process: Theirs on the machine that they came from, as that machine calls it; empty where it does not.
     """
 
     who: str
     account: str
     since_s: float | None
+    session: str
+    process: str
 
 
-def lock_both(root: Path, session: str) -> list[Lock] | Other:
+def lock_both(root: Path, sessions: Collection[str]) -> list[Lock] | Other:
     """Takes the lock of the machine and that of a folder of this account; the latter alone where there is no other.
+
+    Args:
+        root: The account's folder.
+        sessions: This one, and those that it takes over.
 
     Raises:
         OSError: What lies in the place of a lock is not one, or its owner keeps others from it.
     """
-    own = lock_account(root, session)
+    own = lock_account(root, sessions)
     if isinstance(own, Other):
         return own
     try:
-        machine = lock_machine(session)
+        machine = lock_machine(sessions)
     except OSError:
         leave(own)
         raise
@@ -78,8 +87,8 @@ def lock_both(root: Path, session: str) -> list[Lock] | Other:
     return [own] if machine is None else [machine, own]
 
 
-def lock_account(root: Path, session: str) -> Lock | Other:
-    """Takes the lock of a folder of this account; an older keeper of the same session is sent away."""
+def lock_account(root: Path, sessions: Collection[str]) -> Lock | Other:
+    """Takes the lock of a folder of this account; an older keeper of these sessions is sent away."""
     path = root / LOCK
     for _ in range(_AGAIN):
         found = _tried(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -87,7 +96,7 @@ def lock_account(root: Path, session: str) -> Lock | Other:
             return found
         if found is None:
             continue
-        if found.get("session") != session:
+        if found.get("session") not in sessions:
             return _other(found)
         with contextlib.suppress(OSError):
             os.kill(int(found["pid"]), signal.SIGTERM)
@@ -95,7 +104,7 @@ def lock_account(root: Path, session: str) -> Lock | Other:
     return _other({})
 
 
-def lock_machine(session: str) -> Lock | Other | None:
+def lock_machine(sessions: Collection[str]) -> Lock | Other | None:
     """Takes the lock of the machine; None where it has no folder that all accounts can open.
 
     Raises:
@@ -117,7 +126,7 @@ def lock_machine(session: str) -> Lock | Other | None:
         if isinstance(found, Lock):
             return found
         # An older keeper of ours is just ending. It is not ended here: anybody can write a process's number.
-        if found is not None and found.get("session") != session:
+        if found is not None and found.get("session") not in sessions:
             return _other(found)
         time.sleep(_AGAIN_S)
     return _other({})
@@ -137,12 +146,13 @@ def machine_folder() -> Path | None:
     return None
 
 
-def say_who(lock: Lock, who: str, session: str) -> None:
+def say_who(lock: Lock, who: str, session: str, process: str = "") -> None:
     """Writes into a lock who has it; on a full disk nobody is told."""
     owner = {
         "who": who,
         "account": _account(),
         "session": session,
+        "process": process,
         "pid": os.getpid(),
         "monotonic_s": time.monotonic(),
     }
@@ -224,6 +234,8 @@ def _other(told: dict[str, Any]) -> Other:
         who=_shown(told.get("who")) or "somebody",
         account=_shown(told.get("account")),
         since_s=None if since_s is None else max(0.0, since_s),
+        session=_shown(told.get("session")),
+        process=_shown(told.get("process")),
     )
 
 

@@ -89,7 +89,7 @@ def clean(root: Path, session: str, who: str) -> dict[str, Any]:
     if not root.is_dir():
         return {"removed_mb": 0.0, "kept": [], "left": [], "plans": _plans()}
     try:
-        locks = lock_both(root, session)  # the machine's too: removing much is work for a board's disk
+        locks = lock_both(root, {session})  # the machine's too: removing much is work for a board's disk
     except OSError as exc:
         return {"refused": f"{exc.filename}: {exc.strerror}"}
     if isinstance(locks, Other):

@@ -133,6 +133,17 @@ def test_a_device_whose_user_was_killed_clears_up_by_itself(loopback):
     assert list(processes_of(session)) == []
 
 
+def test_a_user_whose_process_was_killed_is_not_kept_out_by_it(loopback):
+    argv = [sys.executable, "-c", KILLED.replace("grace_s=0.5", "grace_s=300"), loopback.folder / "ssh_config"]
+    environment = os.environ | {"PYTHONPATH": str(Path(edgekit.__file__).parents[1])}
+    assert subprocess.run(argv, env=environment, check=False).returncode == -9
+    session, steps = json.loads((loopback.root / "lock").read_text())["session"], []
+    with opened(loopback.address, progress=lambda *step: steps.append(step[0])):
+        assert list(processes_of(session)) == []
+    assert steps == [f"cleared {session}, which somebody left there"]
+    assert loopback.left() == []
+
+
 def test_what_a_killed_keeper_left_is_cleared_with_a_word(loopback):
     steps = []
     with opened(loopback.address) as device:

@@ -122,5 +122,5 @@ def test_where_no_folder_is_open_to_all_accounts_that_is_said(tmp_path, monkeypa
     assert locks.machine_folder() == tmp_path / "open"
     (tmp_path / "open").chmod(0o777)  # without the sticky bit anybody could put another file in its place
     assert locks.machine_folder() is None
-    assert locks.lock_machine("session") is None
+    assert locks.lock_machine({"session"}) is None
     assert "nothing keeps another account than root from measuring" in locks.only_account()
