@@ -19,7 +19,7 @@ from edgekit.runtime import open_bundle
 from edgekit.runtime.system import boot_id, this_system
 from edgekit.runtime.watch import start_watch
 from edgekit.runtime.watch.files import LINES, OLDER, append_line, read_lines
-from edgekit.runtime.watch.reading import main, read_watch
+from edgekit.runtime.watch.reading import find_folder, main, read_watch
 
 HEAD = {"kind": "start", "run": "a", "seq": 0, "edges": [], "limits": {}, "period_s": 1.0, "window_s": 300.0}
 HEAD |= {"bundle": {}, "statistics": None, "schema_version": 1}
@@ -287,3 +287,21 @@ def test_a_full_disk_is_told_once_stops_no_query_and_ends_with_the_fullness(tmp_
     assert found["left"] == ["watch.jsonl", "watch.lock", "watch.prom"]
     if when == "while it runs":
         assert found["full"][: len(found["before"])] == found["before"]
+
+
+@pytest.mark.parametrize("find", [find_folder, read_watch])
+def test_an_account_that_may_not_look_is_told_so(tmp_path, find):
+    folder = tmp_path / "closed/w"
+    folder.mkdir(parents=True)
+    append_line(folder, state(1), HEAD, kept_bytes=4000)
+    folder.parent.chmod(0)
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(65534)
+        with pytest.raises(EdgeKitError, match=r"w: this account may not read it(.|\n)*Permission denied(.|\n)*root"):
+            find(folder)
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.parent.chmod(0o700)

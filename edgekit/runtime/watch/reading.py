@@ -5,10 +5,11 @@ It needs no engine and does not import what writes, so that a device can be aske
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,30 @@ class Reading:
 
 
 def find_folder(path: Path) -> Path:
-    """The folder of a watch: the path itself, or the one where a bundle's watch writes unless told otherwise."""
-    if not (path / MANIFEST_FILE).is_file():
-        return path
+    """The folder of a watch: the path itself, or the one where a bundle's watch writes unless told otherwise.
+
+    Raises:
+        EdgeKitError: This account may not look there.
+    """
+    with _allowed(path):
+        if not (path / MANIFEST_FILE).is_file():
+            return path
     from edgekit.runtime.manifest import read_manifest
 
     return default_folder(read_manifest(path, check=False).id)
+
+
+@contextlib.contextmanager
+def _allowed(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as exc:
+        raise EdgeKitError(
+            f"{path}: this account may not read it",
+            found=exc.strerror,
+            allowed="root, and the account of the program that runs the bundle",
+            fix="look as one of these, or have the program write to a folder that others may read",
+        ) from exc
 
 
 def read_watch(folder: Path) -> Reading:
@@ -74,14 +93,16 @@ def read_watch(folder: Path) -> Reading:
     Raises:
         EdgeKitError: Nothing of a watch is there, or nothing can be read.
     """
-    if not any((folder / name).is_file() for name in (LINES, OLDER)):
+    with _allowed(folder):
+        there = any((folder / name).is_file() for name in (LINES, OLDER))
+        lines, broken = read_lines(folder) if there else ([], 0)
+    if not there:
         raise EdgeKitError(
             f"{folder}: no watch wrote there",
             found=f"no {LINES}" if folder.exists() else "nothing",
             allowed="a bundle that is watched, or the folder of its watch",
             fix="start_watch(bundle) in the program that runs the bundle; see `edgekit watch --help`",
         )
-    lines, broken = read_lines(folder)
     states = [line for line in lines if line["kind"] != "start"]
     starts = {line["run"]: line for line in lines if line["kind"] == "start"}
     if not states or states[-1]["run"] not in starts:
