@@ -25,7 +25,7 @@ def verified(*more):
 def shell_of(folder: Path, words: str, before: str = "") -> str:
     """The script that runs a command with a login shell of one's own."""
     text = SHELL.replace("/bin/sh -c", words).replace("cd ", f"{before}\ncd ", 1)
-    return text.format(home=folder / "home", path=PATH, command="")
+    return text.format(home=folder / "home", path=PATH, command="", locks=folder)
 
 
 @pytest.mark.parametrize("words", ["tcsh -c", "fish -c", "busybox ash -c"])
@@ -61,7 +61,7 @@ def test_a_home_and_a_python_whose_paths_have_spaces(tmp_path, named, linear):
     home = tmp_path / "home of Größe $x"
     home.mkdir()
     (home / "my venv").symlink_to(Path(sys.prefix))
-    shell = SHELL.format(home=shlex.quote(str(home)), path=programs(tmp_path / "bin"), command="")
+    shell = SHELL.format(home=shlex.quote(str(home)), path=programs(tmp_path / "bin"), command="", locks=tmp_path)
     with loopback_device(tmp_path / "device", shell=shell) as device:
         named(board=device.address)
         refused(verified(linear), "there is no Python")
