@@ -72,7 +72,8 @@ class Task:
     @property
     def in_numpy(self) -> InNumpy:
         """What is done in numpy around a run of a compiled artifact, and timed."""
-        return InNumpy(preprocessing=self.test.preprocessing, postprocessing=self.postprocessing, labels=self.labels)
+        labels = () if self.postprocessing is None else self.labels
+        return InNumpy(preprocessing=self.test.preprocessing, postprocessing=self.postprocessing, labels=labels)
 
     @property
     def not_measured(self) -> str | None:

@@ -129,21 +129,39 @@ def damaged(folder: Path) -> list[str]:
 
     Raises:
         MeasurementError: The jobs cannot be read.
+        BundleError: A file's name leads out of its folder.
     """
-    raw = read_json(folder / JOBS_FILE)
-    feeds, found = Path(raw["feeds"]), []
-    if _hash(feeds / FEEDS_FILE) != feeds.name:
-        found.append(str(feeds))
-    for index, one in enumerate(raw["jobs"]):
-        place, files = Path(one["folder"]), read_job(folder / str(index)).artifact.files
-        if any(_hash(place / name) != sha256 for name, sha256 in files.items()):
+    feeds, listed = _listed(folder)
+    found = [] if _hash(feeds / FEEDS_FILE) == feeds.name else [str(feeds)]
+    for job, place, is_bundle in listed:
+        if any(_hash(place / name) != sha256 for name, sha256 in job.artifact.files.items()):
             found.append(str(place))
-        elif one["bundle"]:
+        elif is_bundle:
             try:
                 read_manifest(place)
             except BundleError:
                 found.append(str(place))
     return found
+
+
+def _listed(folder: Path) -> tuple[Path, list[tuple[Job, Path, bool]]]:
+    """The folder of the samples, and of each job also where its files lie and whether they are a bundle."""
+    where = folder / JOBS_FILE
+    raw = read_json(where)
+    try:
+        feeds = Path(raw["feeds"])
+        asked = [(Path(one["folder"]), bool(one["bundle"])) for one in raw["jobs"]]
+    except (KeyError, TypeError) as exc:
+        raise MeasurementError(
+            f"{where}: not measuring jobs",
+            found=f"{type(exc).__name__}: {exc}",
+            allowed="feeds, and of every job its folder and whether it is a bundle",
+        ) from exc
+    listed = [(read_job(folder / str(index)), *one) for index, one in enumerate(asked)]
+    for job, _, _ in listed:
+        for name in job.artifact.files:
+            check_inside(name, where)
+    return feeds, listed
 
 
 def _hash(path: Path) -> str | None:
@@ -198,30 +216,13 @@ def _measure(folder: Path, told: _Told) -> None:
 
 def _laid_out(folder: Path) -> tuple[list[Job], list[Path | None]]:
     """The job folders with their files linked to them, and of each the bundle that is verified first, or None."""
-    where = folder / JOBS_FILE
-    raw = read_json(where)
-    jobs: list[Job] = []
-    bundles: list[Path | None] = []
-    try:
-        feeds = Path(raw["feeds"])
-        for index, one in enumerate(raw["jobs"]):
-            files = Path(one["folder"])
-            job = read_job(folder / str(index))
-            for name in job.artifact.files:
-                check_inside(name, where)
-                _link(files / name, job.artifact.folder / name)
-            _link(feeds / FEEDS_FILE, job.folder / FEEDS_FILE)
-            jobs.append(job)
-            bundles.append(files if one["bundle"] else None)
-    except (KeyError, TypeError) as exc:
-        raise MeasurementError(
-            f"{where}: not measuring jobs",
-            found=f"{type(exc).__name__}: {exc}",
-            allowed="feeds, and of every job its folder and whether it is a bundle",
-        ) from exc
-    for job in jobs:
+    feeds, listed = _listed(folder)
+    for job, files, _ in listed:
+        for name in job.artifact.files:
+            _link(files / name, job.artifact.folder / name)
+        _link(feeds / FEEDS_FILE, job.folder / FEEDS_FILE)
         check_feeds(job.artifact, read_feeds(job), job.in_numpy.preprocessing)
-    return jobs, bundles
+    return [job for job, _, _ in listed], [files if is_bundle else None for _, files, is_bundle in listed]
 
 
 def _link(source: Path, target: Path) -> None:

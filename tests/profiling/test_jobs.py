@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tiny_bundles import null_bundle
 
-from edgekit.artifact import Array, Artifact
+from edgekit.artifact import Array, Artifact, hash_file
 from edgekit.profiling.following import is_running, stop
 from edgekit.profiling.job import write_feeds
 from edgekit.profiling.jobs import RESULTS, Sent, write_jobs
@@ -39,11 +39,14 @@ def laid_out(tmp_path: Path, feeds: dict[str, Array], brief: LoadSpec) -> Iterat
         folder.mkdir()
         folders.append(folder)
         write_feeds(folder / "feeds.npz", own_feeds)
+        sent_feeds = folder / hash_file(folder / "feeds.npz")
+        sent_feeds.mkdir()
+        (folder / "feeds.npz").rename(sent_feeds / "feeds.npz")
         sent = [
             Sent(artifact=one, folder=str(one.folder), bundle=(one.folder / "manifest.json").is_file())
             for one in artifacts
         ]
-        write_jobs(folder, sent, str(folder), load)
+        write_jobs(folder, sent, str(sent_feeds), load)
         return folder
 
     yield lay
@@ -253,21 +256,20 @@ def test_a_full_disk_is_told_whenever_it_is_full(
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("text", "ended", "reason"),
     [
-        ('{"jobs": []}', "not measuring jobs"),
-        (
-            '{"feeds": "/nowhere", "jobs": [{"folder": "/nowhere", "bundle": false}]}',
-            "/nowhere/model.null: no such file",
-        ),
-        ("{", "not JSON"),
+        ('{"jobs": []}', "failed", "not measuring jobs"),
+        ('{"feeds": "/no", "jobs": [{"folder": "/nowhere", "bundle": false}]}', "damaged", "['/no', '/nowhere']"),
+        ("{", "failed", "not JSON"),
     ],
 )
-def test_jobs_that_are_none_are_refused(null_artifact: MakeArtifact, laid_out: LayOut, text: str, reason: str) -> None:
+def test_jobs_that_are_none_are_refused(
+    null_artifact: MakeArtifact, laid_out: LayOut, text: str, ended: str, reason: str
+) -> None:
     folder = laid_out([null_artifact()])
     (folder / "jobs.json").write_text(text)
     (line,) = told(folder)
-    assert line["ended"] == "failed"
+    assert line["ended"] == ended
     assert reason in str(line["reason"])
 
 
