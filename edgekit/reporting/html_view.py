@@ -89,6 +89,7 @@ def target_view(report: Mapping[str, Any], target: Mapping[str, Any], identity: 
         "identity": identity,
         "name": target["target"],
         "profile": target["profile"],
+        "device": (target.get("device") or {}).get("name"),
         "status": target["status"],
         "sign": SIGNS.get(target["status"], "?"),
         "ships": name_of(shipped) if shipped else None,

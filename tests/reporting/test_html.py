@@ -136,6 +136,7 @@ def test_the_device_that_measured_is_named():
     validate_report(report, "with a device")
     assert ("measured on", f"bench <board>: {host_text(device['host'])}") in facts(report, report["targets"][0])
     assert f"{name} measured on" in Page(to_html(report)).text
+    assert "on bench <board>" in Page(to_html(report)).text, "beside the verdict, too"
 
 
 def test_no_figure_is_made_up():
