@@ -22,7 +22,6 @@ from edgekit.runtime.numbers import max_error, snr_db
 from edgekit.runtime.onnxruntime import DEFAULT_PROVIDER, lacks_provider
 from edgekit.runtime.placement import PlacedNode, Placement
 
-# Below this an artifact computes something else; int8 has no floor but NaN: its loss is judged by the metric.
 # Samples preprocessed at a time.
 CHUNK = 256
 # Samples that a record of the placement chooses its query from.

@@ -18,6 +18,7 @@ from edgekit.candidate import Task
 from edgekit.checking import References, make_references
 from edgekit.conversion.clean import describe_onnx
 from edgekit.data import Samples
+from edgekit.ingredients import Ingredients
 from edgekit.metrics import accuracy
 from edgekit.recipe import Recipe
 from edgekit.specs import Limits, Load, Profile, Target, parse
@@ -220,3 +221,19 @@ def torch_recipe(project: Path, **fields: Any) -> Recipe:
         "distillation": quick,
     }
     return make_recipe(**known | fields)
+
+
+def ingredients_of(samples: Samples) -> Ingredients:
+    """The same samples for everything."""
+    return Ingredients(
+        train=samples,
+        validation=samples,
+        calibration=samples,
+        test=samples,
+        test_sha256="0",
+        held_out=True,
+        metric=None,
+        metric_name=None,
+        labels=(),
+        parents=(),
+    )

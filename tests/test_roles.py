@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fake_line import make_recipe, make_samples
+from fake_line import ingredients_of, make_recipe, make_samples
 
 from edgekit.errors import DataError, SpecError
 from edgekit.ingredients import Ingredients
@@ -122,19 +122,7 @@ def test_models_that_can(fields):
 
 
 def ingredients(targets) -> Ingredients:
-    samples = replace(make_samples(8), targets=targets)
-    return Ingredients(
-        train=samples,
-        validation=samples,
-        calibration=samples,
-        test=samples,
-        test_sha256="0",
-        held_out=True,
-        metric=None,
-        metric_name=None,
-        labels=(),
-        parents=(),
-    )
+    return ingredients_of(replace(make_samples(8), targets=targets))
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from edgekit.devices.address import Address
 from edgekit.devices.archives import used_stamp
 from edgekit.devices.holders import has_ended, this_process
-from edgekit.devices.kit import make_kit, send_kit
-from edgekit.devices.looking import Look, check, free_room_mb, look
+from edgekit.devices.kit import IN_ROOT, make_kit, send_kit
+from edgekit.devices.looking import Look, check, check_room, free_room_mb, look
 from edgekit.devices.ssh import Connection, Ended, Running, connect
 from edgekit.devices.wheels import Sites, send_wheels
 from edgekit.errors import ConnectionLost, DeviceError, Unreachable
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 GRACE_S = 30.0  # how long a device keeps the lock and the jobs for a user whose connection was cut
 _KEEPER_S = 120.0  # until a device has cleared up after others and told its facts; seconds of it are an emulator's
 _LEAVE_S = 3.0
-_IN_ROOT = 'cd "$0" && exec "$@"'  # where no folder is called edgekit, which Python would import instead of the kit
 
 
 @dataclass(slots=True, kw_only=True)
@@ -233,14 +232,7 @@ def _make_room(device: Device, needed_mb: float, what: str) -> None:
     device.connection.run(
         ["sh", "-s", "--", f"{device.root}/bundles", *sorted(device.hold.used)], stdin=_OTHERS.encode()
     )
-    free_mb = free_room_mb(device.connection, device.root)
-    if free_mb < needed_mb:
-        raise DeviceError(
-            f"{device.name}: the disk is full: there is no room for {what}",
-            found=f"{free_mb:.1f} MB free",
-            allowed=f"{needed_mb:.1f} MB or more",
-            fix="make room there and give the same command again",
-        )
+    check_room(device.connection, device.root, needed_mb, what)
 
 
 def come_back(device: Device, *, within_s: float = 300.0) -> bool:
@@ -314,7 +306,7 @@ def _command(
     path = ":".join([kit, *sites.folders.values()])
     module, *others = arguments
     return [
-        *("sh", "-c", _IN_ROOT, root, "env", f"PYTHONPATH={path}", *variables),
+        *("sh", "-c", IN_ROOT, root, "env", f"PYTHONPATH={path}", *variables),
         *(python, "-m", f"edgekit.{module}", *others),
     ]
 

@@ -16,6 +16,8 @@ from edgekit.devices.ssh import Connection, one_line
 # What needs numpy, the standard library and one engine only; tests/test_layers.py holds them to it.
 MODULES = ("__init__", "errors", "progress", "disk", "processing_specs", "artifact")
 PACKAGES = ("runtime", "profiling")
+# Where no folder is called edgekit, which Python would import instead of the kit.
+IN_ROOT = 'cd "$0" && exec "$@"'
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
 # Reads the zip on standard input. Compiled once, since a program that is imported from a zip is compiled every time.

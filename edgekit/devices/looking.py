@@ -238,6 +238,22 @@ def free_room_mb(connection: Connection, root: str) -> float:
     return int(fields[3]) * 1024 / 1e6
 
 
+def check_room(connection: Connection, root: str, needed_mb: float, what: str) -> None:
+    """Refuses to send what there is no room for.
+
+    Raises:
+        DeviceError: Less is free than it needs.
+    """
+    free_mb = free_room_mb(connection, root)
+    if free_mb < needed_mb:
+        raise DeviceError(
+            f"{connection.address.name}: the disk is full: there is no room for {what}",
+            found=f"{free_mb:.1f} MB free",
+            allowed=f"{needed_mb:.1f} MB or more",
+            fix="make room there, or name another folder: root = … in devices.toml",
+        )
+
+
 def clock_note(found: Look) -> str | None:
     """A word on a clock that is off by more than a day; nothing depends on it."""
     if abs(found.clock_off_s) < DAY_S:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekit.artifact import MANIFEST_FILE
 from edgekit.devices.address import Address
-from edgekit.devices.kit import make_kit, send_kit
+from edgekit.devices.kit import IN_ROOT, make_kit, send_kit
 from edgekit.devices.looking import look
 from edgekit.devices.ssh import Connection, connect
 from edgekit.errors import DeviceError, EdgeKitError, EngineMissing
@@ -17,7 +17,6 @@ from edgekit.runtime.manifest import read_manifest
 from edgekit.runtime.watch.reading import Reading, parse_reading
 
 _READ_S = 60.0
-_IN_ROOT = 'cd "$0" && exec "$@"'  # where no folder is called edgekit, which Python would import instead of the kit
 
 
 def watch_on(address: Address, path: Path, progress: Progress = silent) -> Reading:
@@ -50,7 +49,7 @@ def watch_on(address: Address, path: Path, progress: Progress = silent) -> Readi
             send_kit(connection, found.python, found.root)
             progress("kit", 1, 1)
         argv = [found.python, "-m", "edgekit.runtime.watch.reading", *asked]
-        return _read(connection, ["sh", "-c", _IN_ROOT, found.root, "env", f"PYTHONPATH={found.root}/kit/{kit}", *argv])
+        return _read(connection, ["sh", "-c", IN_ROOT, found.root, "env", f"PYTHONPATH={found.root}/kit/{kit}", *argv])
 
 
 def _asked(path: Path, name: str) -> list[str]:

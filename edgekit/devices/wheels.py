@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgekit.artifact import hash_file, hash_json
 from edgekit.devices.archives import used_stamp
-from edgekit.devices.looking import PACKAGES, Look, free_room_mb
+from edgekit.devices.looking import PACKAGES, Look, check_room
 from edgekit.devices.ssh import Connection, one_line
 from edgekit.errors import DeviceError
 from edgekit.progress import Progress, silent
@@ -120,14 +120,7 @@ def _send(connection: Connection, found: Look, package: str, wheels: Sequence[Pa
     if connection.run(["sh", "-c", _IS_THERE, folder, used_stamp()]).status == 0:
         return folder
     needed_mb = sum(wheel.stat().st_size for wheel in wheels) / 1e6 * (1 + _UNPACKED)
-    free_mb = free_room_mb(connection, found.root)
-    if free_mb < needed_mb:
-        raise DeviceError(
-            f"{connection.address.name}: the disk is full: there is no room for {package}",
-            found=f"{free_mb:.0f} MB free",
-            allowed=f"{needed_mb:.0f} MB or more",
-            fix="make room there, or name another folder: root = … in devices.toml",
-        )
+    check_room(connection, found.root, needed_mb, package)
     sent = f"{folder}.whl"
     connection.run(["rm", "-rf", sent])
     connection.put(names, sent, progress)

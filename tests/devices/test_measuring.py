@@ -271,7 +271,7 @@ def test_what_ends_us_ends_what_runs_there(loopback: LoopbackDevice, tmp_path: P
     with opened(loopback.address) as device:
         with pytest.raises(Ended):
             measure_on(device, [null_artifact(tmp_path / "a")], endless, FEEDS, progress=Heard("measure", end))
-        assert at_work(loopback) == []
+        wait_for(lambda: at_work(loopback) == [], "the jobs are ended there")  # the shell that told us, a moment later
     assert loopback.left() == []
 
 

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_line import fake_target, make_samples, make_task, quick_profile
+from fake_line import fake_target, ingredients_of, make_recipe, make_samples, make_task, quick_profile
 from torch import nn
 
 from edgekit.artifact import to_json
 from edgekit.candidate import Candidate
 from edgekit.checking import Proof
 from edgekit.errors import Diverged, SpecError
-from edgekit.ingredients import Ingredients
 from edgekit.latency_table import LatencyTable, Row
 from edgekit.metrics import Drop
 from edgekit.profiling.comparison import Ratio
@@ -158,23 +157,10 @@ def line(monkeypatch):
 
 
 def prune(tmp_path: Path, *, limits: dict[str, float] | None = None, **settings: Any) -> Pruned:
-    from fake_line import make_recipe
-
     table = {"train": {"epochs": 2}, "steps": 2, "criterion": "l2"} | settings
     recipe = make_recipe(teacher={"model": "nets:teacher", "weights": "factory"}, pruning=table)
     samples = make_samples()
-    data = Ingredients(
-        train=samples,
-        validation=samples,
-        calibration=samples,
-        test=samples,
-        test_sha256="0",
-        held_out=True,
-        metric=None,
-        metric_name=None,
-        labels=(),
-        parents=(),
-    )
+    data = ingredients_of(samples)
     model = TrainedModel(name="nets:teacher", module=Net(), sha256="8", parameters=160)
     job = Job(
         target=fake_target(),
