@@ -272,20 +272,21 @@ def _why_unsupported(base: _Tried, other: _Tried, q: float, load: LoadSpec) -> s
 def _judged(
     ratios: Mapping[float, Ratio], unsupported: Mapping[float, str], both: Sequence[_Tried], chosen: Settings
 ) -> tuple[str | None, str]:
-    """Status of a pair and why: a spoiled run decides nothing, nor do sides that drift apart."""
+    """Status of a pair and why: a spoiled run decides nothing, nor do sides that drift apart across the limit."""
     whys = {tried.spoiled: " and ".join(t.label for t in both if t.spoiled == tried.spoiled) for tried in both}
-    doubts = [f"the run of {labels} was spoiled: {why}" for why, labels in whys.items() if why]
+    spoils = [f"the run of {labels} was spoiled: {why}" for why, labels in whys.items() if why]
     drifts = [(tried.label, (tried.side.recorded or {}).get("drift")) for tried in both]
-    doubts += [f"{label} drifted: {why}" for label, why in drifts if why]
+    spoils += [f"{label} drifted: {why}" for label, why in drifts if why]
+    limit = 1 + (chosen.max_regression or 0.0)
     judged = sorted({50.0, *chosen.percentiles})
-    doubts += [unsupported[q] for q in judged if q in unsupported]
-    doubts += [_unsettled(ratios[q]) for q in judged if q in ratios and not ratios[q].settled]
-    if doubts:
-        return "inconclusive", "; ".join(doubts)
+    known = [ratios[q] for q in judged if q in ratios]
+    doubts = [unsupported[q] for q in judged if q in unsupported]
+    doubts += [_unsettled(ratio) for ratio in known if not ratio.settled and ratio.low <= limit < ratio.high]
+    over = [ratio for ratio in known if ratio.low > limit and chosen.max_regression is not None]
+    if spoils or (doubts and not over):
+        return "inconclusive", "; ".join(spoils + doubts)
     if chosen.max_regression is None:
         return None, ""
-    limit = 1 + chosen.max_regression
-    over = [ratios[q] for q in judged if ratios[q].low > limit]
     if over:
         shown = ", ".join(f"p{r.percentile:g} {r.ratio:.3f}{TIMES} [{r.low:.3f}, {r.high:.3f}]" for r in over)
         return "fail", f"slower than {chosen.max_regression:.4g} allows: {shown}"

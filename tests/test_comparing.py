@@ -184,6 +184,9 @@ def test_a_tail_that_is_not_supported_is_told_and_decides_nothing(two, scripted)
     assert "360 queries, at least 2,000" in found["pairs"][0]["unsupported"]["99.0"]
     found = compare(two, settings=Settings(max_regression=0.05, percentiles=(99.0,)))
     assert (found["status"], found["exit_code"]) == ("inconclusive", 4)
+    scripted(2.0, 4.0, turns=40, kept=9)
+    found = compare(two, settings=Settings(max_regression=0.05, percentiles=(99.0,)))
+    assert (found["status"], found["exit_code"]) == ("fail", 3)  # the median shows it
 
 
 def test_too_few_rounds_for_anything_is_inconclusive(two, scripted):
@@ -215,6 +218,21 @@ def test_sides_that_drift_apart_decide_nothing(two, monkeypatch):
     found = compare(two, settings=Settings(max_regression=0.05))
     assert (found["pairs"][0]["finding"], found["exit_code"]) == ("unsettled", 4)
     assert "stay correlated" in found["pairs"][0]["reason"]
+
+
+def test_sides_that_drift_far_beyond_the_limit_fail(two, monkeypatch):
+    class Drifting(ScriptedMeasure):
+        def __call__(self, *args, **kwargs):
+            results = super().__call__(*args, **kwargs)
+            results[1].application_ms[:] *= np.linspace(1, 1.1, len(results[1].application_ms))
+            return results
+
+    monkeypatch.setattr("edgekit.comparing.measure_in_turns", Drifting([2.0, 4.0]))
+    found = compare(two, settings=Settings(max_regression=0.05))
+    assert (found["pairs"][0]["ratios"][0]["settled"], found["pairs"][0]["finding"]) == (False, "slower")
+    assert (found["status"], found["exit_code"]) == ("fail", 3)
+    monkeypatch.setattr("edgekit.comparing.measure_in_turns", Drifting([4.0, 2.0]))
+    assert compare(two, settings=Settings(max_regression=0.05))["status"] == "pass"
 
 
 def test_drift_that_both_sides_see_does_no_harm(two, monkeypatch):

@@ -18,27 +18,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from edgekit.artifact import Array
 from edgekit.errors import MeasurementError
+from edgekit.profiling.ranks import CONFIDENCE, Floats, groups_needed, rank_sum_interval, signed_rank_interval
 from edgekit.profiling.statistics import percentile
 
-CONFIDENCE = 0.995  # a 95% interval calls 2.7% of like pairs different
 MOST_GROUPS = 256  # more sharpen nothing and take time with the square of their number
 _BEYOND = 2  # queries expected beyond a percentile in every group
-_EXACT_RANKS = 200  # above it the normal approximation is as good
 # Standard errors of lag-1 autocorrelation (one in ten by chance) from which groups are widened; where they cannot be
-# widened any further, no difference is called.
+# widened any further, intervals are.
 _CORRELATED = 1.28
 _SLICES = 120
 
-Floats = npt.NDArray[np.float64]
 Finding = Literal["slower", "faster", "no difference shown", "unsettled"]
 
 
@@ -58,7 +53,8 @@ class Ratio:
         groups: How many log ratios (in turns), or slices of the smaller side (apart).
         rounds_per_group: Rounds that make one log ratio; 0 apart.
         autocorrelation: Of successive log ratios, lag 1.
-        settled: False where the log ratios stay correlated however wide the groups are: the sides drift apart.
+        settled: False where the log ratios stay correlated however wide the groups are: the sides drift apart. The
+            interval then holds every group, and on either side as much again as the groups lie apart.
     """
 
     percentile: float
@@ -77,11 +73,11 @@ class Ratio:
     @property
     def finding(self) -> Finding:
         """What the interval says of the other side."""
-        if not self.settled:
-            return "unsettled"
         if self.low > 1:
             return "slower"
-        return "faster" if self.high < 1 else "no difference shown"
+        if self.high < 1:
+            return "faster"
+        return "no difference shown" if self.settled else "unsettled"
 
 
 def split_turns(latencies_ms: Array, turn_sizes: Sequence[int]) -> list[Floats]:
@@ -159,21 +155,24 @@ def ratio_of(
     found = signed_rank_interval(values, inner)
     if found is None:
         return None
-    low, centre, high = (math.exp(end) for end in found)
+    low, centre, high = found
     correlation, deviations = _correlation(values)
+    settled = deviations <= _CORRELATED
+    if not settled:
+        low, high = _twice_as_far(float(values.min()), float(values.max()))
     return Ratio(
         percentile=q,
         base_ms=base_ms,
         other_ms=other_ms,
-        ratio=centre,
-        low=low,
-        high=high,
+        ratio=math.exp(centre),
+        low=math.exp(low),
+        high=math.exp(high),
         confidence=confidence,
         in_turns=True,
         groups=len(values),
         rounds_per_group=round(width * rounds_per_value),
         autocorrelation=correlation,
-        settled=deviations <= _CORRELATED,
+        settled=settled,
     )
 
 
@@ -205,7 +204,8 @@ def compare_apart(base: Stretch, other: Stretch, q: float, confidence: float = C
     """Compares one percentile of two sides that were not measured in the same rounds.
 
     The interval holds what the percentile's own bounds allow, and where both sides have slices also the interval of
-    the rank-sum test of their logarithms, slices being joined until successive ones are not correlated.
+    the rank-sum test of their logarithms, slices being joined until successive ones are not correlated; where they
+    stay it, all slices and as much again on either side.
 
     Returns:
         The ratio, or None where a side has no bounds for the percentile.
@@ -220,13 +220,16 @@ def compare_apart(base: Stretch, other: Stretch, q: float, confidence: float = C
     if min(low_ms, base.ms, other.ms, other_low_ms, *base.slices_ms, *other.slices_ms) <= 0:
         raise MeasurementError("a time to compare is not above zero", found=f"{min(low_ms, other_low_ms)} ms")
     low, high = math.log(other_low_ms / high_ms), math.log(other_high_ms / low_ms)
-    correlation, deviations, groups = 0.0, 0.0, 0
+    correlation, groups, settled = 0.0, 0, True
     if base.slices_ms and other.slices_ms:
         first, second = (_uncorrelated(np.log(side.slices_ms)) for side in (base, other))
         correlation, deviations = max(_correlation(first), _correlation(second), key=lambda found: found[1])
-        groups = min(len(first), len(second))
+        groups, settled = min(len(first), len(second)), deviations <= _CORRELATED
         found = rank_sum_interval(first, second, confidence)
         low, high = (low, high) if found is None else (min(low, found[0]), max(high, found[2]))
+        if not settled:
+            far = _twice_as_far(float(second.min() - first.max()), float(second.max() - first.min()))
+            low, high = min(low, far[0]), max(high, far[1])
     return Ratio(
         percentile=q,
         base_ms=base.ms,
@@ -239,8 +242,13 @@ def compare_apart(base: Stretch, other: Stretch, q: float, confidence: float = C
         groups=groups,
         rounds_per_group=0,
         autocorrelation=correlation,
-        settled=deviations <= _CORRELATED,
+        settled=settled,
     )
+
+
+def _twice_as_far(least: float, most: float) -> tuple[float, float]:
+    """As far as a drift may yet lead that went from one to the other while it was watched."""
+    return 2 * least - most, 2 * most - least
 
 
 def _uncorrelated(values: Floats) -> Floats:
@@ -300,79 +308,6 @@ def rounds_needed(confidence: float = CONFIDENCE) -> int:
         MeasurementError: ``confidence`` is out of range.
     """
     return groups_needed(_with_choice(confidence))
-
-
-def groups_needed(confidence: float = CONFIDENCE) -> int:
-    """Fewest log ratios whose extremes hold the centre with ``confidence``: 9 at 99.5%.
-
-    Raises:
-        MeasurementError: ``confidence`` is out of range.
-    """
-    if not 0.5 <= confidence < 1:
-        raise MeasurementError("a confidence is out of range", found=confidence, allowed="0.5 or more, below 1")
-    return math.ceil(1 - math.log2(1 - confidence))
-
-
-def signed_rank_interval(values: Floats, confidence: float = CONFIDENCE) -> tuple[float, float, float] | None:
-    """Interval and Hodges–Lehmann estimate of the centre of a symmetric distribution.
-
-    The ends are order statistics of the Walsh averages (x_i + x_j) / 2, i <= j, picked by the distribution of
-    Wilcoxon's signed-rank statistic.
-
-    Args:
-        values: Independent values, shape [n].
-        confidence: Two-sided confidence, at least.
-
-    Returns:
-        Lower end, centre, upper end; None with fewer than :func:`groups_needed` values.
-    """
-    n = len(values)
-    if n < groups_needed(confidence):
-        return None
-    first, second = np.triu_indices(n)
-    averages = np.sort((values[first] + values[second]) / 2)
-    end = _signed_rank_quantile(n, (1 - confidence) / 2)
-    return float(averages[end - 1]), float(np.median(averages)), float(averages[-end])
-
-
-def rank_sum_interval(base: Floats, other: Floats, confidence: float = CONFIDENCE) -> tuple[float, float, float] | None:
-    """Interval and Hodges–Lehmann estimate of how far ``other`` lies above ``base``, two samples of like shape.
-
-    The ends are order statistics of all differences, picked by the normal approximation of the rank-sum statistic.
-
-    Args:
-        base: Independent values, shape [n].
-        other: Independent values, shape [m].
-        confidence: Two-sided confidence.
-
-    Returns:
-        Lower end, centre, upper end; None where the samples are too small for the confidence.
-    """
-    n, m = len(base), len(other)
-    spread = math.sqrt(n * m * (n + m + 1) / 12)
-    end = math.floor(n * m / 2 + NormalDist().inv_cdf((1 - confidence) / 2) * spread + 0.5)
-    if end < 1:
-        return None
-    differences = np.sort((other[:, None] - base[None, :]).ravel())
-    return float(differences[end - 1]), float(np.median(differences)), float(differences[-end])
-
-
-@lru_cache(maxsize=1024)
-def _signed_rank_quantile(n: int, tail: float) -> int:
-    """Which of the Walsh averages, the smallest being 1, ends the interval: the largest k with P(W < k) <= tail.
-
-    W is the statistic. By convolution: the rank i is in the sum or not, each with probability one half.
-    """
-    if n > _EXACT_RANKS:
-        mean, deviation = n * (n + 1) / 4, math.sqrt(n * (n + 1) * (2 * n + 1) / 24)
-        return math.floor(mean + NormalDist().inv_cdf(tail) * deviation + 0.5)
-    chances = np.ones(1)
-    for rank in range(1, n + 1):
-        longer = np.zeros(len(chances) + rank)
-        longer[: len(chances)] = chances / 2
-        longer[rank:] += chances / 2
-        chances = longer
-    return int(np.searchsorted(np.cumsum(chances), tail * (1 + 1e-12), side="right"))
 
 
 def _grouped(values: Floats, width: int) -> Floats:

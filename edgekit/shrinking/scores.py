@@ -137,7 +137,7 @@ class Times:
 
     def within(self, share: float) -> bool | None:
         """Whether it is shown to take at most such a share of the unpruned student's; None where neither is shown."""
-        if self.ratio is None or not self.ratio.settled or self.ratio.low <= share < self.ratio.high:
+        if self.ratio is None or self.ratio.low <= share < self.ratio.high:
             return None
         return self.ratio.high <= share
 

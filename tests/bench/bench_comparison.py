@@ -174,10 +174,9 @@ def row(name: str, kind: str, latencies: np.ndarray, rounds: int, found: dict[fl
     cv, correlation = describe(latencies)
     called = {}
     for q, runs in found.items():
-        low, high, settled = runs[:, 0], runs[:, 1], runs[:, 2] == 1
-        called[q] = float((settled & ((low > 1) | (high < 1))).mean()) if len(runs) else math.nan
+        called[q] = float(((runs[:, 0] > 1) | (runs[:, 1] < 1)).mean()) if len(runs) else math.nan
     low, high, settled, width = found[50.0].T
-    power = float(((settled == 1) & (low * SLOWDOWN > 1)).mean())
+    power = float((low * SLOWDOWN > 1).mean())
     missed = judged and (any(share > MOST_CALLED for share in called.values()) or power < LEAST_FOUND)
     cells = " ".join(f"{'-' if math.isnan(share) else f'{share:.2%}':>6}" for share in called.values())
     half = float(np.mean(np.log(high / low)) / 2)
