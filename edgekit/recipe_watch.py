@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import itertools
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
-from edgekit.specs import Strict
+from edgekit.specs import PERCENTILES, Strict
+
+
+def _only_false(value: Any) -> Any:
+    if value is not False:  # 0 == False: a limit of nought would be none
+        raise ValueError("false, for none")
+    return value
+
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Off = Annotated[Literal[False], BeforeValidator(_only_false)]
 
 
 class WatchLimits(Strict):
@@ -34,21 +43,21 @@ class WatchLimits(Strict):
         silence_s: Seconds without a line; None: three periods.
     """
 
-    p50_ms: PositiveFloat | Literal[False] | None = None
-    p90_ms: PositiveFloat | Literal[False] | None = None
-    p95_ms: PositiveFloat | Literal[False] | None = None
-    p99_ms: PositiveFloat | Literal[False] | None = None
-    p999_ms: PositiveFloat | Literal[False] | None = None
-    failed_share: Share | Literal[False] = 0.01
-    dropped_share: Share | Literal[False] | None = None
-    memory_mb: PositiveFloat | Literal[False] | None = None
-    temperature_c: float | Literal[False] | None = None
-    drift: PositiveFloat | Literal[False] | None = None
-    output_drift: PositiveFloat | Literal[False] | None = None
-    saturated_share: Share | Literal[False] | None = None
-    not_finite_share: Share | Literal[False] = 0.0
-    restarts: NonNegativeFloat | Literal[False] | None = None
-    silence_s: PositiveFloat | Literal[False] | None = None
+    p50_ms: PositiveFloat | Off | None = None
+    p90_ms: PositiveFloat | Off | None = None
+    p95_ms: PositiveFloat | Off | None = None
+    p99_ms: PositiveFloat | Off | None = None
+    p999_ms: PositiveFloat | Off | None = None
+    failed_share: Share | Off = 0.01
+    dropped_share: Share | Off | None = None
+    memory_mb: PositiveFloat | Off | None = None
+    temperature_c: float | Off | None = None
+    drift: PositiveFloat | Off | None = None
+    output_drift: PositiveFloat | Off | None = None
+    saturated_share: Share | Off | None = None
+    not_finite_share: Share | Off = 0.0
+    restarts: NonNegativeFloat | Off | None = None
+    silence_s: PositiveFloat | Off | None = None
 
 
 class WatchSpec(Strict):
@@ -69,3 +78,15 @@ class WatchSpec(Strict):
     period_s: PositiveFloat = 10.0
     window_s: PositiveFloat = 300.0
     limits: WatchLimits = WatchLimits()
+
+    @field_validator("limits")
+    @classmethod
+    def _no_nonsense(cls, limits: WatchLimits, info: ValidationInfo) -> WatchLimits:
+        period_s = info.data.get("period_s")
+        if limits.silence_s and period_s is not None and limits.silence_s < period_s:
+            raise ValueError(f"silence_s of period_s ({period_s:g}) or more: there is no line in between")
+        known = [(name, value) for name in PERCENTILES.values() if (value := getattr(limits, name))]
+        for (lower, low), (higher, high) in itertools.pairwise(known):
+            if low > high:
+                raise ValueError(f"{higher} of {lower} ({low:g}) or more: no query fewer is slower")
+        return limits

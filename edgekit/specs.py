@@ -303,7 +303,10 @@ def _explain(
         )
     if first["type"] == "missing" and first["loc"][-1] == path[-1]:
         return SpecError(f"{where}: key {key!r} is missing{more}", allowed=f"{path[-1]} = …", fix="add it")
-    allowed, names = _allowed(model, path, first)
+    branches = [e for e in errors if _path(raw, e) == path]  # several: a value that may be of several kinds
+    told = [_allowed(model, path, e) for e in branches]
+    allowed = "; or ".join(dict.fromkeys(text for text, _ in told))
+    names = [name for _, names in told for name in names]
     found = first["input"]
     return SpecError(
         f"{where}: wrong value for key {key!r}{more}",
@@ -349,8 +352,6 @@ def _allowed(model: type[BaseModel], path: list[str | int], error: Mapping[str, 
     if kind == "model_type":
         owner = _owner(model, path)
         return f"a table with the keys {', '.join(sorted(owner.model_fields))}" if owner else "a table", []
-    if len(error["loc"]) > len(path):
-        return "text, a number, true or false", []  # the only union of a file people write: engine options
     return _ALLOWED.get(kind, error["msg"].removeprefix("Value error, ")).format(**figures), []
 
 

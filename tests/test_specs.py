@@ -68,7 +68,7 @@ def profile(text: str) -> Profile:
             GOOD_TARGET + "[options.openvino]\nHINT = [1]",
             "wrong value for key 'options.openvino.HINT'",
             "[1]",
-            "text, a number, true or false",
+            "true or false; or an integer; or a number; or text in quotes",
             None,
         ),
         (

@@ -188,6 +188,14 @@ def test_a_recipe_s_table_is_read(tmp_path):
     assert (found.every, found.limits.drift, found.limits.silence_s, found.limits.failed_share) == (4, 0.2, False, 0.01)
 
 
+@pytest.mark.parametrize("limit", ["failed_share", "dropped_share", "not_finite_share", "restarts"])
+def test_a_limit_of_nought_is_one(tmp_path, limit):
+    """And not the false that takes one away, to which it is equal."""
+    (tmp_path / "edgekit.toml").write_text(f'[teacher]\nmodel = "nets:teacher"\n[watch]\nlimits.{limit} = 0\n')
+    spec = load_recipe(tmp_path).watch
+    assert watch_settings(spec, quick_profile(), noisy(0.1))["limits"][limit] == 0.0
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
@@ -199,6 +207,11 @@ def test_a_recipe_s_table_is_read(tmp_path):
         ("period_s = -1.0", "period_s"),
         ("period_s = inf", "period_s"),
         ("limits.temperature_c = nan", "temperature_c"),
+        ("limits.drift = 0", "allowed: more than 0.0; or false, for none"),
+        ("limits.failed_share = 2", "allowed: less than 1.0; or false, for none"),
+        ('limits.drift = "little"', "allowed: a number; or false, for none"),
+        ("limits.silence_s = 1", r"silence_s of period_s \(10\) or more"),
+        ("limits = { p50_ms = 30, p99_ms = 20 }", r"p99_ms of p50_ms \(30\) or more"),
     ],
 )
 def test_a_recipe_that_is_wrong_is_told(tmp_path, wrong, named):

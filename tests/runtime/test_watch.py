@@ -336,6 +336,16 @@ def test_a_bundle_without_statistics_is_counted_and_says_so(tmp_path):
     assert reading.last["inputs"]["input"]["drift"] is None
 
 
+def test_a_limit_that_needs_statistics_which_the_bundle_lacks_is_not_known_and_says_so(tmp_path):
+    path = watched_bundle(tmp_path / "bundle", {"drift": 0.2, "temperature_c": -10.0}, statistics=False)
+    with open_bundle(path) as opened, start_watch(opened, tmp_path / "w") as watch:
+        for feeds in feeds_of(100):
+            watch.run(feeds)
+    found = {limit.name: limit for limit in read_watch(tmp_path / "w").limits}
+    assert (found["drift"].status, found["drift"].note) == ("unknown", "the bundle has no statistics")
+    assert found["temperature_c"].limit == -10.0
+
+
 def test_the_id_of_an_earlier_bundle_is_what_it_was(tmp_path):
     manifest = read_manifest(null_bundle(tmp_path / "old"))
     assert bundle_id(manifest) == manifest.id

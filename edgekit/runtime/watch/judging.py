@@ -168,7 +168,8 @@ def _tensors(name: str, limit: float, last: Mapping[str, Any]) -> JudgedLimit:
     key = "saturated" if name == "saturated_share" else "drift"
     worst = max(_values(tensors, key), default=None)
     if worst is None:
-        note = "too few samples yet" if tensors else "the bundle has no statistics"
+        counted = any(state["samples"] or not state["looked_at"] for state in tensors.values())
+        note = "too few samples yet" if counted else "the bundle has no statistics"
         return JudgedLimit(name=name, limit=limit, found=None, status="unknown", note=note)
     found, tensor, channel = worst
     note, beyond = f"{tensor!r}, channel {channel}", found > limit

@@ -55,7 +55,8 @@ def parse_settings(raw: Mapping[str, Any] | None, where: Path) -> WatchSettings:
     try:
         every, period_s, window_s = raw["every"], _number(raw["period_s"]), _number(raw["window_s"])
         limits = {str(name): _number(value) for name, value in raw["limits"].items()}
-        if type(every) is not int or every < 1 or period_s <= 0 or window_s <= 0 or min(limits.values(), default=0) < 0:
+        least = min((value for name, value in limits.items() if name != "temperature_c"), default=0)
+        if type(every) is not int or every < 1 or period_s <= 0 or window_s <= 0 or least < 0:
             raise ValueError("a number that is too small")
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as exc:
         raise BundleError(
