@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,15 +91,18 @@ def _print_line(value: Any) -> None:
 
 
 def _show(reading: Reading) -> None:
-    from edgekit.cli._output import print_table
+    from edgekit.cli._output import print_table, wrapped
 
     for line in _headline(reading):
-        click.echo(line)
+        indent = " " * (len(line) - len(line.lstrip()))
+        click.echo("\n".join(wrapped(line.lstrip(), indent, indent + "  ")))
     rows = [_limit_row(limit) for limit in reading.limits]
-    print_table(("limit", "", "found", "allowed", "note"), rows)
+    print_table(("limit", "verdict", "found", "allowed", "note"), rows)
 
 
 def _headline(reading: Reading) -> list[str]:
+    from edgekit.runtime.watch.settings import PERCENTILES
+
     bundle, seen, last = reading.bundle, reading.recent, reading.last
     age = "" if reading.age_s is None else f", last line {reading.age_s:.0f} s ago"
     lines = [
@@ -109,14 +112,15 @@ def _headline(reading: Reading) -> list[str]:
     ]
     percentiles = [(name, ms) for name, ms in reading.latency_ms.items() if ms is not None]
     if percentiles:
-        told = ", ".join(f"{name.removesuffix('_ms')} {ms:.3g}" for name, ms in percentiles)
+        told = ", ".join(f"p{100 * PERCENTILES[name]:g} {ms:.3g}" for name, ms in percentiles)
         lines.append(f"  last {seen.seconds:.0f} s: {sum(seen.latency.values())} queries, ms: {told}")
     lines.append(f"  {_machine(last)}")
     statistics = reading.statistics
     if statistics is None:
         lines.append("  drift and saturation are not judged: the bundle has no statistics")
     else:
-        lines += [f"  {line}" for line in _tensors(last, f"{statistics['samples']} {statistics['source']} samples")]
+        lines.append(f"  values against {statistics['samples']} {statistics['source']} samples:")
+        lines += [f"    {line}" for line in _tensors(last, statistics)]
     if last["write_failures"]:
         lines.append(f"  it could not write {last['write_failures']} times")
     if reading.broken_lines:
@@ -134,23 +138,23 @@ def _machine(last: Any) -> str:
     )
 
 
-def _tensors(last: Any, reference: str) -> list[str]:
+def _tensors(last: Any, statistics: Mapping[str, Any]) -> list[str]:
     lines = []
+    needed = f" of {statistics['window']}" if "window" in statistics else ""
     for side in ("inputs", "outputs"):
         for name, state in last[side].items():
             if state["drift"] is None:
-                lines.append(f"{side[:-1]} {name}: {state['samples']} samples, not enough for drift yet")
+                lines.append(f"{side[:-1]} {name!r}: {state['samples']}{needed} samples, not enough for drift yet")
                 continue
             worst = max(range(len(state["drift"])), key=state["drift"].__getitem__)
             lines.append(
-                f"{side[:-1]} {name}: drift {state['drift'][worst]:.3f} (channel {worst}), "
-                f"{100 * max(state['saturated']):.2g}% outside, against {reference}; {state['not_finite']} not finite"
+                f"{side[:-1]} {name!r}: drift {state['drift'][worst]:.3f} (channel {worst}), "
+                f"{100 * max(state['saturated']):.2g}% out of range, {state['not_finite']} not finite"
             )
     return lines
 
 
 def _limit_row(limit: JudgedLimit) -> tuple[str, str, str, str, str]:
     unit = _UNITS.get(limit.name.rpartition("_")[2], "")
-    unknown = "" if limit.status == "met" else "unknown"
-    found = unknown if limit.found is None else f"{limit.found:.4g}{unit}"
+    found = "-" if limit.found is None else f"{limit.found:.4g}{unit}"
     return limit.name, limit.status, found, f"{limit.limit:.4g}{unit}", limit.note

@@ -27,6 +27,8 @@ class Compared(TypedDict):
     source: Literal["calibration", "test"]
     samples: int
     """How many."""
+    window: NotRequired[int]
+    """Samples that have to be looked at before drift and saturation are told."""
 
 
 @record

@@ -46,7 +46,7 @@ def test_a_bundle_that_does_well_is_0(folder):
     assert done.exit_code == 0
     assert "zeros (null fp32," in done.output
     assert "40 queries, 0 failed" in done.output
-    assert "against 256 calibration samples" in done.output
+    assert "values against 256 calibration samples:" in done.output
     assert [line.split()[:2] for line in done.output.splitlines() if "drift" in line.split()[:1]] == [["drift", "met"]]
 
 
@@ -74,11 +74,24 @@ def test_json_is_what_its_schema_says(folder, count):
     Draft202012Validator(published("watch")).validate(found)
 
 
-def test_too_few_queries_are_4(folder):
+def test_too_few_queries_are_4_and_it_says_how_many_are_needed(folder):
     watched(folder, 1)
     done = run(folder, "--once")
     assert done.exit_code == 4
     assert "too few samples yet" in done.output
+    assert "input 'input': 1 of 16 samples, not enough for drift yet" in done.output
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_it_fits_a_terminal_of_80_columns(folder, monkeypatch, count):
+    monkeypatch.setenv("COLUMNS", "80")
+    watched(folder, count, shift=3.0)
+    lines = run(folder, "--once").output.splitlines()
+    assert max(map(len, lines)) <= 80
+    first = next(i for i, line in enumerate(lines) if line.startswith(" limit"))
+    verdicts = [line.split()[1] for line in lines[first + 2 :] if line[1:2].islower()]
+    assert len(verdicts) == 7
+    assert set(verdicts) <= {"met", "beyond", "unknown"}
 
 
 def test_a_bundle_that_nobody_watches_is_an_error_that_says_what_to_do(folder, tmp_path):

@@ -300,7 +300,9 @@ def _start_line(manifest: Manifest, settings: WatchSettings, statistics: Statist
             "engine": manifest.engine,
             "precision": manifest.precision,
         },
-        "statistics": None if statistics is None else {"source": statistics.source, "samples": statistics.samples},
+        "statistics": None
+        if statistics is None
+        else {"source": statistics.source, "samples": statistics.samples, "window": statistics.window},
         "every": settings.every,
         "period_s": settings.period_s,
         "window_s": settings.window_s,
