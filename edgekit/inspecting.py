@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from edgekit.artifact import MANIFEST_FILE, Manifest, to_json
 from edgekit.errors import BundleError
 from edgekit.processing_specs import Postprocessing, Preprocessing
 from edgekit.runtime.manifest import read_manifest
+
+MOST_LABELS = 20  # that are named to people
 
 
 def inspect_model(path: Path) -> dict[str, Any]:
@@ -55,8 +58,8 @@ def _bundle_facts(manifest: Manifest, path: Path) -> dict[str, str]:
         "bundle": f"{manifest.name} for {manifest.target}, id {manifest.id[:16]}",
         "engine": f"{manifest.engine} {manifest.engine_version}",
         "precision": manifest.precision,
-        "inputs": "; ".join(str(spec) for spec in manifest.inputs),
-        "outputs": "; ".join(str(spec) for spec in manifest.outputs),
+        "inputs": "\n".join(str(spec) for spec in manifest.inputs),
+        "outputs": "\n".join(str(spec) for spec in manifest.outputs),
         "size": f"{size / 1e6:.3f} MB",
         "options": ", ".join(f"{key}={value}" for key, value in manifest.options.items()),
         "golden": f"{golden.samples} {'random' if golden.random else 'real'} samples, {golden.reference_db:.1f} dB",
@@ -70,9 +73,16 @@ def _bundle_facts(manifest: Manifest, path: Path) -> dict[str, str]:
     if manifest.in_graph and manifest.in_graph.postprocessing:
         facts["in the graph, after"] = _answered(manifest.in_graph.postprocessing)
     if manifest.labels:
-        facts["labels"] = ", ".join(manifest.labels)
-    facts |= {f"{p.kind} {p.name}": p.sha256[:16] for p in manifest.parents}
+        facts["labels"] = _named(manifest.labels)
+    if manifest.parents:
+        facts["made from"] = "\n".join(f"{p.kind} {p.name} {p.sha256[:16]}" for p in manifest.parents)
     return facts
+
+
+def _named(labels: Sequence[str]) -> str:
+    if len(labels) <= MOST_LABELS:
+        return ", ".join(labels)
+    return f"{', '.join(labels[:MOST_LABELS])} … {labels[-1]} ({len(labels)} in all: --json has them)"
 
 
 def _described(steps: Preprocessing) -> str:
@@ -102,8 +112,8 @@ def _inspect_onnx(path: Path) -> dict[str, Any]:
         "model": path.name,
         "opset": opsets,
         "precision": "quantised (Q/DQ)" if quantised else "float",
-        "inputs": "; ".join(str(spec) for spec in artifact.inputs),
-        "outputs": "; ".join(str(spec) for spec in artifact.outputs),
+        "inputs": "\n".join(str(spec) for spec in artifact.inputs),
+        "outputs": "\n".join(str(spec) for spec in artifact.outputs),
         "size": f"{artifact.size_bytes / 1e6:.3f} MB",
         "sha256": artifact.sha256[:16],
     }

@@ -5,7 +5,7 @@ from fake_line import ZEROS, make_recipe, write_model, write_project
 
 from edgekit.artifact import read_json
 from edgekit.errors import BundleError, ModelError
-from edgekit.inspecting import inspect_model
+from edgekit.inspecting import _named, inspect_model
 from edgekit.pipeline import Choices, deploy
 
 
@@ -30,7 +30,7 @@ def test_a_bundle_tells_what_it_is_and_what_the_engine_ran(tmp_path, catalogue):
     assert facts["golden"] == "16 real samples, 300.0 dB"
     assert facts["labels"] == "red, green, blue"
     assert "scale 0.5" in facts["preprocessing"]
-    assert [key for key in facts if key.startswith(("data", "teacher", "fp32", "quantized"))] == [
+    assert [line.rpartition(" ")[0] for line in facts["made from"].splitlines()] == [
         "data train",
         "data test",
         "teacher model.onnx",
@@ -85,3 +85,11 @@ def test_external_data_count(tmp_path):
     onnx.save(proto, path, save_as_external_data=True, location="w.bin", size_threshold=0)
     size = path.stat().st_size + (tmp_path / "w.bin").stat().st_size
     assert inspect_model(path)["facts"]["size"] == f"{size / 1e6:.3f} MB"
+
+
+def test_of_many_labels_some_are_named_and_it_says_how_many():
+    labels = [f"class {i}" for i in range(3)]
+    assert _named(labels) == "class 0, class 1, class 2"
+    many = [f"class {i}" for i in range(1000)]
+    assert _named(many).startswith("class 0, class 1, ")
+    assert _named(many).endswith(" class 19 … class 999 (1000 in all: --json has them)")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -48,6 +50,26 @@ def console(stream: TextIO | None = None) -> Console:
     )
 
 
+def wrapped(text: str, first: str = "", later: str = "") -> list[str]:
+    """A text on lines of the console's width; what is in backticks, or pip's to install, stays whole to be copied.
+
+    Args:
+        text: One paragraph.
+        first: What its first line begins with.
+        later: What the others begin with.
+    """
+    whole = re.sub(r"`[^`]*`|pip install \S+", lambda command: command.group().replace(" ", "\0"), text)
+    lines = textwrap.wrap(
+        whole,
+        console().width,
+        initial_indent=first,
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace("\0", " ") for line in lines]
+
+
 def print_json(value: Any) -> None:
     """Prints a value as indented JSON on standard output."""
     import json
@@ -70,6 +92,16 @@ def print_table(headings: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Non
     for row in rows:
         table.add_row(*row)
     console().print(table)
+
+
+def print_verified(what: str, passed: bool, messages: Iterable[str]) -> None:
+    """Prints what the golden samples of a bundle showed, a paragraph a rule."""
+    import click
+
+    click.echo(f"{what}: {'verified' if passed else 'NOT VERIFIED'}")
+    for message in messages:
+        for line in wrapped(message, "  ", "    "):
+            click.echo(line)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import click
 from edgekit.cli._devices import check_wheels, device_option, wheels_option
 from edgekit.cli.catalogue import catalog_option
 
+_LABEL = 16  # columns of a fact's name, or what the longest takes
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 
 
@@ -71,7 +72,7 @@ def verify(bundle: Path, as_json: bool, devices: tuple[str, ...], wheels: bool) 
 
     With --device the bundle and what runs it are sent there, by hash: a second time nothing is. The JSON is a list.
     """
-    from edgekit.cli._output import MISSED, print_json
+    from edgekit.cli._output import MISSED, print_json, print_verified
     from edgekit.runtime import verify_bundle
 
     check_wheels(devices, wheels)
@@ -83,9 +84,7 @@ def verify(bundle: Path, as_json: bool, devices: tuple[str, ...], wheels: bool) 
     if as_json:
         print_json(found)
     else:
-        click.echo(f"{bundle}: {'verified' if found.passed else 'NOT VERIFIED'}")
-        for message in found.messages:
-            click.echo(f"  {message}")
+        print_verified(str(bundle), found.passed, found.messages)
     return 0 if found.passed else MISSED
 
 
@@ -136,7 +135,7 @@ def inspect(model: Path, rules: str | None, drift: bool, as_json: bool, **walked
     With --drift MODEL is a recipe, or what `edgekit export` takes. It is taken from torch to ONNX, quantised and
     compiled, with one sample; the first tensors that part from the stage before are named, with their ranges.
     """
-    from edgekit.cli._output import print_json, print_table
+    from edgekit.cli._output import print_json, print_table, wrapped
 
     if drift and rules is not None:
         raise click.UsageError("--rules and --drift are two questions: ask one at a time")
@@ -158,8 +157,11 @@ def inspect(model: Path, rules: str | None, drift: bool, as_json: bool, **walked
     if as_json:
         print_json(found)
         return 0
+    label = max(_LABEL, *(len(f"{key}:") for key in found["facts"]))
     for key, value in found["facts"].items():
-        click.echo(f"{key + ':':<16} {value}")
+        first, later = f"{key + ':':<{label}} ", " " * (label + 1)
+        for i, row in enumerate(value.splitlines() or ["-"]):
+            click.echo("\n".join(wrapped(row, later if i else first, later)))
     print_table(
         ("operator", "precision", "count"), [(o["op"], o["precision"], str(o["count"])) for o in found["operators"]]
     )

@@ -92,7 +92,8 @@ def needs(target: Target) -> str | None:
 def host_line(host: Host) -> str:
     """What a target is compared with, on one line."""
     extras = [extra for extra in (host.board, *host.gpus) if extra]
-    facts = [f"{host.cpu_model} ({host.arch}, {host.isa})", f"{host.cores} cores", f"{host.memory_mb / 1000:.1f} GB"]
+    cores = f"{host.cores} core{'' if host.cores == 1 else 's'}"
+    facts = [f"{host.cpu_model} ({host.arch}, {host.isa})", cores, f"{host.memory_mb / 1000:.1f} GB"]
     return ", ".join([*facts, *extras])
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import sys
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.cli._devices import device_option
-from edgekit.cli._output import ERROR, MET, console, print_json, print_table
+from edgekit.cli._output import ERROR, MET, console, print_json, print_table, wrapped
 from edgekit.cli.catalogue import catalog_option, host_line, json_option, needs
 
 if TYPE_CHECKING:
@@ -118,22 +116,14 @@ def _show(report: dict[str, Any]) -> None:
     for line in lines:
         out.print(line, soft_wrap=True)
     print_table(("target", "engines here", "measure here"), [_row(target) for target in report["targets"]])
-    for line in _remedies(report["targets"]):
-        out.print(line, soft_wrap=True)
+    for remedy in _remedies(report["targets"]):
+        for line in wrapped(remedy, later="  "):
+            out.print(line, soft_wrap=True)
 
 
 def labelled(label: str, text: str, hanging: str = "") -> list[str]:
     """A label and a text beside it, within the console's width; what is in backticks stays on one line to be copied."""
-    whole = re.sub(r"`[^`]*`", lambda command: command.group().replace(" ", "\0"), text)
-    lines = textwrap.wrap(
-        whole,
-        console().width,
-        initial_indent=f"{label + ':' if label else '':<{_INDENT}}",
-        subsequent_indent=" " * _INDENT + hanging,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return [line.replace("\0", " ") for line in lines]
+    return wrapped(text, f"{label + ':' if label else '':<{_INDENT}}", " " * _INDENT + hanging)
 
 
 def timing_facts(found: Conditions, clock: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli._devices import each_device, json_outcome, show_each, worst
-from edgekit.cli._output import ERROR, MET, MISSED, console, print_json
+from edgekit.cli._output import ERROR, MET, MISSED, console, print_json, print_verified
 from edgekit.cli.catalogue import host_line
 
 if TYPE_CHECKING:
@@ -41,10 +41,8 @@ def verify_there(bundle: Path, devices: Sequence[str], *, wheels: bool, as_json:
         print_json([json_outcome(outcome) for outcome in outcomes])
     for outcome in outcomes if not as_json else ():
         if outcome.result is not None:
-            passed = outcome.result["passed"]
-            click.echo(f"{outcome.address.name}: {bundle}: {'verified' if passed else 'NOT VERIFIED'}")
-            for message in outcome.result["messages"]:
-                click.echo(f"  {message}")
+            found = outcome.result
+            print_verified(f"{outcome.address.name}: {bundle}", found["passed"], found["messages"])
     return worst(
         ERROR if outcome.result is None else MET if outcome.result["passed"] else MISSED for outcome in outcomes
     )

@@ -40,7 +40,7 @@ from edgekit.reporting.pictures_latency import (
 from edgekit.reporting.pictures_pareto import SHAPES, Pareto, crowded, draw_key, draw_pareto, pareto_of
 from edgekit.reporting.pictures_steps import changed, draw_gauge, draw_scores, draw_steps, megabytes
 from edgekit.reporting.placing import placement_facts
-from edgekit.reporting.tables import count, host_text, milliseconds, percent, qat_facts, shipped_of
+from edgekit.reporting.tables import count, counted, host_text, milliseconds, percent, qat_facts, shipped_of
 from edgekit.reporting.tried import failures as trial_failures
 from edgekit.reporting.tried import trials_line
 
@@ -261,7 +261,7 @@ def _facts(report: Mapping[str, Any], target: Mapping[str, Any], measured: Mappi
     driven = [
         load.get("scenario"),
         f"batch {plain(load.get('batch'))}",
-        f"{target.get('threads') or 'default'} threads",
+        counted(target.get("threads"), "thread"),
     ]
     lines = [("load", ", ".join(part for part in driven if part))]
     application = measured.get("application") or {}

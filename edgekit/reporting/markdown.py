@@ -19,6 +19,7 @@ from edgekit.reporting.tables import (
     facts,
     interval,
     latency_table,
+    limit_notes,
     limits_table,
     milliseconds,
     number,
@@ -174,7 +175,7 @@ def _profile(report: Mapping[str, Any]) -> Iterator[Part]:
         f"{escape(report['reason'])}. Bundle {_code(bundle['id'][:16])}"
     )
     yield from _disturbances(report["measured"])
-    yield from _tables(limits_table(report))
+    yield from _limits(report, report["reason"])
     yield from _tables(latency_table(report["measured"]), fold="Latency")
 
 
@@ -198,7 +199,7 @@ def _target(report: Mapping[str, Any], target: Mapping[str, Any], *, alone: bool
     yield Part(text=f"{where}: {escape(target['why'])}{bundle}")
     if shipped:
         yield from _disturbances(shipped["measured"])
-        yield from _tables(limits_table(shipped))
+        yield from _limits(shipped)
     for name, text in remarks(target):
         yield Part(text=_fenced(text), fold=name)
     candidates = target["candidates"]
@@ -213,6 +214,13 @@ def _target(report: Mapping[str, Any], target: Mapping[str, Any], *, alone: bool
     found = "\n".join(f"- {escape(name)}: {escape(text)}" for name, text in facts(report, target))
     caveats = shipped["measured"]["caveats"] if shipped and shipped["measured"] else []
     yield Part(text="\n".join([found, *(f"- caveat: {escape(text)}" for text in caveats)]), fold="Host and load")
+
+
+def _limits(judged: Mapping[str, Any], told: str | None = None) -> Iterator[Part]:
+    """The table of limits, and what it has no room for."""
+    yield from _tables(limits_table(judged))
+    for names, note in limit_notes(judged, told):
+        yield Part(text=f"{escape(names)}: {escape(note)}")
 
 
 def _disturbances(measured: Mapping[str, Any] | None) -> Iterator[Part]:

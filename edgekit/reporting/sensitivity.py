@@ -13,7 +13,7 @@ from edgekit.quantization.schemes import Plan
 from edgekit.reporting.comparison import TIMES, times, times_text
 from edgekit.reporting.group_names import short_names
 from edgekit.reporting.sensitivity_model import SENSITIVITY_SCHEMA_VERSION
-from edgekit.reporting.tables import NONE, Table, interval, milliseconds, number, points
+from edgekit.reporting.tables import NONE, Table, host_text, interval, milliseconds, number, points
 from edgekit.runtime.numbers import BEST_DB
 from edgekit.sensitivity import Sensitivity
 
@@ -150,8 +150,7 @@ def sentence(report: Mapping[str, Any]) -> str:
 
 def remarks(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """How it was found, and what failed: name and text."""
-    host = report["host"]
-    yield "host", f"{host['cpu_model']}, {host['cores']} cores, {host['isa']}, governor {host['governor']}"
+    yield "host", host_text(report["host"])
     metric = f", score: {report['metric']}" if report["metric"] else ", no score: drops are not known"
     yield "judged on", f"{report['samples']} samples that are not the test's{metric}"
     if report["not_measured"]:

@@ -12,6 +12,7 @@ Table = tuple[list[str], list[list[str]]]
 NONE = "-"
 MARK = "*"
 MOST_NOTE = 200
+MOST_CONFIDENCE = 32  # characters of a limit's note in its table
 UNITS = {"ms": "ms", "mb": "MB", "points": "points"}
 LIMIT_NAMES = {
     "p50_ms": "p50",
@@ -60,7 +61,7 @@ def _without(column: int, header: list[str], rows: list[list[str]]) -> Table:
 
 
 def limits_table(candidate: Mapping[str, Any]) -> Table:
-    """One row a limit of the profile, judged for one candidate."""
+    """One row a limit of the profile, judged for one candidate; :func:`limit_notes` tells what is too long for it."""
     header = ["limit", "allowed", "seen", "interval", "verdict", "confidence"]
     rows = []
     for r in candidate["limits"]:
@@ -73,10 +74,24 @@ def limits_table(candidate: Mapping[str, Any]) -> Table:
                 show(r["value"]),
                 bounds(r["low"], r["high"], show),
                 r["status"],
-                r["note"],
+                r["note"] if len(r["note"]) <= MOST_CONFIDENCE else "see below",
             ]
         )
     return header, rows
+
+
+def limit_notes(candidate: Mapping[str, Any], told: str | None = None) -> list[tuple[str, str]]:
+    """What the table of limits has no room for: names of limits, and what is said of them.
+
+    Args:
+        candidate: What was judged.
+        told: What is said elsewhere, and left out.
+    """
+    said: dict[str, list[str]] = {}
+    for r in candidate["limits"]:
+        if len(r["note"]) > MOST_CONFIDENCE and r["note"] != told:
+            said.setdefault(r["note"], []).append(LIMIT_NAMES[r["limit"]])
+    return [(", ".join(names), note) for note, names in said.items()]
 
 
 def scores_table(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> Table:
@@ -126,7 +141,7 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
         ("host", host_text(host)),
         *([("measured on", f"{device['name']}: {host_text(device['host'])}")] if device else []),
         ("engines", engines),
-        ("driven", f"{load['scenario']}, batch {load['batch']}, {target['threads'] or 'default'} threads"),
+        ("driven", f"{load['scenario']}, batch {load['batch']}, {counted(target['threads'], 'thread')}"),
     ]
     shipped = shipped_of(target)
     measured = shipped["measured"] if shipped else None
@@ -146,7 +161,7 @@ def facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[st
 
 def host_text(host: Mapping[str, Any]) -> str:
     """A machine in one line."""
-    return f"{host['cpu_model']}, {host['cores']} cores, {host['isa']}, governor {host['governor']}"
+    return f"{host['cpu_model']}, {counted(host['cores'], 'core')}, {host['isa']}, governor {host['governor']}"
 
 
 def qat_facts(report: Mapping[str, Any], target: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -231,6 +246,11 @@ def share(value: float | None) -> str:
 def count(value: int | None) -> str:
     """A count with thousands separated."""
     return NONE if value is None else f"{value:,}"
+
+
+def counted(value: int | None, thing: str) -> str:
+    """``1 core``, ``4 cores``; ``default cores`` where nothing was asked for."""
+    return f"{value or 'default'} {thing}{'' if value == 1 else 's'}"
 
 
 def interval(drop: Mapping[str, Any] | None) -> str:

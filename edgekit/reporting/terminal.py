@@ -17,6 +17,7 @@ from edgekit.reporting.tables import (
     candidates_table,
     facts,
     latency_table,
+    limit_notes,
     limits_table,
     measured_facts,
     remarks,
@@ -49,7 +50,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
             console.print(Text.assemble(("auto: ", "dim"), trials_line(target)))
         shipped = shipped_of(target)
         if shipped:
-            print_table(limits_table(shipped), console)
+            _print_limits(shipped, console)
             print_table(latency_table(shipped["measured"]), console)
             print_table(scores_table(report, shipped), console)
         for name, text in remarks(target):
@@ -108,6 +109,13 @@ def print_table(table: Table, console: Console) -> None:
     console.print(made)
 
 
+def _print_limits(judged: Mapping[str, Any], console: Console) -> None:
+    """The table of limits, and below it what it has no room for; the reason of the verdict is told at the end."""
+    print_table(limits_table(judged), console)
+    for names, note in limit_notes(judged, judged["reason"]):
+        console.print(Text.assemble((f"{names}: ", "dim"), note))
+
+
 def print_profile(found: Mapping[str, Any], console: Console) -> None:
     """Prints what ``edgekit profile`` found."""
     bundle = found["bundle"]
@@ -118,7 +126,7 @@ def print_profile(found: Mapping[str, Any], console: Console) -> None:
             (found["status"].upper(), COLOURS[found["status"]]),
         )
     )
-    print_table(limits_table(found), console)
+    _print_limits(found, console)
     print_table(latency_table(found["measured"]), console)
     if found["measured"]["application"]:
         for name, text in measured_facts(found["measured"]):

@@ -125,7 +125,8 @@ def answer(outputs: Mapping[str, Array], manifest: Manifest) -> str | int | list
 
 def report(stream: Stream, latest: Mapping[str, Any]) -> None:
     """One line of JSON: the stream's counters and the latest answer."""
-    print(json.dumps({**asdict(stream.counters), **latest}), flush=True)
+    counters = {name: round(value, 6) for name, value in asdict(stream.counters).items()}
+    print(json.dumps({**counters, **latest}), flush=True)
 
 
 def recorded(bundle: Path, manifest: Manifest, file: Path | None) -> list[Frame]:

@@ -209,6 +209,14 @@ def test_inspect_says_what_a_bundle_is(deployed):
     assert {parent["kind"] for parent in raw["manifest"]["parents"]} >= {"data", "teacher", "student", "fp32"}
 
 
+def test_inspect_fits_the_terminal(deployed, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = edgekit("inspect", deployed.bundle).output.splitlines()
+    assert max(map(len, lines)) <= 80
+    facts = lines[: lines.index(next(line for line in lines if not line.strip()))]
+    assert {line.index(line.partition(":")[2].strip()) for line in facts if line[0] != " "} == {17}, "one column"
+
+
 def test_inspect_says_what_an_onnx_file_is(deployed):
     model = student_onnx(deployed)
     done = edgekit("inspect", model)

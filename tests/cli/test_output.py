@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.cli._output import console, print_json, print_table, show_progress
+from edgekit.cli._output import console, print_json, print_table, print_verified, show_progress, wrapped
 
 
 class Terminal(io.StringIO):
@@ -55,6 +55,27 @@ def test_a_table_fits_80_columns(capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert any("a-long-name-that-stays-whole" in line for line in lines)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_a_long_message_of_verify_fits_the_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    cpu = "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"
+    message = f"its own outputs: not compared, they were recorded by openvino 2026.4.1 on {cpu}, this is 2026.5 on {cpu}"
+    print_verified("bundle", True, [message])
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head == "bundle: verified"
+    assert max(map(len, lines)) <= columns
+    assert " ".join(line.strip() for line in lines) == message
+    assert [line[:5].count(" ") for line in lines] == [2, *[4] * (len(lines) - 1)]
+
+
+def test_commands_are_not_broken_in_two(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = wrapped("to run this: pip install 'edgekit[tensorrt]', then `edgekit doctor --device board`", later="  ")
+    assert any("pip install 'edgekit[tensorrt]'," in line for line in lines)
+    assert any("`edgekit doctor --device board`" in line for line in lines)
+    assert max(map(len, lines)) <= 40
 
 
 def test_progress_lines_are_few(clock):

@@ -120,3 +120,40 @@ def test_what_profile_found(printed, candidate):
     assert len(cells(text, "limit")) == 5
     assert len(cells(text, "clock")) == 2
     assert text.endswith("every limit is met\n")
+
+
+def crashed(candidate):
+    """What ``profile`` finds where the engine dies: one long reason, for every limit the same."""
+    reason = "the measuring process died of SIGSEGV while it ran the golden samples\nlast words: " + "segfault " * 20
+    one = candidate()
+    limits = limits_report(one.verdict)
+    undecided = {"value": None, "low": None, "high": None, "status": "fail", "note": reason}
+    return {
+        "bundle": {"name": "digits", "id": "0" * 64, "engine": "onnxruntime", "precision": "int8"},
+        "target": "local",
+        "profile": "quick",
+        "status": "fail",
+        "reason": reason,
+        "limits": [limit | undecided if limit["limit"].endswith("_ms") else limit for limit in limits],
+        "measured": measured_report(one.measured, LoadSpec()) | {"application": None, "engine": None},
+    }
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_why_a_limit_is_not_met_is_told_once_and_below_the_table(printed, candidate, columns):
+    found = crashed(candidate)
+    text = printed(print_profile, found, columns)
+    assert max(map(len, text.splitlines())) <= columns
+    assert len(cells(text, "limit")) == 5, text
+    assert text.count("died of SIGSEGV") == 1
+    assert " ".join(text.split()).endswith(" ".join(found["reason"].split()))
+
+
+def test_a_long_note_of_one_limit_is_told_by_its_name(printed, candidate):
+    found = crashed(candidate) | {"reason": "not decided: first_inference_ms"}
+    note = "the engine loads its model from a cache that nobody can empty here"
+    for limit in found["limits"]:
+        limit["note"] = note if limit["limit"] == "first_inference_ms" else "n = 3"
+    text = printed(print_profile, found)
+    assert f"\nfirst query: {note}\n" in text
+    assert "see below" in text
