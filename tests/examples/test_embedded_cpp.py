@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from embedded_builds import ENGINES, SOURCE, change, change_golden, written
+from tiny_recipe import edgekit
 
 from edgekit.artifact import read_json
 from edgekit.processing_specs import Preprocessing
@@ -32,6 +33,24 @@ def test_it_prints_what_edgekit_verify_prints(program, exports):
     lines = verify_bundle(bundle).messages
     assert ended.returncode == 0
     assert ended.stdout.splitlines() == [f"{bundle}: verified", *(f"  {line}" for line in lines)]
+
+
+def test_what_is_long_is_wrapped_as_edgekit_verify_wraps_it(program, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    bundle = written(tmp_path / "bundle")
+    golden = read_json(bundle / "manifest.json")["golden"]
+    change(bundle, golden={**golden, "cpu_model": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"})
+    ended = program("verify", bundle)
+    assert ended.stdout == edgekit("verify", bundle).output
+    assert max(map(len, ended.stdout.splitlines()[1:])) <= 80
+
+
+def test_help_is_no_error_and_fits_80_columns(program):
+    for word in ("--help", "-h"):
+        ended = program(word)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout.startswith("usage: ")
+        assert max(map(len, ended.stdout.splitlines())) <= 80
 
 
 @BOTH

@@ -3,6 +3,7 @@
 #include <exception>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -24,18 +25,22 @@ constexpr const char* kHelp =
     "usage: edgekit_embedded verify BUNDLE [--json] [--onnxruntime FILE]\n"
     "       edgekit_embedded run BUNDLE IN.npz OUT.npz [--raw] [--onnxruntime FILE]\n"
     "\n"
-    "verify checks every file of BUNDLE by its sha256 and runs its golden samples here; it exits with 1 when a file was\n"
-    "changed, with 3 when the bundle computes something else here. run takes samples by input name, any number on axis 0,\n"
+    "verify checks every file of BUNDLE by its sha256 and runs its golden samples\n"
+    "here; it exits with 1 when a file was changed, with 3 when the bundle computes\n"
+    "something else here. run takes samples by input name, any number on axis 0,\n"
     "preprocesses them as the bundle says, and writes the outputs by name.\n"
     "\n"
-    "--raw                IN.npz holds model tensors: skip the preprocessing\n"
-    "--onnxruntime FILE   ONNX Runtime's shared library; default: $EDGEKIT_ONNXRUNTIME, else libonnxruntime.so.1\n";
+    "--raw               IN.npz holds model tensors: skip the preprocessing\n"
+    "--onnxruntime FILE  ONNX Runtime's shared library; default:\n"
+    "                    $EDGEKIT_ONNXRUNTIME, else libonnxruntime.so.1\n";
+constexpr std::size_t kColumns = 80;
 
 struct Arguments {
   std::vector<std::string> words;
   std::string onnxruntime = "libonnxruntime.so.1";
   bool json = false;
   bool raw = false;
+  bool help = false;
 };
 
 // What was read from files may hold anything: no bytes that a terminal obeys, and none that are not UTF-8.
@@ -55,6 +60,22 @@ std::string printable(std::string text) {
   return text;
 }
 
+// A line on lines of a narrow terminal, indented.
+std::string wrapped(const std::string& text) {
+  std::string lines = " ";
+  std::size_t width = 1;
+  std::istringstream words(text);
+  for (std::string word; words >> word;) {
+    if (width + 1 + word.size() > kColumns && width > 4) {
+      lines += "\n   ";
+      width = 3;
+    }
+    lines += " " + word;
+    width += 1 + word.size();
+  }
+  return lines;
+}
+
 std::optional<Arguments> parsed(int count, char** values) {
   Arguments arguments;
   if (const char* const named = std::getenv("EDGEKIT_ONNXRUNTIME")) arguments.onnxruntime = named;
@@ -64,6 +85,8 @@ std::optional<Arguments> parsed(int count, char** values) {
       arguments.json = true;
     } else if (word == "--raw") {
       arguments.raw = true;
+    } else if (word == "--help" || word == "-h") {
+      arguments.help = true;
     } else if (word == "--onnxruntime" && i + 1 < count) {
       arguments.onnxruntime = values[++i];
     } else if (word.rfind("--", 0) == 0) {
@@ -86,8 +109,8 @@ int verify_bundle(const fs::path& bundle, const Arguments& arguments) {
                               {"passed", found.passed},     {"messages", {found.reference_message, found.own_message}}};
     std::printf("%s\n", told.dump(2).c_str());
   } else {
-    std::printf("%s: %s\n  %s\n  %s\n", bundle.c_str(), found.passed ? "verified" : "NOT VERIFIED",
-                found.reference_message.c_str(), found.own_message.c_str());
+    std::printf("%s: %s\n%s\n%s\n", bundle.c_str(), found.passed ? "verified" : "NOT VERIFIED",
+                wrapped(found.reference_message).c_str(), wrapped(found.own_message).c_str());
   }
   return found.passed ? kGood : kMissed;
 }
@@ -118,6 +141,10 @@ int run_bundle(const fs::path& bundle, const fs::path& source, const fs::path& s
 
 int main(int count, char** values) {
   const std::optional<Arguments> arguments = parsed(count, values);
+  if (arguments && arguments->help) {
+    std::fputs(kHelp, stdout);
+    return kGood;
+  }
   const std::size_t words = arguments ? arguments->words.size() : 0;
   try {
     if (words == 2 && arguments->words[0] == "verify") return verify_bundle(arguments->words[1], *arguments);
