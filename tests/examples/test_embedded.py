@@ -336,3 +336,21 @@ def test_a_yocto_recipe_knows_the_licences_as_they_are():
     theirs = (CPP / "third_party" / "onnxruntime" / "LICENSE").read_bytes()
     found = set(re.findall(r"md5=([0-9a-f]{32})", text))
     assert found == {ours, hashlib.md5(theirs, usedforsecurity=False).hexdigest()}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", FOLDER / "README.md", FOLDER / "Dockerfile.jetson"], ids=str)
+def test_a_page_installs_the_runtime_after_what_it_needs(page):
+    """The other way round pip ends in errors about packages of the command line, which nobody asked for."""
+    installs = re.findall(r"pip install ([^\n&]*)", page.read_text(encoding="utf-8"))
+    runtime = next(i for i, line in enumerate(installs) if line.endswith("--no-deps .") or "--no-deps . " in line)
+    assert "numpy" in installs[runtime - 1]
+
+
+def test_a_yocto_recipe_is_written_as_bitbake_reads_it():
+    text = (FOLDER / "yocto-buildroot.md").read_text(encoding="utf-8").partition("## Buildroot")[0]
+    functions = re.findall(r"^((?:python )?[\w:]+)\(\) {\n(.*?)^}", text, re.MULTILINE | re.DOTALL)
+    assert {name for name, body in functions if "import " in body} == {"python do_unpack:append"}
+    assert len(functions) == 4
+    assigned = re.findall(r"^[A-Z_]+(?:[:\[][\w${}:-]+\]?)* \??\+?= .*", text, re.MULTILINE)
+    assert len(assigned) > 20
+    assert [line for line in assigned if not line.endswith('"')] == [], "nothing may follow a value, not even a comment"
