@@ -122,10 +122,14 @@ def _headline(reading: Reading) -> list[str]:
         lines.append(f"  values against {statistics['samples']} {statistics['source']} samples:")
         lines += [f"    {line}" for line in _tensors(last, statistics)]
     if last["write_failures"]:
-        lines.append(f"  it could not write {last['write_failures']} times")
+        lines.append(f"  {_counted(last['write_failures'], 'file')} could not be written")
     if reading.broken_lines:
-        lines.append(f"  {reading.broken_lines} lines cannot be read: cut off by a kill or a full disk")
+        lines.append(f"  {_counted(reading.broken_lines, 'line')} cannot be read: cut off by a kill or a full disk")
     return lines
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _machine(last: Any) -> str:

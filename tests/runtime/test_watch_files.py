@@ -232,9 +232,15 @@ def fill():
         except OSError:
             pass
 
-if sys.argv[3] == "from the start":
+if sys.argv[3] != "while it runs":
     (disk / "w").mkdir()
     fill()
+if sys.argv[3] == "to the end":
+    with open_bundle(Path(sys.argv[1])) as bundle, start_watch(bundle, disk / "w") as watch:
+        for _ in range(5):
+            watch.run(zeros(bundle.inputs))
+            watch.write()
+    sys.exit()
 with open_bundle(Path(sys.argv[1])) as bundle, start_watch(bundle, disk / "w") as watch:
     feeds = zeros(bundle.inputs)
     watch.run(feeds)
@@ -263,9 +269,8 @@ CAN_MOUNT = (
 )
 
 
-@pytest.mark.skipif(not CAN_MOUNT, reason="needs a host that lets a user mount a tmpfs")
-@pytest.mark.parametrize("when", ["while it runs", "from the start"])
-def test_a_full_disk_is_told_once_stops_no_query_and_ends_with_the_fullness(tmp_path, when):
+def on_a_small_disk(tmp_path, when):
+    """What the program above does on a disk that is full at some time."""
     bundle = watched_bundle(tmp_path / "b")
     (tmp_path / "disk").mkdir()
     environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -275,6 +280,20 @@ def test_a_full_disk_is_told_once_stops_no_query_and_ends_with_the_fullness(tmp_
         [*mounted, str(tmp_path / "disk"), *command], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.skipif(not CAN_MOUNT, reason="needs a host that lets a user mount a tmpfs")
+def test_a_disk_that_stays_full_is_told_once_and_ends_nothing_in_a_traceback(tmp_path):
+    done = on_a_small_disk(tmp_path, "to the end")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "the watch cannot write: " in done.stderr
+
+
+@pytest.mark.skipif(not CAN_MOUNT, reason="needs a host that lets a user mount a tmpfs")
+@pytest.mark.parametrize("when", ["while it runs", "from the start"])
+def test_a_full_disk_is_told_once_stops_no_query_and_ends_with_the_fullness(tmp_path, when):
+    done = on_a_small_disk(tmp_path, when)
     found = eval(done.stdout)  # noqa: S307  # what the process of this test printed
     told = [line for line in done.stderr.splitlines() if "the watch cannot write" in line]
     assert len(told) == 1, done.stderr

@@ -68,10 +68,9 @@ def take_folder(folder: Path) -> IO[str]:
             found=f"process {holder}",
             fix="give each process a folder of its own",
         ) from exc
-    with contextlib.suppress(OSError):  # a full disk: the lock holds without the number
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without the number, which no buffer may keep
+        os.truncate(lock.fileno(), 0)
+        os.write(lock.fileno(), f"{os.getpid()}\n".encode())
     return lock
 
 

@@ -10,7 +10,7 @@ from edgekit.runtime.watch.latency import over, quantile, surely_over
 from edgekit.runtime.watch.settings import PERCENTILES
 
 Status = Literal["met", "beyond", "unknown"]
-_SILENT = "it hangs, was killed, or was stopped without closing its watch"
+_SILENT = "it hangs, was killed, was stopped without closing its watch, or cannot write: is the disk full?"
 _LEAST_OVER = 1  # of the queries that a percentile leaves over its limit: fewer prove nothing
 
 
