@@ -61,7 +61,9 @@ def test_a_table_fits_80_columns(capsys, monkeypatch):
 def test_a_long_message_of_verify_fits_the_terminal(capsys, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     cpu = "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"
-    message = f"its own outputs: not compared, they were recorded by openvino 2026.4.1 on {cpu}, this is 2026.5 on {cpu}"
+    message = (
+        f"its own outputs: not compared, they were recorded by openvino 2026.4.1 on {cpu}, this is 2026.5 on {cpu}"
+    )
     print_verified("bundle", True, [message])
     head, *lines = capsys.readouterr().out.splitlines()
     assert head == "bundle: verified"

@@ -338,7 +338,11 @@ def test_a_yocto_recipe_knows_the_licences_as_they_are():
     assert found == {ours, hashlib.md5(theirs, usedforsecurity=False).hexdigest()}
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", FOLDER / "README.md", FOLDER / "Dockerfile.jetson"], ids=lambda page: page.parent.name + page.suffix)
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", FOLDER / "README.md", FOLDER / "Dockerfile.jetson"],
+    ids=lambda page: page.parent.name + page.suffix,
+)
 def test_a_page_installs_the_runtime_after_what_it_needs(page):
     """The other way round pip ends in errors about packages of the command line, which nobody asked for."""
     installs = re.findall(r"pip install ([^\n&]*)", page.read_text(encoding="utf-8"))

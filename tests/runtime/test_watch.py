@@ -353,29 +353,6 @@ def test_the_id_of_an_earlier_bundle_is_what_it_was(tmp_path):
     assert bundle_id(replace(manifest, statistics={})) != manifest.id
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("statistics", {"inputs": []}),
-        ("watch", {"every": 0, "period_s": 1, "window_s": 1, "limits": {}}),
-        ("watch", {"every": 1, "period_s": -1, "window_s": 1, "limits": {}}),
-        ("watch", {"every": 1, "period_s": 1, "window_s": 1, "limits": {"drift": None}}),
-        ("watch", {"every": 1, "period_s": 1, "window_s": 1, "limits": []}),
-    ],
-)
-def test_what_edgekit_did_not_write_is_refused_and_the_folder_is_free_again(bundle, tmp_path, field, value):
-    wrong = replace(bundle, manifest=replace(bundle.manifest, **{field: value}))
-    with pytest.raises(BundleError, match="cannot be read"):
-        start_watch(wrong, tmp_path / "w")
-    start_watch(bundle, tmp_path / "w").close()
-
-
-def test_an_unknown_limit_is_named(bundle, tmp_path):
-    raw = dict(bundle.manifest.watch) | {"limits": {"drfit": 1.0}}
-    with pytest.raises(EdgeKitError, match="did you mean 'drift'"):
-        start_watch(replace(bundle, manifest=replace(bundle.manifest, watch=raw)), tmp_path / "w")
-
-
 @pytest.mark.parametrize("name", ["a\x1b[31mred", "two\nlines", "half \ud800", "\x9b31m"])
 def test_a_name_that_is_more_than_text_to_a_terminal_is_refused(bundle, name):
     raw = read_json(bundle.path / MANIFEST_FILE)

@@ -53,24 +53,32 @@ def parse_settings(raw: Mapping[str, Any] | None, where: Path) -> WatchSettings:
     if raw is None:
         return WatchSettings()
     try:
-        every, period_s, window_s = raw["every"], _number(raw["period_s"]), _number(raw["window_s"])
-        limits = {str(name): _number(value) for name, value in raw["limits"].items()}
-        least = min((value for name, value in limits.items() if name != "temperature_c"), default=0)
-        if type(every) is not int or every < 1 or period_s <= 0 or window_s <= 0 or least < 0:
-            raise ValueError("a number that is too small")
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as exc:
+        every, limits = raw["every"], raw["limits"]
+        if type(every) is not int or every < 1:
+            raise ValueError(f"every = {every!r}, which is no number of queries")
+        if not isinstance(limits, Mapping):
+            raise ValueError(f"limits = {limits!r}, which is no table")
+        settings = WatchSettings(
+            every=every,
+            period_s=_number("period_s", raw["period_s"]),
+            window_s=_number("window_s", raw["window_s"]),
+            limits={str(name): _number(f"limits.{name}", value) for name, value in limits.items()},
+        )
+    except (KeyError, ValueError, OverflowError) as exc:
         raise BundleError(
             f"{where}: how it is watched cannot be read",
-            found=f"{type(exc).__name__}: {exc}",
+            found=f"no {exc}" if isinstance(exc, KeyError) else str(exc),
             fix="copy the bundle again, or make it again",
         ) from exc
     for name in limits:
         if name not in LIMITS:
             raise UnknownName("limit of watch", name, LIMITS, str(where))
-    return WatchSettings(every=every, period_s=period_s, window_s=window_s, limits=limits)
+    return settings
 
 
-def _number(value: Any) -> float:
+def _number(name: str, value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{name} = {value!r}, which is no number")
+    if name != "limits.temperature_c" and (value < 0 or (value == 0 and not name.startswith("limits."))):
+        raise ValueError(f"{name} = {value!r}, which is too small")
     return float(value)
