@@ -71,16 +71,19 @@ class UnknownName(EdgeKitError):
         name: The name as given.
         known: The names there are.
         where: Where the name was written, e.g. ``edgekit.toml: targets``.
+        fix: What the reader can do where no name is near.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], where: str | None = None) -> None:
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], where: str | None = None, fix: str | None = None
+    ) -> None:
         self.known = sorted(known)
         prefix = f"{where}: " if where else ""
         super().__init__(
             f"{prefix}unknown {kind} {name!r}",
             found=repr(name),
             allowed=", ".join(self.known) or "nothing is defined",
-            fix=did_you_mean(name, self.known),
+            fix=did_you_mean(name, self.known) or fix,
         )
 
 

@@ -45,7 +45,7 @@ def each_device(devices: Iterable[str], work: Callable[[Address, Progress], Resu
         SpecError: A name or the file of devices is wrong; nothing was done.
         UnknownName: There is no such device; nothing was done.
     """
-    from edgekit.cli._output import show_progress
+    from edgekit.cli._output import print_error, show_progress
     from edgekit.devices.address import find_device
     from edgekit.devices.several import on_each
 
@@ -54,7 +54,7 @@ def each_device(devices: Iterable[str], work: Callable[[Address, Progress], Resu
         outcomes = on_each(addresses, work, progress)
     for outcome in outcomes:
         if outcome.error is not None:
-            click.echo(f"error: {outcome.error}", err=True)
+            print_error(outcome.error)
     return outcomes
 
 

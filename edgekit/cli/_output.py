@@ -70,6 +70,23 @@ def wrapped(text: str, first: str = "", later: str = "") -> list[str]:
     return [line.replace("\0", " ") for line in lines]
 
 
+def print_error(text: object) -> None:
+    """Prints an error on standard error; on a terminal its long lines are wrapped beside their labels."""
+    import click
+
+    lines = f"error: {text}".splitlines()
+    if sys.stderr.isatty():
+        width = console().width
+        lines = [part for line in lines for part in ([line] if len(line) <= width else _hanging(line))]
+    click.echo("\n".join(lines), err=True)
+
+
+def _hanging(line: str) -> list[str]:
+    label = re.match(r"error: |  \w+: +| *", line)
+    first = label.group() if label else ""
+    return wrapped(line[len(first) :], first, " " * len(first))
+
+
 def print_json(value: Any) -> None:
     """Prints a value as indented JSON on standard output."""
     import json

@@ -91,7 +91,9 @@ class LazyGroup(click.Group):
 def _tell(message: str, code: int, ctx: click.Context) -> int:
     if ctx.params["debug"]:
         traceback.print_exc()
-    click.echo(f"error: {message}", err=True)
+    from edgekit.cli._output import print_error
+
+    print_error(message)
     return code
 
 

@@ -130,11 +130,12 @@ def _show_device(name: str, found: dict[str, Any]) -> None:
         *labelled("timing", ", ".join(timing_facts(conditions, timing["clock_source"]))),
     ]
     advice = [*timing["advice"], *(note for note in (found["clock"], found["alone"]) if note)]
-    advice += [f"{engine} does not run there: {why}" for engine, why in found["engines"].items() if why is not None]
     for line in advice:
         lines += labelled("", f"- {line}", hanging="  ")
     runs = [engine for engine, why in found["engines"].items() if why is None]
     lines += labelled("engines", ", ".join(runs) or "none runs there: give --wheels to send one")
+    for engine, why in found["engines"].items():
+        lines += [] if why is None else labelled("", f"- {engine} does not run there: {why}", hanging="  ")
     targets = [target["name"] for target in found["targets"] if target["mismatch"] is None]
     lines += labelled("targets", ", ".join(targets) or "it is none of the targets (`edgekit targets`)")
     lines += labelled("kept", _keeps(found["keeps"]))

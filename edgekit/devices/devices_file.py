@@ -42,7 +42,8 @@ def read_entry(path: Path, name: str) -> Entry:
     """
     tables = read_toml(path) if path.exists() else {}
     if name not in tables:
-        raise UnknownName("device", name, tables, where=None if tables else f"{path} (or give ssh://user@host)")
+        fix = f'write [{name}] with its host = "…" into that file, or give ssh://user@host'
+        raise UnknownName("device", name, tables, where=str(path), fix=fix)
     if not isinstance(tables[name], dict):
         raise SpecError(
             f"{path}: {name!r} is not a table", found=repr(tables[name]), allowed=f"[{name}]", fix="mend it"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.cli._output import console, print_json, print_table, print_verified, show_progress, wrapped
+from edgekit.cli._output import console, print_error, print_json, print_table, print_verified, show_progress, wrapped
+from edgekit.errors import EdgeKitError
 
 
 class Terminal(io.StringIO):
@@ -70,6 +71,33 @@ def test_a_long_message_of_verify_fits_the_terminal(capsys, monkeypatch, columns
     assert max(map(len, lines)) <= columns
     assert " ".join(line.strip() for line in lines) == message
     assert [line[:5].count(" ") for line in lines] == [2, *[4] * (len(lines) - 1)]
+
+
+ERROR = EdgeKitError(
+    "board: no key of ours logs in as pi",
+    found="/a/path/that/is/longer/than/any/terminal/" + "and/goes/on/" * 6,
+    fix="`ssh-copy-id` it once, name it in ~/.ssh/config (IdentityFile), unlock it in ssh-agent (ssh-add)",
+)
+
+
+def test_an_error_is_wrapped_beside_its_labels_on_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    print_error(ERROR)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "error: board: no key of ours logs in as pi"
+    assert lines[-2].startswith("  fix:     `ssh-copy-id` it once, ")
+    assert lines[-1] == " " * 11 + "unlock it in ssh-agent (ssh-add)"
+    assert ERROR.found in stream.getvalue(), "a path stays whole"
+
+
+def test_an_error_that_goes_to_a_file_is_as_it_is(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    print_error(ERROR)
+    assert stream.getvalue() == f"error: {ERROR}\n"
 
 
 def test_commands_are_not_broken_in_two(monkeypatch):
