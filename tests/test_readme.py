@@ -6,14 +6,15 @@ from pathlib import Path
 from edgekit.backends.methods import method_table
 from edgekit.catalog import load_profile, load_target
 from edgekit.cli.main import COMMANDS
+from edgekit.devices.address import devices_file, find_device
 from edgekit.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_its_files_are_read(tmp_path):
-    recipe, distilling, student, pruning, qat, target, profile = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+def test_its_files_are_read(tmp_path, monkeypatch):
+    recipe, distilling, student, pruning, qat, devices, target, profile = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
     for name, text in (
         ("edgekit.toml", recipe),
         ("targets/press-line-camera.toml", target),
@@ -34,6 +35,10 @@ def test_its_files_are_read(tmp_path):
     assert written.qat.weight_bits == 8
     assert load_target("press-line-camera", [tmp_path]).isa == "avx2-vnni"
     assert load_profile("press-line", [tmp_path]).limits.p99_ms == 25.0
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    devices_file().parent.mkdir()
+    devices_file().write_text(devices, encoding="utf-8")
+    assert (find_device("pi").host, find_device("pi").user) == ("raspberrypi.local", "pi")
 
 
 def test_its_two_commands_are_there():
