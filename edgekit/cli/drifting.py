@@ -62,16 +62,15 @@ def show_drift(
 
 
 def _print(drift: Drift) -> None:
-    from edgekit.cli._output import print_table
+    from edgekit.cli._output import print_table, wrapped
 
     if drift.failure is not None:
         click.echo(f"{drift.plan} failed: {drift.failure}\n")
         return
     click.echo(f"{drift.plan}: {' -> '.join(drift.stages)}")
-    for stage, floor in drift.floors_db.items():
-        click.echo(f"  {stage}: {_told(drift, stage, floor)}")
-    for note in drift.notes:
-        click.echo(f"  note: {note}")
+    told = [f"{stage}: {_told(drift, stage, floor)}" for stage, floor in drift.floors_db.items()]
+    for line in (*told, *(f"note: {note}" for note in drift.notes)):
+        click.echo("\n".join(wrapped(line, "  ", "    ")))
     kept = shown(drift.steps, drift.first.values())
     print_table(HEADINGS, [_row(step, drift) for step in kept])
     if len(kept) < len(drift.steps):
