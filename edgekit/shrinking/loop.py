@@ -50,7 +50,7 @@ def prune_student(line: Line) -> Pruned:
         budget_ms=search.budget_ms,
         limit_points=search.limit_points,
         stopped=stopped,
-        notes=tuple(dict.fromkeys(search.notes)),
+        notes=tuple(dict.fromkeys([*_unlimited(search), *search.notes])),
         seconds=time.perf_counter() - began,
     )
 
@@ -87,7 +87,8 @@ def _begin(line: Line) -> Search:
     given = (settings.budget_ms, settings.ratio and settings.ratio * times.p50_ms)
     budget = min((one for one in given if one is not None), default=limits.p50_ms)
     assert budget is not None, "checked above"
-    check_floor(budget, exported(line, line.student), first.plan.engine, task, line.steps)
+    fp32 = exported(line, line.student)
+    check_floor(budget, fp32.inputs, fp32.outputs, [first.plan.engine], task, line.steps)
     return Search(
         line=line,
         plan_task=task,
@@ -107,6 +108,21 @@ def _first_notes(line: Line, task: Task, limit: float | None) -> list[str]:
     if line.settings.table is not None and task.not_measured is None:
         notes.append(f"this host is the target, so latencies are measured here and {line.settings.table} is not read")
     return notes
+
+
+def _unlimited(search: Search) -> list[str]:
+    """That nothing limits what is lost, where something is, in words."""
+    step, start = search.now, search.first.proof
+    proof = step.candidate.proof if step.candidate else None
+    lost = proof.drop if proof else None
+    if search.limit_points is not None or not step.number or lost is None or lost.points <= 0:
+        return []
+    before = f" (the unpruned student {start.drop.points:.2f})" if start and start.drop else ""
+    return [
+        f"nothing limits what is lost: step {step.number} is kept and lost {lost.points:.2f} points [{lost.low:.2f}, "
+        f"{lost.high:.2f}] against the teacher{before} on {lost.n:,} samples; pruning.max_drop_points limits it, or "
+        "max_drop_points of the profile"
+    ]
 
 
 def unpruned_table(line: Line) -> LatencyTable:
@@ -207,7 +223,8 @@ def _learn(search: Search, step: Step, *, last: bool) -> str | None:
     if broken is not None:
         search.steps.append(dataclasses.replace(step, why=broken))
         return f"step {step.number} {broken}"
-    search.steps.append(dataclasses.replace(step, times=_times(search, step), kept=True, why="within every limit"))
+    why = "nothing limits what it loses" if search.limit_points is None else "within every limit"
+    search.steps.append(dataclasses.replace(step, times=_times(search, step), kept=True, why=why))
     return None
 
 

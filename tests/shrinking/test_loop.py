@@ -295,6 +295,24 @@ def test_a_step_beyond_the_limit_learns_longer_before_it_is_given_up(monkeypatch
     assert [step.epochs for step in found.steps] == [0, 8, 6]
 
 
+def test_what_is_lost_without_a_limit_is_told_with_what_limits_it(monkeypatch, tmp_path):
+    Scripted(monkeypatch, drops=lambda left, epochs: {5: 0.4, 4: 21.7}[left]).first_drop = 0.3
+    found = prune(tmp_path, ratio=0.5)
+    assert left(found) == [(8, True), (5, True), (4, True)]
+    (note,) = (note for note in found.notes if note.startswith("nothing limits what is lost: step 2 is kept"))
+    assert "lost 21.70 points [21.60, 21.80] against the teacher (the unpruned student 0.30) on 1,000 samples" in note
+    assert "pruning.max_drop_points" in note
+    assert found.best.why == "nothing limits what it loses"
+
+
+@pytest.mark.parametrize(("limit", "drop"), [(30.0, 21.7), (None, -0.2)])
+def test_nothing_is_said_of_a_limit_where_there_is_one_or_nothing_was_lost(monkeypatch, tmp_path, limit, drop):
+    Scripted(monkeypatch, drops=lambda left, epochs: drop)
+    found = prune(tmp_path, ratio=0.5, max_drop_points=limit)
+    assert found.best.number == 2
+    assert not [note for note in found.notes if "nothing limits" in note]
+
+
 def test_the_limit_is_that_of_the_profile_where_none_is_given(monkeypatch, tmp_path):
     Scripted(monkeypatch, drops=lambda left, epochs: 0.8)
     assert left(prune(tmp_path, limits={"max_drop_points": 0.5}, ratio=0.5))[-1] == (5, False)
@@ -323,6 +341,7 @@ def test_a_shape_not_shown_to_be_faster_is_undone_before_it_is_trained(line, tmp
     assert line.learnt == []
     assert not met(found)
     assert found.best.number == 0
+    assert line.asked == [8, 7, 6, 5, 4], "of a student that is as it was, what a move loses is not asked again"
 
 
 def test_a_shape_that_misses_its_aim_is_made_smaller(monkeypatch, tmp_path):
