@@ -31,8 +31,8 @@ def test_an_empty_model_takes_and_gives_what_the_student_does(fp32, tmp_path, en
     made = compile_step(_empty(inputs, outputs, tmp_path), engine, make_task(), tmp_path)
     with closing(open_artifact(made)) as session:
         feeds = {spec.name: np.ones((1, *spec.shape[1:]), spec.dtype) for spec in inputs}
-        outputs = session.run(feeds)
-    assert {name: (array.shape, array.any()) for name, array in outputs.items()} == {
+        given = session.run(feeds)
+    assert {name: (array.shape, array.any()) for name, array in given.items()} == {
         spec.name: ((1, *spec.shape[1:]), False) for spec in outputs
     }
 

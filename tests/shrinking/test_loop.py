@@ -86,7 +86,8 @@ class Scripted:
         self.drops, self.learnt, self.asked, self.kept_as = drops, [], [], []
         self.faster, self.first_drop, self.saves_ms, self.table_us, self.noise = True, 0.0, 1.0, 1000.0, 0.0
         monkeypatch.setattr(loop, "first_plan", lambda line: (candidate(self.first_drop, "8"), make_task()))
-        monkeypatch.setattr(loop, "exported", lambda line, model: None)
+        crossed = SimpleNamespace(inputs=(), outputs=())
+        monkeypatch.setattr(loop, "exported", lambda line, model: crossed)
         monkeypatch.setattr(loop, "check_floor", lambda *args: None)
         monkeypatch.setattr(loop, "train_student", self.train)
         monkeypatch.setattr(loop, "score", self.score)
@@ -341,7 +342,7 @@ def test_a_shape_not_shown_to_be_faster_is_undone_before_it_is_trained(line, tmp
     assert line.learnt == []
     assert not met(found)
     assert found.best.number == 0
-    assert line.asked == [8, 7, 6, 5, 4], "of a student that is as it was, what a move loses is not asked again"
+    assert line.asked == [8, 7, 6, 5], "of a student that is as it was, what a move loses is not asked again"
 
 
 def test_a_shape_that_misses_its_aim_is_made_smaller(monkeypatch, tmp_path):
