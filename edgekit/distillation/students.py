@@ -85,7 +85,7 @@ def distill(
     with placed(start_processes(), panel, student):
         validation = _checked([teacher, *others], panel, student, data, validation, settings)
         ask = stored_answers(teacher, data) if isinstance(teacher, StoredTeacher) else answers or asked(panel)
-        teaching = _teaching(teacher, student, data, settings, seed, base)
+        teaching = make_teaching(teacher, student, data, settings, seed, base)
         fit = partial(train, student, data, validation, settings, seed=seed, name=name, keeping=keeping)
         fit = partial(fit, view=view_of(settings, student, data, seed=seed, base=base))
         with _taught(panel, teacher, student, teaching):
@@ -102,7 +102,7 @@ def _headed(student: nn.Module, settings: Distillation, seed: int) -> Distillati
     return settings.model_copy(update={"head": None})
 
 
-def _teaching(
+def make_teaching(
     teacher: nn.Module,
     student: nn.Module,
     data: Samples,
@@ -110,7 +110,12 @@ def _teaching(
     seed: int,
     base: Path | None,
 ) -> Teaching:
-    """The student's loss, with projectors sized by a dry run."""
+    """The student's loss, with projectors sized by a dry run that changes neither; arguments as of :func:`distill`.
+
+    Raises:
+        TrainingError: A layer is not there, or its features cannot be matched.
+        EdgeKitError: A loss cannot be found, or takes no argument that the recipe gives.
+    """
     batch = to_torch(data.tensors(np.arange(min(_DRY, len(data)))), device_of(student))
     matches = make_matches(settings.features, teacher, student, batch, seed=seed, base=base)
     return Teaching(settings, matches, base)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgekit.backends import load_backend
 from edgekit.distilling import train_models
+from edgekit.errors import EdgeKitError, SpecError
 from edgekit.ingredients import Ingredients, seen_by, specs_of
 from edgekit.places import lacks
 from edgekit.progress import Progress
@@ -54,13 +55,29 @@ def check_line(line: Line, budget_ms: float | None) -> None:
 
     Raises:
         ModelError: Nothing of the student can be left out; says what ties it.
-        SpecError: The budget is below what an empty model takes.
+        SpecError: The budget is below what an empty model takes, or what is pruned cannot be taught as the recipe says.
     """
     line.progress(LOOKING, 0, 1)
     groups_of(line, line.student, trained=False)
+    _check_teaching(line)
     line.progress(LOOKING, 1, 1)
     if budget_ms is None:
         return
     job, inputs, outputs = line.job, specs_of(seen_by(line.data, line.student.inputs).test), output_specs(line)
     runs = [e for e in job.engines if load_backend(e).missing(job.target) is None and lacks(job.place, e) is None]
     check_floor(budget_ms, inputs, outputs, runs, untrained_task(line, outputs), line.steps)
+
+
+def _check_teaching(line: Line) -> None:
+    """Refuses losses and layers of ``[pruning.train]`` that are not there."""
+    from edgekit.distillation.students import make_teaching
+
+    assert line.teacher.module is not None  # roles see to all three
+    assert line.student.module is not None
+    assert line.data.train is not None
+    settings, seed = line.settings.train, line.recipe.seed
+    try:
+        make_teaching(line.teacher.module, line.student.module, line.data.train, settings, seed, line.base)
+    except EdgeKitError as exc:  # it speaks of keys as they are called where a student is distilled
+        problem = exc.problem.replace("distillation.", "pruning.train.")
+        raise SpecError(problem, found=exc.found, allowed=exc.allowed, fix=exc.fix) from exc
