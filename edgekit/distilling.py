@@ -36,7 +36,6 @@ from edgekit.teaching import (
     run_reference,
 )
 
-
 Look = Callable[[Ingredients, TrainedModel, TrainedModel], None]
 
 

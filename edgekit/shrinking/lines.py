@@ -9,6 +9,7 @@ from edgekit.backends import load_backend
 from edgekit.distilling import train_models
 from edgekit.errors import EdgeKitError, SpecError
 from edgekit.ingredients import Ingredients, seen_by, specs_of
+from edgekit.lessons import without_labels
 from edgekit.places import lacks
 from edgekit.progress import Progress
 from edgekit.recipe import Recipe
@@ -21,9 +22,7 @@ from edgekit.teaching import TrainedModel
 LOOKING = "look at what may be left out"
 
 
-def train_line(
-    recipe: Recipe, base: Path, job: Job, steps: Path, progress: Progress, budget_ms: float | None
-) -> Line:
+def train_line(recipe: Recipe, base: Path, job: Job, steps: Path, progress: Progress, budget_ms: float | None) -> Line:
     """Trains what a recipe trains; of what is to be pruned, all that no training changes is told before.
 
     Args:
@@ -69,15 +68,15 @@ def check_line(line: Line, budget_ms: float | None) -> None:
 
 
 def _check_teaching(line: Line) -> None:
-    """Refuses losses and layers of ``[pruning.train]`` that are not there."""
+    """Refuses losses and layers of ``[pruning.train]`` that are not there, and labels that it needs."""
     from edgekit.distillation.students import make_teaching
 
     assert line.teacher.module is not None  # roles see to all three
     assert line.student.module is not None
     assert line.data.train is not None
-    settings, seed = line.settings.train, line.recipe.seed
+    settings, seed = without_labels(line.settings.train, line.data), line.recipe.seed
     try:
         make_teaching(line.teacher.module, line.student.module, line.data.train, settings, seed, line.base)
     except EdgeKitError as exc:  # it speaks of keys as they are called where a student is distilled
-        problem = exc.problem.replace("distillation.", "pruning.train.")
-        raise SpecError(problem, found=exc.found, allowed=exc.allowed, fix=exc.fix) from exc
+        problem, fix = (text and text.replace("distillation.", "pruning.train.") for text in (exc.problem, exc.fix))
+        raise SpecError(problem or "", found=exc.found, allowed=exc.allowed, fix=fix) from exc

@@ -8,7 +8,7 @@ import time
 from edgekit.candidate import Candidate, Task
 from edgekit.errors import Diverged, SpecError
 from edgekit.latency_table import LatencyTable
-from edgekit.lessons import train_student
+from edgekit.lessons import train_student, without_labels
 from edgekit.shrinking.checks import check_budget, check_least
 from edgekit.shrinking.floor import check_floor
 from edgekit.shrinking.scores import Line, Times, exported, first_plan, score, time_in_turns
@@ -263,7 +263,7 @@ def _fine_tuned(search: Search, model: TrainedModel, epochs: int, name: str) -> 
 
     line = search.line
     assert model.module is not None
-    settings = line.settings.train.model_copy(update={"epochs": epochs})
+    settings = without_labels(line.settings.train, line.data).model_copy(update={"epochs": epochs})
     link = line.recipe.model_copy(update={"distillation": settings})
     twin = dataclasses.replace(model, module=copied(model.module))  # the step before stays as it is
     teachers, data = [line.teacher], line.data
