@@ -96,15 +96,17 @@ def _begin(line: Line) -> Search:
         steps=[step],
         budget_ms=budget,
         limit_points=limit,
-        notes=_first_notes(line, task, limit),
+        notes=_first_notes(line, task, limit, first),
     )
 
 
-def _first_notes(line: Line, task: Task, limit: float | None) -> list[str]:
-    """What of the recipe counts for nothing here, in words."""
-    notes = []
-    if limit is not None and line.data.metric is None:
+def _first_notes(line: Line, task: Task, limit: float | None, first: Candidate) -> list[str]:
+    """What of the recipe counts for nothing here, or for something else than it says, in words."""
+    notes, proof = [], first.proof
+    if limit is not None and (proof is None or proof.drop is None):
         notes.append(f"the limit of {limit:g} points is not held: there are no labels to lose points on")
+    elif proof is not None and proof.metric == "agreement":
+        notes.append("there are no labels: a point is one of agreement with the teacher")
     if line.settings.table is not None and task.not_measured is None:
         notes.append(f"this host is the target, so latencies are measured here and {line.settings.table} is not read")
     return notes
@@ -119,9 +121,8 @@ def _unlimited(search: Search) -> list[str]:
         return []
     before = f" (the unpruned student {start.drop.points:.2f})" if start and start.drop else ""
     return [
-        f"nothing limits what is lost: step {step.number} is kept and lost {lost.points:.2f} points [{lost.low:.2f}, "
-        f"{lost.high:.2f}] against the teacher{before} on {lost.n:,} samples; pruning.max_drop_points limits it, or "
-        "max_drop_points of the profile"
+        f"nothing limits what is lost (pruning.max_drop_points would): step {step.number} is kept and lost "
+        f"{lost.points:.2f} points [{lost.low:.2f}, {lost.high:.2f}] against the teacher{before}"
     ]
 
 
