@@ -25,8 +25,8 @@ from edgekit.progress import silent
 from edgekit.pruning.criteria import Evidence
 from edgekit.quantization.schemes import Plan
 from edgekit.recipe import Quantization
-from edgekit.shipping import Job
 from edgekit.reporting.tables import MOST_NOTE
+from edgekit.shipping import Job
 from edgekit.shrinking import loop, shapes
 from edgekit.shrinking.report import met, pruning_report
 from edgekit.shrinking.scores import Line, Times
