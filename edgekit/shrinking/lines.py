@@ -57,9 +57,11 @@ def check_line(line: Line, budget_ms: float | None) -> None:
         SpecError: The budget is below what an empty model takes, or what is pruned cannot be taught as the recipe says.
     """
     line.progress(LOOKING, 0, 1)
-    groups_of(line, line.student, trained=False)
+    groups, _ = groups_of(line, line.student, trained=False)
+    blocks = sum(group.kind == "block" for group in groups)
+    narrower = sum(any(move.change.widths for move in group.moves) for group in groups)
     _check_teaching(line)
-    line.progress(LOOKING, 1, 1)
+    line.progress(LOOKING, 1, 1, f"{blocks} blocks, and channels in {narrower} places")
     if budget_ms is None:
         return
     job, inputs, outputs = line.job, specs_of(seen_by(line.data, line.student.inputs).test), output_specs(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,11 @@ def line_of(folder: Path, *, labelled: bool = True, engines: tuple[str, ...] = (
     )
 
 
-def test_a_student_of_which_something_can_be_left_out_is_taken(tmp_path):
-    check_line(line_of(tmp_path), None)
+def test_a_student_of_which_something_can_be_left_out_is_taken_and_what_that_is_is_told(tmp_path):
+    told: list[str] = []
+    line = replace(line_of(tmp_path), progress=lambda step, done, total, note="": told.append(note))
+    check_line(line, None)
+    assert told == ["", "3 blocks, and channels in 0 places"]
     with pytest.raises(ModelError, match="a multiple of 16 channels is more than all 8"):
         check_line(line_of(tmp_path, blocks=False), None)
 
