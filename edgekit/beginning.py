@@ -82,7 +82,7 @@ def _taking(recipe: Recipe, student: TrainedModel, teacher: TrainedModel) -> Tra
 
 def check_beginning(
     recipe: Recipe, student: TrainedModel | None, teachers: Sequence[TrainedModel], data: Ingredients
-) -> None:
+) -> tuple[TrainedModel, TrainedModel]:
     """Makes the student once for a trial, so that a mistake is told before any training.
 
     Args:
@@ -90,6 +90,10 @@ def check_beginning(
         student: As it was loaded; None: a copy of the teacher. It stays as it is.
         teachers: As they were loaded, the recipe's own first.
         data: The recipe's.
+
+    Returns:
+        Teacher and student as they will begin to learn, with the heads that they are given; the student is the teacher
+        where the recipe has none.
 
     Raises:
         ModelError: The student cannot be made so, has no BatchNorm scales for ``bn_sparsity`` or for the criterion
@@ -100,7 +104,7 @@ def check_beginning(
     teacher = _headed(teachers[0], recipe.teacher.train, recipe.seed)
     if recipe.student is None:
         _check_pruned(teacher, recipe.pruning)
-        return
+        return teacher, teacher
     if student is not None and recipe.student.take:
         student = _twin(student)
     student = begin_student(recipe, student, teacher, data, recipe.seed)
@@ -110,7 +114,7 @@ def check_beginning(
     counts = [each.parameters for each in (teacher, *teachers[1:])]
     known = [count for count in counts if count]
     if recipe.student.larger or len(known) < len(counts) or student.parameters is None:
-        return  # how many parameters an .onnx file has, its folded layers do not tell
+        return teacher, student  # how many parameters an .onnx file has, its folded layers do not tell
     if student.parameters > max(known):
         raise SpecError(
             "the student is larger than its teacher",
@@ -118,6 +122,7 @@ def check_beginning(
             allowed="as many as the teacher, or fewer",
             fix="exchange the two, or say larger = true in [student] where that is meant",
         )
+    return teacher, student
 
 
 def _check_scales(student: TrainedModel, settings: Distillation) -> None:
@@ -136,14 +141,19 @@ def _check_scales(student: TrainedModel, settings: Distillation) -> None:
 
 
 def _check_pruned(student: TrainedModel, settings: Pruning | None) -> None:
-    """Refuses layers to keep that are not there, and the criterion of BatchNorms where there are none."""
+    """Refuses layers to keep or freeze that are not there, and what needs BatchNorms where there are none."""
     if settings is None or student.module is None:
         return
+    from edgekit.distillation.parameters import frozen, module_at
     from edgekit.pruning.criteria import NO_EVIDENCE, batchnorm
     from edgekit.pruning.scores import Scoring, check
 
     if settings.criterion == "batchnorm":
         batchnorm(student.module, [], NO_EVIDENCE)
+    with frozen(student.module, settings.train.freeze):
+        for path in settings.train.rates:
+            module_at(student.module, path, "rates")
+    _check_scales(student, settings.train)
     scoring = Scoring(
         criterion=settings.criterion,
         evidence=NO_EVIDENCE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,21 @@ from edgekit.teaching import (
     run_reference,
 )
 
+Look = Callable[[Ingredients, TrainedModel, TrainedModel], None]
+
 
 def train_models(
-    recipe: Recipe, base: Path, steps: Path, progress: Progress = silent
+    recipe: Recipe, base: Path, steps: Path, progress: Progress = silent, look: Look | None = None
 ) -> tuple[Ingredients, TrainedModel, TrainedModel]:
     """Makes teacher and student, opens the data, then trains what is to be trained.
+
+    Args:
+        recipe: The recipe.
+        base: Its folder.
+        steps: Root of the step folders.
+        progress: Told of every training.
+        look: Given the data, and torch teacher and student as they will begin to learn: raises where whatever they
+            learn would be in vain.
 
     Returns:
         The data, the teacher, and the student (the teacher itself where the recipe has no student).
@@ -60,7 +71,9 @@ def train_models(
     check_views(recipe, data)
     check_labels(recipe, data)
     bind_stored(teacher, data)
-    check_beginning(recipe, student, [teacher, *others], data)
+    begun = check_beginning(recipe, student, [teacher, *others], data)
+    if look is not None:
+        look(data, *begun)
     teacher = train_teacher(recipe, teacher, data, base, steps, progress)
     if recipe.student is None:
         return data, teacher, teacher

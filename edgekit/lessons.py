@@ -169,6 +169,14 @@ def train_student(
     return _learn(lesson, steps)
 
 
+def without_labels(settings: Distillation, data: Ingredients) -> Distillation:
+    """The settings, in which the teacher alone teaches where there are no labels and the recipe does not say."""
+    labelled = data.train is not None and data.train.targets is not None
+    if labelled or "soft_weight" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"soft_weight": 1.0})
+
+
 def _peers(recipe: Recipe, base: Path) -> list[TrainedModel]:
     """The models that learn beside the student, each from weights of its own."""
     specs = recipe.distillation.peers

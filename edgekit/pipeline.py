@@ -38,9 +38,9 @@ from edgekit.runtime import engine_version, missing
 from edgekit.searching import Trial, search
 from edgekit.shipping import Job, Run, exit_code_of, ship, why_it_ships
 from edgekit.shrinking.checks import check_budget, check_pruning
+from edgekit.shrinking.lines import train_line
 from edgekit.shrinking.loop import prune_student
 from edgekit.shrinking.report import pruning_report
-from edgekit.shrinking.scores import Line
 from edgekit.steps import locked
 from edgekit.teaching import (
     TrainedModel,
@@ -132,24 +132,16 @@ def make_run(
     Raises:
         EdgeKitError: The recipe, its data or its models are wrong.
     """
-    job = None if recipe.pruning is None else pruning_job(recipe, base, choices or Choices())
-    if job is not None and recipe.pruning is not None:
-        check_budget(recipe.pruning, job.profile)
-    data, teacher, student = train_models(recipe, base, steps, progress)
-    pruned, unpruned = None, student
-    if job is not None:
-        pruned = prune_student(
-            Line(
-                recipe=recipe,
-                job=job,
-                base=base,
-                data=data,
-                teacher=teacher,
-                student=student,
-                steps=steps,
-                progress=progress,
-            )
-        )
+    pruned = None
+    if recipe.pruning is None:
+        data, teacher, student = train_models(recipe, base, steps, progress)
+        unpruned = student
+    else:
+        job = pruning_job(recipe, base, choices or Choices())
+        budget_ms = check_budget(recipe.pruning, job.profile)
+        line = train_line(recipe, base, job, steps, progress, budget_ms)
+        pruned = prune_student(line)
+        data, teacher, unpruned = line.data, line.teacher, line.student
         student = pruned.best.model
     fp32 = _cross(recipe, student, seen_by(data, student.inputs), steps, progress)
     in_graph_of(recipe, data.test, fp32.outputs)  # what cannot be is told before references are scored

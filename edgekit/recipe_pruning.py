@@ -59,4 +59,6 @@ class Pruning(Strict):
         for key in ("generations", "assistants", "stages", "head"):
             if getattr(self.train, key) != getattr(Distillation(), key):
                 raise ValueError(f"no train.{key}: what was pruned is fine-tuned as it is")
+        if self.train.teachers:
+            raise ValueError("no train.teachers: the recipe's own teacher alone teaches what was pruned")
         return self

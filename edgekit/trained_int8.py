@@ -14,7 +14,7 @@ from edgekit.candidate import Candidate
 from edgekit.data import Samples
 from edgekit.errors import DataError, Diverged, SpecError
 from edgekit.ingredients import seen_by
-from edgekit.lessons import train_student
+from edgekit.lessons import train_student, without_labels
 from edgekit.making import export_trained
 from edgekit.places import host_of
 from edgekit.planning import scheme_of
@@ -151,7 +151,7 @@ def train_int8(job: Job, run: Run, base: Path) -> Outcome | None:
     ready = _ready(run.student, scheme, seen.calibration, settings)
     run.progress("prepare for training in int8", 1, 1)
     teacher = run.student if settings.teacher == "student" else run.teacher
-    own = run.recipe.model_copy(update={"distillation": _without_labels(settings, run)})
+    own = run.recipe.model_copy(update={"distillation": without_labels(settings, run.data)})
     plans = tuple(
         Plan(engine=engine, precision="int8", method=method_of(settings), scheme=scheme)
         for engine in _engines(settings, job)
@@ -198,14 +198,6 @@ def _ready(student: TrainedModel, scheme: Scheme, calibration: Samples, settings
         training=None,
         notes=(),
     )
-
-
-def _without_labels(settings: Qat, run: Run) -> Qat:
-    """The settings, in which the teacher alone teaches where there are no labels and the recipe does not say."""
-    labelled = run.data.train is not None and run.data.train.targets is not None
-    if labelled or "soft_weight" in settings.model_fields_set:
-        return settings
-    return settings.model_copy(update={"soft_weight": 1.0})
 
 
 def reported(jobs: Sequence[Job], made: Sequence[Outcome | None], settings: Qat | None) -> dict[str, Any]:

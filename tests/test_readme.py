@@ -14,7 +14,9 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_its_files_are_read(tmp_path, monkeypatch):
-    recipe, distilling, student, pruning, qat, devices, target, profile = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    recipe, distilling, student, pruning, qat, devices, target, profile = re.findall(
+        r"```toml\n(.*?)```", TEXT, re.DOTALL
+    )
     for name, text in (
         ("edgekit.toml", recipe),
         ("targets/press-line-camera.toml", target),

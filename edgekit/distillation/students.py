@@ -83,9 +83,9 @@ def distill(
         raise TrainingError("teacher and student are the same module", fix="load the student separately")
     settings, panel = _headed(student, settings, seed), make_panel([teacher, *others], settings)
     with placed(start_processes(), panel, student):
-        validation = _checked([teacher, *others], panel, student, data, validation, settings)
+        validation = _checked([teacher, *others], panel, student, data, validation)
         ask = stored_answers(teacher, data) if isinstance(teacher, StoredTeacher) else answers or asked(panel)
-        teaching = _teaching(teacher, student, data, settings, seed, base)
+        teaching = make_teaching(teacher, student, data, settings, seed, base)
         fit = partial(train, student, data, validation, settings, seed=seed, name=name, keeping=keeping)
         fit = partial(fit, view=view_of(settings, student, data, seed=seed, base=base))
         with _taught(panel, teacher, student, teaching):
@@ -102,7 +102,7 @@ def _headed(student: nn.Module, settings: Distillation, seed: int) -> Distillati
     return settings.model_copy(update={"head": None})
 
 
-def _teaching(
+def make_teaching(
     teacher: nn.Module,
     student: nn.Module,
     data: Samples,
@@ -110,7 +110,21 @@ def _teaching(
     seed: int,
     base: Path | None,
 ) -> Teaching:
-    """The student's loss, with projectors sized by a dry run."""
+    """The student's loss, with projectors sized by a dry run that changes neither; arguments as of :func:`distill`.
+
+    Raises:
+        DataError: Labels are missing.
+        TrainingError: A layer is not there, or its features cannot be matched.
+        EdgeKitError: A loss cannot be found, or takes no argument that the recipe gives.
+    """
+    until = settings.schedules.soft_weight
+    if data.targets is None and min(settings.soft_weight, until.end if until else 1.0) < 1:
+        raise DataError(
+            f"{data.name}: the hard loss needs labels and these samples have none",
+            found=f"soft_weight = {settings.soft_weight}",
+            allowed="soft_weight = 1.0 for samples without labels",
+            fix="set distillation.soft_weight = 1.0, or give labelled training data",
+        )
     batch = to_torch(data.tensors(np.arange(min(_DRY, len(data)))), device_of(student))
     matches = make_matches(settings.features, teacher, student, batch, seed=seed, base=base)
     return Teaching(settings, matches, base)
@@ -157,11 +171,10 @@ def _checked(
     student: nn.Module,
     data: Samples,
     validation: Samples,
-    settings: Distillation,
 ) -> Samples:
     """Refuses teachers that do not fit the student or have nothing to teach; gives labelled validation samples."""
     for each in teachers:
-        _check_pair(each, student, data, validation, settings)
+        _check_pair(each, student, data, validation)
         _check_worth(each, validation)
     if validation.targets is not None:
         return validation
@@ -169,9 +182,7 @@ def _checked(
     return dataclasses.replace(validation, targets=answers)
 
 
-def _check_pair(
-    teacher: nn.Module, student: nn.Module, data: Samples, validation: Samples, settings: Distillation
-) -> None:
+def _check_pair(teacher: nn.Module, student: nn.Module, data: Samples, validation: Samples) -> None:
     for samples in (data, validation):
         if not len(samples):
             raise DataError(
@@ -180,14 +191,6 @@ def _check_pair(
                 allowed="at least 1 of each",
                 fix="give more training data, or change data.validation",
             )
-    until = settings.schedules.soft_weight
-    if data.targets is None and min(settings.soft_weight, until.end if until else 1.0) < 1:
-        raise DataError(
-            f"{data.name}: the hard loss needs labels and these samples have none",
-            found=f"soft_weight = {settings.soft_weight}",
-            allowed="soft_weight = 1.0 for samples without labels",
-            fix="set distillation.soft_weight = 1.0, or give labelled training data",
-        )
     wanted = next(iter(outputs_of(teacher, validation.subset(range(1))).values())).shape[1]
     offered = count_classes(student, data)
     if wanted != offered:

@@ -22,6 +22,7 @@ from edgekit.pruning.scores import Channels, Scoring, check, remembered, score_c
 from edgekit.pruning.widths import nearest_width
 
 SHARES = (0.75, 0.5, 0.25)
+MOST_REASONS = 8  # that are told, each once, where nothing can be left out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,9 +343,13 @@ def _names(channels: Channels) -> str:
 
 
 def _nothing(module: nn.Module, notes: Sequence[str]) -> ModelError:
+    reasons: dict[str, str] = {}
+    for note in notes:
+        reasons.setdefault(note.rpartition(": ")[2], note)
+    shown, more = list(reasons.values())[:MOST_REASONS], len(notes) - min(len(reasons), MOST_REASONS)
     return ModelError(
         f"nothing of {type(module).__name__} can be left out",
-        found="; ".join(notes) or "no width that is allowed",
+        found="; ".join([*shown, *([f"and {more} more"] if more else [])]) or "no width that is allowed",
         allowed="residual blocks in a Sequential or ModuleList, or channels that nothing ties",
         fix="a smaller multiple, fewer layers in keep, or blocks that give the shape they take",
     )

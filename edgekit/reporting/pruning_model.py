@@ -104,7 +104,7 @@ class Pruning(TypedDict):
     device: NotRequired[str]
     """The device that measured; left out where that was the machine that pruned."""
     samples: int | None
-    """Samples that steps were judged on; null without labels."""
+    """Samples that steps were judged on; null where no score tells what was lost."""
     budget_ms: float | None
     """Median latency to reach, in ms."""
     budget: str

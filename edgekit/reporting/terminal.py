@@ -97,11 +97,12 @@ def print_table(table: Table, console: Console) -> None:
         longest = max(len(part) for row in rows for part in row[i].split("\n"))
         # A plan with much that is unusual in it is told on several lines; figures and what is short never are.
         whole = numeric or i == 0 or (i == 1 and longest <= MOST_NAME)
+        word = max(map(len, name.split()), default=0)
         made.add_column(
             name,
             overflow="fold",
             no_wrap=whole,
-            min_width=(longest if longest <= MOST_NAME else LEAST_NAME) if i == 1 else None,
+            min_width=(longest if longest <= MOST_NAME else LEAST_NAME) if i == 1 else word,
             justify="right" if numeric else "left",
         )
     for row in rows:

@@ -140,12 +140,12 @@ def from_cache(session: Session) -> bool:
     return bool(getattr(session, "from_cache", False))
 
 
-def open_bundle(path: StrPath) -> Bundle:
+def open_bundle(path: StrPath, *, check: bool = True) -> Bundle:
     """Checks a bundle's files and opens it; see :func:`edgekit.runtime.bundle.open_bundle`."""
     with _collector_paused():
-        from edgekit.runtime.bundle import open_bundle as open_checked
+        from edgekit.runtime.bundle import open_bundle as open_here
 
-        return open_checked(path)
+        return open_here(path, check=check)
 
 
 def open_stream(path: str | Path, **settings: Any) -> Stream:

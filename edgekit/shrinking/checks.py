@@ -13,13 +13,16 @@ from edgekit.profiling.clock import clock_step_ns
 from edgekit.recipe_pruning import Pruning
 from edgekit.shipping import Job
 from edgekit.specs import Profile, mismatch
-from edgekit.table_file import MAKE_ONE, load_table
+from edgekit.table_file import MAKE_ONE, load_table, read_table
 
 NOTES = 8  # of what stays, that are told where a budget cannot be met
 
 
-def check_budget(settings: Pruning, profile: Profile) -> None:
+def check_budget(settings: Pruning, profile: Profile) -> float | None:
     """Refuses a pruning without a budget, or with one that the clock cannot tell from nothing.
+
+    Returns:
+        What the median may be at most, as far as that is known before anything is measured; None: a share.
 
     Raises:
         SpecError: It is so.
@@ -39,6 +42,7 @@ def check_budget(settings: Pruning, profile: Profile) -> None:
             allowed=f"{step_ms:.2g} ms or more on this host",
             fix=f"budgets are in milliseconds: is {settings.budget_ms:g} meant in seconds?",
         )
+    return profile.limits.p50_ms if settings.budget_ms is None and settings.ratio is None else settings.budget_ms
 
 
 def check_least(budget_ms: float, whole_ms: float, least_ms: float, notes: Sequence[str]) -> None:
@@ -68,7 +72,8 @@ def check_pruning(settings: Pruning, job: Job, base: Path) -> None:
     """Refuses a criterion that cannot be imported, and a table of latencies that cannot be used.
 
     Raises:
-        SpecError: The table is missing, damaged, or of an engine that is no candidate.
+        SpecError: The table is missing, damaged, of an engine that is no candidate, or of another machine, batch or
+            precision.
         EdgeKitError: There is no such criterion.
     """
     from edgekit.pruning.criteria import CRITERIA
@@ -85,3 +90,6 @@ def check_pruning(settings: Pruning, job: Job, base: Path) -> None:
             allowed=", ".join(job.engines),
             fix=MAKE_ONE,
         )
+    asked = job.quantization.precision
+    precision = table.precision if asked == "auto" else asked
+    read_table(path, (), table.engine, precision, batch=job.profile.load.batch, target=job.target)

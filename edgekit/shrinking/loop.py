@@ -8,7 +8,7 @@ import time
 from edgekit.candidate import Candidate, Task
 from edgekit.errors import Diverged, SpecError
 from edgekit.latency_table import LatencyTable
-from edgekit.lessons import train_student
+from edgekit.lessons import train_student, without_labels
 from edgekit.shrinking.checks import check_budget, check_least
 from edgekit.shrinking.floor import check_floor
 from edgekit.shrinking.scores import Line, Times, exported, first_plan, score, time_in_turns
@@ -50,7 +50,7 @@ def prune_student(line: Line) -> Pruned:
         budget_ms=search.budget_ms,
         limit_points=search.limit_points,
         stopped=stopped,
-        notes=tuple(dict.fromkeys(search.notes)),
+        notes=tuple(dict.fromkeys([*_unlimited(search), *search.notes])),
         seconds=time.perf_counter() - began,
     )
 
@@ -87,7 +87,8 @@ def _begin(line: Line) -> Search:
     given = (settings.budget_ms, settings.ratio and settings.ratio * times.p50_ms)
     budget = min((one for one in given if one is not None), default=limits.p50_ms)
     assert budget is not None, "checked above"
-    check_floor(budget, exported(line, line.student), first.plan.engine, task, line.steps)
+    fp32 = exported(line, line.student)
+    check_floor(budget, fp32.inputs, fp32.outputs, [first.plan.engine], task, line.steps)
     return Search(
         line=line,
         plan_task=task,
@@ -95,18 +96,34 @@ def _begin(line: Line) -> Search:
         steps=[step],
         budget_ms=budget,
         limit_points=limit,
-        notes=_first_notes(line, task, limit),
+        notes=_first_notes(line, task, limit, first),
     )
 
 
-def _first_notes(line: Line, task: Task, limit: float | None) -> list[str]:
-    """What of the recipe counts for nothing here, in words."""
-    notes = []
-    if limit is not None and line.data.metric is None:
+def _first_notes(line: Line, task: Task, limit: float | None, first: Candidate) -> list[str]:
+    """What of the recipe counts for nothing here, or for something else than it says, in words."""
+    notes, proof = [], first.proof
+    if limit is not None and (proof is None or proof.drop is None):
         notes.append(f"the limit of {limit:g} points is not held: there are no labels to lose points on")
+    elif proof is not None and proof.metric == "agreement":
+        notes.append("there are no labels: a point is one of agreement with the teacher")
     if line.settings.table is not None and task.not_measured is None:
         notes.append(f"this host is the target, so latencies are measured here and {line.settings.table} is not read")
     return notes
+
+
+def _unlimited(search: Search) -> list[str]:
+    """That nothing limits what is lost, where something is, in words."""
+    step, start = search.now, search.first.proof
+    proof = step.candidate.proof if step.candidate else None
+    lost = proof.drop if proof else None
+    if search.limit_points is not None or not step.number or lost is None or lost.points <= 0:
+        return []
+    before = f" (the unpruned student {start.drop.points:.2f})" if start and start.drop else ""
+    return [
+        f"nothing limits what is lost (pruning.max_drop_points would): step {step.number} is kept and lost "
+        f"{lost.points:.2f} points [{lost.low:.2f}, {lost.high:.2f}] against the teacher{before}"
+    ]
 
 
 def unpruned_table(line: Line) -> LatencyTable:
@@ -207,7 +224,8 @@ def _learn(search: Search, step: Step, *, last: bool) -> str | None:
     if broken is not None:
         search.steps.append(dataclasses.replace(step, why=broken))
         return f"step {step.number} {broken}"
-    search.steps.append(dataclasses.replace(step, times=_times(search, step), kept=True, why="within every limit"))
+    why = "nothing limits what it loses" if search.limit_points is None else "within every limit"
+    search.steps.append(dataclasses.replace(step, times=_times(search, step), kept=True, why=why))
     return None
 
 
@@ -246,7 +264,7 @@ def _fine_tuned(search: Search, model: TrainedModel, epochs: int, name: str) -> 
 
     line = search.line
     assert model.module is not None
-    settings = line.settings.train.model_copy(update={"epochs": epochs})
+    settings = without_labels(line.settings.train, line.data).model_copy(update={"epochs": epochs})
     link = line.recipe.model_copy(update={"distillation": settings})
     twin = dataclasses.replace(model, module=copied(model.module))  # the step before stays as it is
     teachers, data = [line.teacher], line.data

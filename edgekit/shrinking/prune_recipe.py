@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.artifact import to_json
-from edgekit.distilling import train_models
 from edgekit.errors import SpecError
 from edgekit.latency_table import write_table
 from edgekit.pipeline import Choices, pruning_job
@@ -14,9 +13,9 @@ from edgekit.progress import Progress, silent
 from edgekit.recipe import Recipe
 from edgekit.recipe_pruning import Pruning
 from edgekit.shrinking.checks import check_budget
+from edgekit.shrinking.lines import train_line
 from edgekit.shrinking.loop import prune_student, unpruned_table
 from edgekit.shrinking.report import TABLE_JSON, met, pruning_report, write_pruned
-from edgekit.shrinking.scores import Line
 from edgekit.specs import parse
 from edgekit.steps import locked
 
@@ -75,20 +74,9 @@ def prune_recipe(
     if choices.targets:  # what is asked for here counts more than what the recipe says
         recipe = recipe.model_copy(update={"pruning": settings.model_copy(update={"target": None})})
     job = pruning_job(recipe, base, choices)
-    if not table_only:
-        check_budget(settings, job.profile)
+    budget_ms = None if table_only else check_budget(settings, job.profile)
     with locked(out) as steps:
-        data, teacher, student = train_models(recipe, base, steps, progress)
-        line = Line(
-            recipe=recipe,
-            job=job,
-            base=base,
-            data=data,
-            teacher=teacher,
-            student=student,
-            steps=steps,
-            progress=progress,
-        )
+        line = train_line(recipe, base, job, steps, progress, budget_ms)
         if table_only:
             table = unpruned_table(line)
             write_table(table, out / TABLE_JSON)

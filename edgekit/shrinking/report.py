@@ -23,12 +23,15 @@ def pruning_report(pruned: Pruned) -> dict[str, Any]:
     """A pruning as JSON: the key ``pruning`` of a report, and the whole of ``pruning.json``."""
     line, table = pruned.line, pruned.table
     first = pruned.steps[0]
+    judged = (
+        first.candidate is not None and first.candidate.proof is not None and first.candidate.proof.drop is not None
+    )
     estimate = None if pruned.task.not_measured is None or table is None else table.source
     return {
         "target": line.job.target.name,
         "plan": str(first.candidate.plan) if first.candidate else "",
         **({} if line.job.place is None else {"device": line.job.place.name}),
-        "samples": None if line.data.metric is None else len(line.judged_on),
+        "samples": len(line.judged_on) if judged else None,
         "budget_ms": pruned.budget_ms,
         "budget": _budget(pruned),
         "max_drop_points": pruned.limit_points,

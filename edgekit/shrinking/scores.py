@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.artifact import Artifact
+from edgekit.artifact import Artifact, TensorSpec
 from edgekit.candidate import Candidate, Task, prepare, try_plans
+from edgekit.checking import References
 from edgekit.choosing import best, ratio_in_turns, shown_faster
 from edgekit.data import Samples, draw_calibration
 from edgekit.errors import EdgeKitError, MeasurementError
@@ -36,11 +37,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edgekit.pruning.criteria import Evidence
+    from edgekit.pruning.worth import Worth
 
 BATCH = 64  # samples that a loss or a criterion is computed on at once
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # without slots: two of its properties are kept
+@dataclass(frozen=True, kw_only=True, eq=False)  # without slots: some of its properties are kept
 class Line:
     """What all steps of one pruning share.
 
@@ -80,6 +82,11 @@ class Line:
     def multiple(self) -> int:
         """What widths are a multiple of."""
         return self.settings.multiple or self.job.target.channel_multiple or 1
+
+    @cached_property
+    def worths(self) -> dict[tuple[str, ...], Worth]:
+        """What each move of a student loses, by its identity and the names of its groups."""
+        return {}
 
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
@@ -144,9 +151,20 @@ class Times:
 
 def task_for(line: Line, model: TrainedModel, fp32: Artifact) -> Task:
     """What a student is judged by, on the samples kept for validation."""
-    seen = seen_by(line.data, line.student.inputs)
-    judged = line.judged_on
-    references = score_references(line.teacher, model, fp32, line.data, line.steps, line.progress, samples=judged)
+    references = score_references(
+        line.teacher, model, fp32, line.data, line.steps, line.progress, samples=line.judged_on
+    )
+    return _task(line, fp32.outputs, references)
+
+
+def untrained_task(line: Line, outputs: Sequence[TensorSpec]) -> Task:
+    """The same for what only takes time: there is nothing yet to judge numbers by."""
+    nothing = References(student={}, teacher={}, metric_name=None, teacher_score=None, student_score=None)
+    return _task(line, outputs, nothing)
+
+
+def _task(line: Line, outputs: Sequence[TensorSpec], references: References) -> Task:
+    seen, judged = seen_by(line.data, line.student.inputs), line.judged_on
     return Task(
         target=line.job.target,
         profile=line.job.profile,
@@ -156,8 +174,23 @@ def task_for(line: Line, model: TrainedModel, fp32: Artifact) -> Task:
         references=references,
         progress=line.progress,
         place=line.job.place,
-        postprocessing=postprocessing_of(line.recipe, fp32.outputs),
+        postprocessing=postprocessing_of(line.recipe, outputs),
         labels=line.data.labels,
+    )
+
+
+def output_specs(line: Line) -> tuple[TensorSpec, ...]:
+    """What the student gives, as it will cross to ONNX; axis 0 is the batch."""
+    import torch
+
+    from edgekit.distillation.forward import call, evaluating
+
+    assert line.student.module is not None  # roles refuse .onnx students
+    with evaluating(line.student.module), torch.no_grad():
+        outputs = call(line.student.module, line.inputs)
+    return tuple(
+        TensorSpec(name=name, dtype=str(output.numpy().dtype), shape=("batch", *output.shape[1:]))
+        for name, output in outputs.items()
     )
 
 

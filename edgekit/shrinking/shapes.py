@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PART = 0.06  # of the unpruned latency, that goes before what the rest loses is asked again
 SHAPE = "shape.json"
+BY_WEIGHTS = ("l1", "l2", "batchnorm", "random")  # criteria that look at no data
 SHAPED_BY = {"blocks", "channels", "keep", "criterion", "importance", "samples"}  # settings that a shape hangs on
 
 
@@ -74,11 +75,17 @@ class Options:
         return merged(moves[name, one.name] for name, one in picked), saved_us
 
 
-def groups_of(line: Line, model: TrainedModel) -> tuple[list[MoveGroup], list[str]]:
-    """What may be left out of a student, and what may not and why."""
+def groups_of(line: Line, model: TrainedModel, *, trained: bool = True) -> tuple[list[MoveGroup], list[str]]:
+    """What may be left out of a student, and what may not and why; of one that learnt nothing no loss is asked.
+
+    Raises:
+        ModelError: Nothing may be left out.
+    """
+    from edgekit.pruning.criteria import NO_EVIDENCE
     from edgekit.pruning.moves import find_moves
 
     settings = line.settings
+    by_weights = trained or settings.criterion in BY_WEIGHTS
     assert model.module is not None
     return find_moves(
         model.module,
@@ -87,8 +94,8 @@ def groups_of(line: Line, model: TrainedModel) -> tuple[list[MoveGroup], list[st
         channels=settings.channels,
         multiple=line.multiple,
         keep=settings.keep,
-        criterion=settings.criterion,
-        evidence=line.evidence,
+        criterion=settings.criterion if by_weights else "l2",
+        evidence=line.evidence if trained else NO_EVIDENCE,
         base=line.base,
     )
 
@@ -124,16 +131,19 @@ def _options(
     from edgekit.pruning.worth import worth_of
 
     assert model.module is not None
-    worth = worth_of(
-        model.module,
-        line.inputs,
-        groups,
-        line.evidence,
-        criterion=line.settings.criterion,
-        by=line.settings.importance,
-        base=line.base,
-        progress=line.progress,
-    )
+    asked = (model.sha256, *(group.name for group in groups))
+    worth = line.worths.get(asked)
+    if worth is None:
+        worth = line.worths[asked] = worth_of(
+            model.module,
+            line.inputs,
+            groups,
+            line.evidence,
+            criterion=line.settings.criterion,
+            by=line.settings.importance,
+            base=line.base,
+            progress=line.progress,
+        )
     table = dataclasses.replace(table, whole_us=whole_us)
     return Options(
         groups=groups,

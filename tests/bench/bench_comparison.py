@@ -36,8 +36,9 @@ from collections.abc import Callable
 import numpy as np
 from recorded import recordings
 
-from edgekit.comparing import DEFAULT_SECONDS, TURN_S
+from edgekit.comparing import DEFAULT_SECONDS
 from edgekit.profiling.comparison import Ratio, compare_in_turns, queries_a_group, ratio_of
+from edgekit.profiling.load import COMPARED_TURN_S as TURN_S
 from edgekit.profiling.load import FEWEST_TURN_QUERIES
 
 STRETCH_S = 2.0

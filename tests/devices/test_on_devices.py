@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 
@@ -59,6 +60,9 @@ def test_doctor_tells_what_a_device_is(loopback):
     assert done.exit_code == 0, done.stderr
     assert f"board: {this_host().cpu_model}" in done.stdout
     assert "engines:  onnxruntime, openvino" in done.stdout
+    if importlib.util.find_spec("tensorrt") is None:
+        why = done.stdout.index("- tensorrt does not run there")
+        assert done.stdout.index("engines:") < why < done.stdout.index("targets:"), "beside the engines that run"
     assert loopback.left() == []
 
 

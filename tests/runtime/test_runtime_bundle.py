@@ -101,7 +101,7 @@ def test_without_check_only_paths_are_checked(make_bundle):
     (folder / GOLDEN_FILE).write_bytes(b"damaged")
     with pytest.raises(BundleError, match="damaged or was changed"):
         open_bundle(folder)
-    with open_bundle(folder, check=False) as bundle:
+    with runtime.open_bundle(folder, check=False) as bundle:
         assert bundle.manifest.files[GOLDEN_FILE]
 
 

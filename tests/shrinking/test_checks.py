@@ -18,17 +18,19 @@ from edgekit.shipping import Job
 from edgekit.shrinking.checks import NOTES, check_budget, check_least, check_pruning
 
 
-def job(*, elsewhere: bool = False) -> Job:
+def job(*, elsewhere: bool = False, precision: str = "auto") -> Job:
     target = load_target("raspberry-pi-4", ()) if elsewhere else fake_target()
-    return Job(target=target, profile=quick_profile(), engines=("onnxruntime",), quantization=Quantization())
+    settings = Quantization.model_validate({"precision": precision})
+    return Job(target=target, profile=quick_profile(), engines=("onnxruntime",), quantization=settings)
 
 
-def table(path: Path, engine: str) -> Path:
+def table(path: Path, engine: str, batch: int = 1, *, measured: bool = False) -> Path:
     made = LatencyTable(
         engine=engine,
         precision="fp32",
-        source="measured",
-        host=to_json(this_host()),
+        batch=batch,
+        source="measured" if measured else "estimate: roofline",
+        host=to_json(this_host()) if measured else None,
         whole_us=100.0,
         rows=(),
         classes=(),
@@ -67,7 +69,15 @@ def test_a_table_for_another_machine_must_be_there_whole_and_of_a_candidate_engi
     table(tmp_path / "other.json", "openvino")
     with pytest.raises(SpecError, match=r"another engine\n.*openvino\n.*onnxruntime"):
         check_pruning(Pruning(table="other.json"), job(elsewhere=True), tmp_path)
+    table(tmp_path / "other.json", "onnxruntime", batch=4)
+    with pytest.raises(SpecError, match=r"another batch\n.*4\n.*1"):
+        check_pruning(Pruning(table="other.json"), job(elsewhere=True), tmp_path)
+    table(tmp_path / "other.json", "onnxruntime", measured=True)
+    with pytest.raises(SpecError, match="another machine"):
+        check_pruning(Pruning(table="other.json"), job(elsewhere=True), tmp_path)
     table(tmp_path / "good.json", "onnxruntime")
+    with pytest.raises(SpecError, match=r"another precision\n.*fp32\n.*int8"):
+        check_pruning(Pruning(table="good.json"), job(elsewhere=True, precision="int8"), tmp_path)
     check_pruning(Pruning(table="good.json"), job(elsewhere=True), tmp_path)
 
 

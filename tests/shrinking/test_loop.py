@@ -25,6 +25,7 @@ from edgekit.progress import silent
 from edgekit.pruning.criteria import Evidence
 from edgekit.quantization.schemes import Plan
 from edgekit.recipe import Quantization
+from edgekit.reporting.tables import MOST_NOTE
 from edgekit.shipping import Job
 from edgekit.shrinking import loop, shapes
 from edgekit.shrinking.report import met, pruning_report
@@ -86,7 +87,8 @@ class Scripted:
         self.drops, self.learnt, self.asked, self.kept_as = drops, [], [], []
         self.faster, self.first_drop, self.saves_ms, self.table_us, self.noise = True, 0.0, 1.0, 1000.0, 0.0
         monkeypatch.setattr(loop, "first_plan", lambda line: (candidate(self.first_drop, "8"), make_task()))
-        monkeypatch.setattr(loop, "exported", lambda line, model: None)
+        crossed = SimpleNamespace(inputs=(), outputs=())
+        monkeypatch.setattr(loop, "exported", lambda line, model: crossed)
         monkeypatch.setattr(loop, "check_floor", lambda *args: None)
         monkeypatch.setattr(loop, "train_student", self.train)
         monkeypatch.setattr(loop, "score", self.score)
@@ -218,7 +220,8 @@ def test_of_two_budgets_the_smaller_counts(line, tmp_path):
     assert (found.budget_ms, pruning_report(found)["budget"]) == (3.5, "pruning.budget_ms")
 
 
-def test_what_of_the_recipe_counts_for_nothing_is_told(line, tmp_path):
+def test_what_of_the_recipe_counts_for_nothing_is_told(monkeypatch, tmp_path):
+    Scripted(monkeypatch, drops=lambda left, epochs: -1.0).first_drop = None
     found = prune(tmp_path, ratio=0.75, max_drop_points=1.0, table="of_a_device.json")
     assert any("the limit of 1 points is not held: there are no labels" in note for note in found.notes)
     assert any("of_a_device.json is not read" in note for note in found.notes)
@@ -295,6 +298,26 @@ def test_a_step_beyond_the_limit_learns_longer_before_it_is_given_up(monkeypatch
     assert [step.epochs for step in found.steps] == [0, 8, 6]
 
 
+def test_what_is_lost_without_a_limit_is_told_with_what_limits_it(monkeypatch, tmp_path):
+    Scripted(monkeypatch, drops=lambda left, epochs: {5: 0.4, 4: 21.7}[left]).first_drop = 0.3
+    found = prune(tmp_path, ratio=0.5)
+    assert left(found) == [(8, True), (5, True), (4, True)]
+    (note,) = (
+        note for note in found.notes if note.startswith("nothing limits what is lost (pruning.max_drop_points would)")
+    )
+    assert "step 2 is kept and lost 21.70 points [21.60, 21.80] against the teacher (the unpruned student 0.30)" in note
+    assert len(note) <= MOST_NOTE, "a terminal shows it whole"
+    assert found.best.why == "nothing limits what it loses"
+
+
+@pytest.mark.parametrize(("limit", "drop"), [(30.0, 21.7), (None, -0.2)])
+def test_nothing_is_said_of_a_limit_where_there_is_one_or_nothing_was_lost(monkeypatch, tmp_path, limit, drop):
+    Scripted(monkeypatch, drops=lambda left, epochs: drop)
+    found = prune(tmp_path, ratio=0.5, max_drop_points=limit)
+    assert found.best.number == 2
+    assert not [note for note in found.notes if "nothing limits" in note]
+
+
 def test_the_limit_is_that_of_the_profile_where_none_is_given(monkeypatch, tmp_path):
     Scripted(monkeypatch, drops=lambda left, epochs: 0.8)
     assert left(prune(tmp_path, limits={"max_drop_points": 0.5}, ratio=0.5))[-1] == (5, False)
@@ -323,6 +346,7 @@ def test_a_shape_not_shown_to_be_faster_is_undone_before_it_is_trained(line, tmp
     assert line.learnt == []
     assert not met(found)
     assert found.best.number == 0
+    assert line.asked == [8, 7, 6, 5], "of a student that is as it was, what a move loses is not asked again"
 
 
 def test_a_shape_that_misses_its_aim_is_made_smaller(monkeypatch, tmp_path):

@@ -13,7 +13,7 @@ KILLED = -9
 # In the order of a run, each reached by the run after the one before.
 MOMENTS = [
     r"^progress latency table on onnxruntime 0/",
-    r"^progress worth of moves 4/",
+    r"^progress worth of moves 2/",
     r"^rename \S*-pruned-shape-# to",
     r"^progress train pruned-1 30/",
     r"^rename \S*-pruned-# to",

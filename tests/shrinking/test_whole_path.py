@@ -12,7 +12,7 @@ from edgekit.artifact import read_json
 from edgekit.runtime.manifest import read_manifest
 
 QUICK = "epochs = 1\nbatch_size = 8\nlearning_rate = 0.002\n"
-STUDENT = f"[student]\ndepth = 0.84\n[distillation]\n{QUICK}[qat]\n{QUICK}[pruning]\n"
+STUDENT = f"[student]\ndepth = 0.75\n[distillation]\n{QUICK}[qat]\n{QUICK}[pruning]\n"
 MET, MISSED, UNDECIDED = 0, 3, 4
 
 

@@ -24,7 +24,7 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    def __init__(self, blocks=6, width=64):
+    def __init__(self, blocks=4, width=64):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU())
         self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)))
