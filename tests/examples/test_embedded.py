@@ -129,6 +129,39 @@ def test_the_best_class_is_told_where_the_bundle_sorts_them(tmp_path, top, label
     assert json.loads(lines[-1])["answer"] == (labels[best] if labels else best)
 
 
+CAMERA = """
+import sys, types
+import numpy as np
+sys.path.insert(0, {folder!r})
+import frame_loop
+
+class Capture:
+    left = 3
+    def __init__(self, number): pass
+    def read(self):
+        self.left -= 1
+        return self.left >= 0, np.zeros(4, np.float32)
+
+frame_loop.cv2 = types.SimpleNamespace(VideoCapture=Capture)
+exec({snippet!r}, vars(frame_loop))
+sys.exit(frame_loop.main([{bundle!r}, "--when-full", "block"]))
+"""
+
+
+def test_a_camera_as_the_page_has_it_is_answered_and_its_end_is_a_failure_that_systemd_mends(tmp_path):
+    bundle = null_bundle(tmp_path / "bundle")
+    snippet = re.search(
+        r"```python\n(def camera.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )[1]
+    script = CAMERA.format(folder=str(FOLDER), snippet=snippet, bundle=str(bundle))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (1, "error: the camera gives no frames\n")
+    assert "Restart=on-failure" in UNIT.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("options", [("--fps", 0), ("--fps", -1), ("--fps", "nan"), ("--count", -1)])
 def test_a_pace_or_a_count_that_is_none_is_refused_with_2(tmp_path, options):
     with Service(tmp_path, tmp_path / "bundle", *options) as service:
