@@ -32,6 +32,7 @@ _BEYOND = 2  # queries expected beyond a percentile in every group
 # Standard errors of lag-1 autocorrelation (one in ten by chance) from which groups are widened; where they cannot be
 # widened any further, intervals are.
 _CORRELATED = 1.28
+_MOST_CORRELATED = 0.95
 _SLICES = 120
 
 Finding = Literal["slower", "faster", "no difference shown", "unsettled"]
@@ -54,7 +55,7 @@ class Ratio:
         rounds_per_group: Rounds that make one log ratio; 0 apart.
         autocorrelation: Of successive log ratios, lag 1.
         settled: False where the log ratios stay correlated however wide the groups are: the sides drift apart. The
-            interval then holds every group, and on either side as much again as the groups lie apart.
+            interval is then as much wider as the mean of values that hang together so is less certain.
     """
 
     percentile: float
@@ -159,7 +160,8 @@ def ratio_of(
     correlation, deviations = _correlation(values)
     settled = deviations <= _CORRELATED
     if not settled:
-        low, high = _twice_as_far(float(values.min()), float(values.max()))
+        wider = _wider(correlation, len(values))
+        low, high = centre - wider * (centre - low), centre + wider * (high - centre)
     return Ratio(
         percentile=q,
         base_ms=base_ms,
@@ -205,7 +207,7 @@ def compare_apart(base: Stretch, other: Stretch, q: float, confidence: float = C
 
     The interval holds what the percentile's own bounds allow, and where both sides have slices also the interval of
     the rank-sum test of their logarithms, slices being joined until successive ones are not correlated; where they
-    stay it, all slices and as much again on either side.
+    stay it, it is wider.
 
     Returns:
         The ratio, or None where a side has no bounds for the percentile.
@@ -228,8 +230,8 @@ def compare_apart(base: Stretch, other: Stretch, q: float, confidence: float = C
         found = rank_sum_interval(first, second, confidence)
         low, high = (low, high) if found is None else (min(low, found[0]), max(high, found[2]))
         if not settled:
-            far = _twice_as_far(float(second.min() - first.max()), float(second.max() - first.min()))
-            low, high = min(low, far[0]), max(high, far[1])
+            wider, centre = _wider(correlation, groups), math.log(other.ms / base.ms)
+            low, high = centre - wider * (centre - low), centre + wider * (high - centre)
     return Ratio(
         percentile=q,
         base_ms=base.ms,
@@ -246,9 +248,13 @@ def compare_apart(base: Stretch, other: Stretch, q: float, confidence: float = C
     )
 
 
-def _twice_as_far(least: float, most: float) -> tuple[float, float]:
-    """As far as a drift may yet lead that went from one to the other while it was watched."""
-    return 2 * least - most, 2 * most - least
+def _wider(correlation: float, count: int) -> float:
+    """How many times as wide the interval of a mean is where successive values are correlated so, as in AR(1).
+
+    The correlation of a few independent values is seen 1 / count too low.
+    """
+    rho = min(correlation + 1 / count, _MOST_CORRELATED)
+    return math.sqrt((1 + rho) / (1 - rho))
 
 
 def _uncorrelated(values: Floats) -> Floats:

@@ -121,14 +121,13 @@ def test_groups_are_widened_while_log_ratios_are_correlated():
 def test_sides_that_drift_apart_are_unsettled():
     found = ratio_of(np.linspace(0, 0.2, 100), 50.0, base_ms=1, other_ms=1)
     assert (found.settled, found.finding) == (False, "unsettled")
-    assert found.low < math.exp(-0.15)
-    assert found.high > math.exp(0.35)  # it may go as far again
+    assert found.low < 1 < math.exp(0.2) < found.high  # it may go further
 
 
 def test_a_drift_that_stays_far_off_is_a_difference():
     found = ratio_of(np.linspace(0.5, 0.6, 100), 50.0, base_ms=1, other_ms=1)
     assert (found.settled, found.finding) == (False, "slower")
-    assert math.exp(0.4) < found.low < math.exp(0.45) < math.exp(0.65) < found.high < math.exp(0.7)
+    assert found.low < math.exp(0.5) < math.exp(0.6) < found.high  # further than it was seen to go
     assert ratio_of(np.linspace(-0.6, -0.5, 100), 50.0, base_ms=1, other_ms=1).finding == "faster"
 
 
