@@ -87,7 +87,8 @@ def test_a_missed_limit_exits_with_3(bundle):
 def test_another_profile_can_be_asked_for(bundle, tmp_path):
     (tmp_path / "mine" / "profiles").mkdir(parents=True)
     (tmp_path / "mine" / "profiles" / "strict.toml").write_text(
-        'description = "strict"\n[limits]\np50_ms = 0.0001\n[load]\nmin_seconds = 0.01\nmin_count = 20\nmax_other_load = 1.0\n'
+        'description = "strict"\n[limits]\np50_ms = 0.0001\n'
+        "[load]\nmin_seconds = 0.01\nmin_count = 20\nmax_other_load = 1.0\n"
     )
     found = profile_bundle(bundle(profile=quick_profile(p50_ms=1000.0)), "strict", [tmp_path / "mine"])
     assert (found["profile"], found["exit_code"]) == ("strict", 3)
