@@ -197,7 +197,7 @@ def test_gitlab_a_baseline_is_kept_and_a_merge_request_is_compared_with_it(work)
 def test_gitlab_a_missed_limit_makes_no_baseline(work):
     (work / "quick.toml").write_text(TOO_SMALL)
     with (work / "edgekit.toml").open("a") as recipe:
-        recipe.write('[quantization]\nprecision = "fp32"\n')  # another limit has all that is tried measured again
+        recipe.write('precision = "fp32"\n')  # of [quantization]: another limit has all that is tried measured again
     assert on_gitlab("main", work).returncode == 3
     assert (work / "edgekit.md").read_text().startswith("# tiny: **FAIL**")
     assert not (work / "baseline").exists()
