@@ -278,7 +278,7 @@ def hash_file(path: StrPath) -> str:
     """sha256 of a file's bytes, as 64 hex digits."""
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as stream:
-        while block := stream.read(1 << 20):
+        while block := stream.read(1 << 18):
             digest.update(block)
     return digest.hexdigest()
 
