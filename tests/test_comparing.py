@@ -207,43 +207,37 @@ def test_a_spoiled_run_decides_nothing(two, scripted, monkeypatch):
     assert compare(two)["exit_code"] == 4
 
 
-def test_sides_that_drift_apart_decide_nothing(two, monkeypatch):
+def drifting(medians, drift, end):
+    """A measuring in which the sides of some numbers slow down evenly, at last by a factor."""
+
     class Drifting(ScriptedMeasure):
         def __call__(self, *args, **kwargs):
             results = super().__call__(*args, **kwargs)
-            results[1].application_ms[:] *= np.linspace(1, 1.5, len(results[1].application_ms))
+            for side in drift:
+                results[side].application_ms[:] *= np.linspace(1, end, len(results[side].application_ms))
             return results
 
-    monkeypatch.setattr("edgekit.comparing.measure_in_turns", Drifting([2.0, 2.0]))
+    return Drifting(medians)
+
+
+def test_sides_that_drift_apart_decide_nothing(two, monkeypatch):
+    monkeypatch.setattr("edgekit.comparing.measure_in_turns", drifting([2.0, 2.0], [1], 1.5))
     found = compare(two, settings=Settings(max_regression=0.05))
     assert (found["pairs"][0]["finding"], found["exit_code"]) == ("unsettled", 4)
     assert "stay correlated" in found["pairs"][0]["reason"]
 
 
 def test_sides_that_drift_far_beyond_the_limit_fail(two, monkeypatch):
-    class Drifting(ScriptedMeasure):
-        def __call__(self, *args, **kwargs):
-            results = super().__call__(*args, **kwargs)
-            results[1].application_ms[:] *= np.linspace(1, 1.1, len(results[1].application_ms))
-            return results
-
-    monkeypatch.setattr("edgekit.comparing.measure_in_turns", Drifting([2.0, 4.0]))
+    monkeypatch.setattr("edgekit.comparing.measure_in_turns", drifting([2.0, 4.0], [1], 1.1))
     found = compare(two, settings=Settings(max_regression=0.05))
     assert (found["pairs"][0]["ratios"][0]["settled"], found["pairs"][0]["finding"]) == (False, "slower")
     assert (found["status"], found["exit_code"]) == ("fail", 3)
-    monkeypatch.setattr("edgekit.comparing.measure_in_turns", Drifting([4.0, 2.0]))
+    monkeypatch.setattr("edgekit.comparing.measure_in_turns", drifting([4.0, 2.0], [1], 1.1))
     assert compare(two, settings=Settings(max_regression=0.05))["status"] == "pass"
 
 
 def test_drift_that_both_sides_see_does_no_harm(two, monkeypatch):
-    class Drifting(ScriptedMeasure):
-        def __call__(self, *args, **kwargs):
-            results = super().__call__(*args, **kwargs)
-            for result in results:
-                result.application_ms[:] *= np.linspace(1, 1.5, len(result.application_ms))
-            return results
-
-    monkeypatch.setattr("edgekit.comparing.measure_in_turns", Drifting([2.0, 2.0]))
+    monkeypatch.setattr("edgekit.comparing.measure_in_turns", drifting([2.0, 2.0], [0, 1], 1.5))
     found = compare(two, settings=Settings(max_regression=0.05))
     assert (found["pairs"][0]["finding"], found["exit_code"]) == ("no difference shown", 0)
     assert all(side["drift"] for side in found["sides"])

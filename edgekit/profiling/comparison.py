@@ -6,7 +6,8 @@ disturbances cancel. The centre of the log ratios is the Hodges–Lehmann estima
 signed-rank test, exact for any symmetric distribution (Hodges & Lehmann 1963, *Estimates of location based on rank
 tests*; Hollander, Wolfe & Chicken, *Nonparametric statistical methods*, 3.2-3.4). A log ratio of two like sides is
 symmetric about zero by construction. Log ratios must be independent: groups are widened, as the batches of batch means
-are (Law & Kelton, *Simulation modeling and analysis*, 9.5.3), until successive ones are not correlated.
+are (Law & Kelton, *Simulation modeling and analysis*, 9.5.3), until successive ones are not correlated; where they stay
+correlated however wide groups are, the interval is widened as the mean of a first-order autoregressive series asks for.
 
 **Apart** (:func:`compare_apart`) the sides were measured at different times: from the percentiles of slices of each
 run, by the interval of the rank-sum test (Hodges & Lehmann 1963), and never narrower than the bounds of the percentile
@@ -207,7 +208,7 @@ def compare_apart(base: Stretch, other: Stretch, q: float, confidence: float = C
 
     The interval holds what the percentile's own bounds allow, and where both sides have slices also the interval of
     the rank-sum test of their logarithms, slices being joined until successive ones are not correlated; where they
-    stay it, it is wider.
+    stay correlated, it is widened as in turns.
 
     Returns:
         The ratio, or None where a side has no bounds for the percentile.
